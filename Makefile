@@ -1,0 +1,59 @@
+# Every command a contributor needs. `make setup` says what is missing; all others run it first.
+# One target folder (./target); `make test` and `make demo` share the dev profile, whose own settings
+# (Cargo.toml) optimise the crates that do the work, so that no second build is needed for the demo.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+CARGO ?= cargo
+STREAMGAUGE := $(CARGO) run --quiet --package server --bin streamgauge --
+# Cases of `make property`; CI runs 2,000 as part of `make test`.
+CASES ?= 100000
+# Port of `make kafka`.
+PORT ?= 9092
+# Arguments of `make demo`, e.g. `make demo DEMO="--rate 500 --for 10s"`.
+DEMO ?=
+# Arguments of `make bench`.
+BENCH ?=
+
+.PHONY: help setup demo test lint fmt contracts bench property kafka kafka-stop
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
+
+setup: ## Check (as root on Debian: install) what a build needs; silent and quick when all is there
+	@scripts/setup
+
+demo: setup ## Run everything on embedded defaults and show what to try
+	@$(STREAMGAUGE) demo $(DEMO)
+
+test: setup ## All checks: format, lints, contracts, and every test (the README and real Kafka are among them)
+	@$(MAKE) --no-print-directory lint
+	@$(MAKE) --no-print-directory contracts
+	$(CARGO) test --workspace
+
+lint: setup ## rustfmt and clippy; a warning is an error
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+
+fmt: ## Format all code
+	$(CARGO) fmt --all
+
+contracts: setup ## Check the contracts of the packs and run their own tests
+	$(STREAMGAUGE) check pack:commerce
+	$(STREAMGAUGE) test pack:commerce
+
+bench: setup ## Throughput and freshness, release build (cold: 20 minutes on 2 cores)
+	$(CARGO) build --release --package server --bin streamgauge
+	target/release/streamgauge bench throughput $(BENCH)
+	target/release/streamgauge bench freshness $(BENCH)
+
+property: setup ## Random contracts against the oracle, CASES of them (100000)
+	STREAMGAUGE_CASES=$(CASES) $(CARGO) test --package tests --test property -- --nocapture
+
+kafka: setup ## Start Apache Kafka (KRaft) on 127.0.0.1:9092 (PORT=) and print the address
+	@scripts/kafka.sh start --port $(PORT)
+
+kafka-stop: ## Stop it
+	@scripts/kafka.sh stop

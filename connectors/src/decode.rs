@@ -1,0 +1,225 @@
+//! Decode: bytes of records become columns.
+//!
+//! *In*: [`Record`]s of one partition in offset order: JSON with a declared envelope, CloudEvents 1.0
+//! (structured, batch, binary), CSV lines, Arrow batches. *Out*: a [`Chunk`]: one Arrow batch per event
+//! type with exactly the declared fields, and the refused events with all their reasons. *Never*: an
+//! error or a panic for what a record holds: every event ends in exactly one of `batches`, `refused`,
+//! `skipped`.
+//!
+//! Modules in the order a record meets them: `cloudevents` (which of the forms is it), `plan` and `walk`
+//! (where the wanted values stand, with `scan` for the grammar and `shapes` for what is expected),
+//! `sink` and `rows` (which type, where it ends), `column`, `nested`, `check`, `raw` (what a value means).
+
+mod cells;
+mod check;
+mod cloudevents;
+mod column;
+mod json;
+mod nested;
+mod number;
+mod plan;
+mod raw;
+mod reason;
+mod rows;
+mod scan;
+mod settings;
+mod shapes;
+mod sink;
+mod table;
+mod text;
+mod time;
+mod walk;
+mod words;
+
+#[cfg(test)]
+mod tests;
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::error::ArrowError;
+use bytes::Bytes;
+use contracts::Catalog;
+use contracts::batch::{Chunk, Partition};
+
+use cloudevents::Form;
+use plan::Plan;
+use raw::Raw;
+use rows::Origin;
+use sink::{Payload, Sink};
+use table::Table;
+
+pub use settings::{DecodeSpec, Envelope, Format};
+pub use table::{HeaderError, csv_record_end};
+
+/// One record of a partition.
+#[derive(Debug, Clone, Copy)]
+pub struct Record<'a> {
+    /// Its bytes; empty means "no event by design" (a Kafka tombstone).
+    pub value: &'a [u8],
+    /// Its offset in the partition.
+    pub offset: i64,
+    /// When it was received, microseconds since the Unix epoch.
+    pub received: i64,
+    /// Kafka or HTTP headers. They decide whether the record is a CloudEvent, whatever the format says.
+    pub headers: &'a [(&'a str, &'a [u8])],
+}
+
+/// Turns records into [`Chunk`]s. One per partition: values of low-cardinality fields keep their codes
+/// from chunk to chunk.
+pub struct Decoder {
+    spec: DecodeSpec,
+    /// For JSON with the declared envelope.
+    json: Plan,
+    /// For structured CloudEvents; made when the first comes.
+    structured: Option<Box<cloudevents::Structured>>,
+    /// For the data of CloudEvents that carry it apart; made when the first comes.
+    data: Option<Box<Plan>>,
+    /// For CSV lines.
+    csv: Option<Table>,
+    sink: Sink,
+}
+
+impl Decoder {
+    /// A decoder for the events of `catalog`.
+    pub fn new(catalog: Arc<Catalog>, spec: DecodeSpec) -> Self {
+        let json = Plan::new(&catalog, &spec.envelope, None);
+        Self { json, structured: None, data: None, csv: None, sink: Sink::new(catalog), spec }
+    }
+
+    /// A decoder for the lines of one CSV file with these column names; a nested path is written with
+    /// dots (`address.city`). A cell is read as its field's type says; an empty one is null.
+    ///
+    /// # Errors
+    /// Two columns of one name that a contract or the envelope wants.
+    pub fn csv(
+        catalog: Arc<Catalog>,
+        spec: DecodeSpec,
+        header: &[impl AsRef<str>],
+    ) -> Result<Self, HeaderError> {
+        let names: Vec<&str> = header.iter().map(AsRef::as_ref).collect();
+        let table = Table::new(&catalog, &spec.envelope, &names)?;
+        let spec = DecodeSpec { format: Format::Csv, ..spec };
+        let mut decoder = Self::new(catalog, spec);
+        decoder.csv = Some(table);
+        Ok(decoder)
+    }
+
+    /// Takes one record. Never fails: what cannot be decoded is refused with its reasons.
+    pub fn push(&mut self, record: Record<'_>) {
+        self.record(&record, None);
+    }
+
+    /// Makes `buffer` the buffer of the next chunk, so that [`Self::push_shared`] copies no payload.
+    /// Works between chunks, up to 1 GiB; otherwise payloads are copied as by [`Self::push`].
+    pub fn share(&mut self, buffer: &Bytes) {
+        self.sink.share(buffer);
+    }
+
+    /// Takes the record at `range` of `buffer`, which was given to [`Self::share`].
+    ///
+    /// # Panics
+    /// If `range` is outside of `buffer`.
+    pub fn push_shared(&mut self, buffer: &Bytes, range: Range<usize>, offset: i64, received: i64) {
+        let at = self.sink.shares(buffer).then_some(range.start);
+        self.record(&Record { value: &buffer[range], offset, received, headers: &[] }, at);
+    }
+
+    /// Takes the rows of an Arrow batch (of a Parquet file) as events with offsets from `first_offset`
+    /// on. Columns are found by their names, struct fields by dots; a cell is read as its field's type
+    /// says. The payload of a row is its JSON.
+    ///
+    /// # Errors
+    /// A column type that has no text form, two wanted columns of one name. Nothing was taken then.
+    pub fn push_batch(
+        &mut self,
+        batch: &RecordBatch,
+        first_offset: i64,
+        received: i64,
+    ) -> Result<(), ArrowError> {
+        table::push_batch(self, batch, first_offset, received)
+    }
+
+    /// Events taken since the last [`Self::finish`].
+    pub fn rows(&self) -> usize {
+        self.sink.rows()
+    }
+
+    /// Bytes of the records taken since the last [`Self::finish`].
+    pub fn payload_bytes(&self) -> usize {
+        self.sink.bytes()
+    }
+
+    /// What was taken since the last time. `next_offset` is where to resume, `end_offset` the known end.
+    pub fn finish(
+        &mut self,
+        partition: &Partition,
+        next_offset: i64,
+        end_offset: Option<i64>,
+    ) -> Chunk {
+        self.json.walker.settle();
+        if let Some(structured) = &mut self.structured {
+            structured.plan.walker.settle();
+        }
+        if let Some(data) = &mut self.data {
+            data.walker.settle();
+        }
+        self.sink.finish(partition, next_offset, end_offset)
+    }
+
+    fn record(&mut self, record: &Record<'_>, shared: Option<usize>) {
+        let payload = Payload { bytes: record.value, shared };
+        let origin = Origin { offset: record.offset, part: 0, received: record.received };
+        let room = self.sink.admit(record.value.len());
+        if record.value.is_empty() {
+            return self.sink.skip();
+        }
+        if record.value.len() > self.spec.max_record_bytes || !room {
+            return self.oversize(payload, origin, room);
+        }
+        let form = if record.headers.is_empty() {
+            Form::by_format(self.spec.format)
+        } else {
+            Form::by_headers(record.headers, &self.spec)
+        };
+        match form {
+            Form::Json => json::record(self, payload, origin, json::event),
+            Form::Structured => json::record(self, payload, origin, cloudevents::structured),
+            Form::Binary(attributes) => cloudevents::binary(self, &attributes, payload, origin),
+            Form::Unsupported(reason) => {
+                self.sink.refuse(origin, payload.bytes, None, Raw::Absent, vec![reason]);
+            }
+            Form::Csv => table::line(self, payload, origin),
+        }
+    }
+
+    #[cold]
+    fn oversize(&mut self, payload: Payload<'_>, origin: Origin, room: bool) {
+        let most = self.spec.max_record_bytes;
+        let message = if room {
+            format!("the record has {} bytes, at most {most} are allowed", payload.bytes.len())
+        } else {
+            "one chunk takes at most 1 GiB".to_owned()
+        };
+        let reason = reason::reason("oversize", String::new(), message);
+        self.sink.refuse(origin, payload.bytes, None, Raw::Absent, vec![reason]);
+    }
+}
+
+/// Decodes one Arrow batch at once: [`Decoder::push_batch`] and [`Decoder::finish`] in one.
+///
+/// # Errors
+/// As [`Decoder::push_batch`].
+pub fn from_record_batch(
+    catalog: Arc<Catalog>,
+    spec: DecodeSpec,
+    batch: &RecordBatch,
+    partition: &Partition,
+    first_offset: i64,
+    received: i64,
+) -> Result<Chunk, ArrowError> {
+    let mut decoder = Decoder::new(catalog, spec);
+    decoder.push_batch(batch, first_offset, received)?;
+    Ok(decoder.finish(partition, first_offset + batch.num_rows() as i64, None))
+}

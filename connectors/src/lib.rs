@@ -1,0 +1,5 @@
+//! connectors
+
+pub mod decode;
+pub mod receive;
+pub mod store;

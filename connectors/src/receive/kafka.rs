@@ -1,0 +1,382 @@
+//! Apache Kafka: every partition of the named topics, from given offsets, for ever.
+//!
+//! *In*: topics (names, globs, regular expressions), offsets. *Out*: chunks in offset order per
+//! partition. *Never*: a consumer-group rebalance, an offset taken from the broker's memory of a
+//! group, a silent jump: where retention was faster than we, the gap is counted and named.
+//!
+//! Three files beside this one: `client` (librdkafka's settings and callbacks), `watch` (a thread
+//! that asks for topics, partitions and their ends), `topics` (which topics are meant). This file
+//! holds the reading thread.
+
+mod client;
+mod parts;
+mod topics;
+mod watch;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use contracts::batch::Chunk;
+use crossbeam_channel::Receiver as ChannelReceiver;
+use rdkafka::consumer::{CommitMode, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{Headers, Message, OwnedMessage, Timestamp};
+
+use self::client::{Client, Note};
+use self::parts::Parts;
+use self::topics::TopicPattern;
+use self::watch::{News, Watcher};
+use super::{BATCH_BYTES, BATCH_ROWS, Feed, LINGER, Offsets, PAUSE_AFTER, Port, ReceiveError};
+use super::{Receiver, State, Stop};
+use crate::decode::{Decoder, Record};
+
+/// Where to start in a partition that no offset is known for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Start {
+    /// At the oldest record that is kept.
+    #[default]
+    Earliest,
+    /// At the end, for partitions that exist at the start; a partition that appears later is read
+    /// from its beginning, so that nothing is lost between its creation and its discovery.
+    Latest,
+}
+
+/// A Kafka source, as the settings describe it.
+#[derive(Debug, Clone)]
+pub struct KafkaSource {
+    /// `host:port`, several separated by commas.
+    pub brokers: String,
+    /// Topic names; globs (`shop.*`, with `*`, `?`, `[ab]`); regular expressions (starting with `^`).
+    pub topics: Vec<String>,
+    /// Commit progress to this group, for lag tools only; nothing is ever read back from it.
+    pub group: Option<String>,
+    /// Where to start without an offset.
+    pub start: Start,
+    /// How often topics and partitions are looked up again.
+    pub metadata_refresh: Duration,
+    /// Further librdkafka properties (`security.protocol`, `sasl.*`, ...).
+    pub options: BTreeMap<String, String>,
+}
+
+impl KafkaSource {
+    /// All topics of `topics` on `brokers` from the beginning, everything else by default.
+    pub fn new(brokers: impl Into<String>, topics: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        Self {
+            brokers: brokers.into(),
+            topics: topics.into_iter().map(Into::into).collect(),
+            group: None,
+            start: Start::Earliest,
+            metadata_refresh: DEFAULT_METADATA_REFRESH,
+            options: BTreeMap::new(),
+        }
+    }
+}
+
+/// Default of [`KafkaSource::metadata_refresh`].
+pub const DEFAULT_METADATA_REFRESH: Duration = Duration::from_secs(5);
+
+/// How long one poll waits when nothing comes.
+const POLL: Duration = Duration::from_millis(50);
+/// How often progress is committed to the group.
+const COMMIT_EVERY: Duration = Duration::from_secs(5);
+
+/// Starts reading. Wrong settings are an error here; an unreachable broker is not: the receiver is
+/// then [`State::Connecting`] and retries until it is stopped.
+pub fn start(source: &KafkaSource, from: &Offsets, feed: Feed) -> Result<Receiver, ReceiveError> {
+    let patterns = topics::parse(&feed.source, &source.topics)?;
+    let client = Arc::new(client::connect(&feed.source, source)?);
+    let (source, from) = (source.clone(), from.clone());
+    Receiver::spawn("kafka", feed, move |port| Reader::new(port, source, &from, patterns, client)?.run())
+}
+
+/// The batch being filled: rows of one partition.
+struct Batch {
+    part: usize,
+    records: usize,
+    bytes: usize,
+    tombstones: u64,
+    since: Instant,
+}
+
+struct Reader<'a> {
+    port: &'a Port,
+    source: KafkaSource,
+    client: Arc<Client>,
+    watcher: Watcher,
+    news: ChannelReceiver<News>,
+    parts: Parts,
+    decoder: Decoder,
+    batch: Option<Batch>,
+    /// Messages that came while the partitions were being paused.
+    stash: Vec<OwnedMessage>,
+    connected: bool,
+    /// librdkafka said that some partition's offset does not exist (any more).
+    lost_offset: bool,
+    committed_at: Instant,
+}
+
+impl<'a> Reader<'a> {
+    fn new(
+        port: &'a Port,
+        source: KafkaSource,
+        from: &Offsets,
+        patterns: Vec<TopicPattern>,
+        client: Arc<Client>,
+    ) -> Result<Self, Stop> {
+        let (watcher, news) = Watcher::start(&client, patterns, &source, port.stop_flag())
+            .map_err(|e| Stop::Failed(format!("cannot start a thread: {e}")))?;
+        Ok(Self {
+            parts: Parts::new(port, source.start, from),
+            decoder: port.feed.decoder(),
+            port,
+            source,
+            client,
+            watcher,
+            news,
+            batch: None,
+            stash: Vec::new(),
+            connected: false,
+            lost_offset: false,
+            committed_at: Instant::now(),
+        })
+    }
+
+    fn run(mut self) -> Result<(), Stop> {
+        while !self.port.stopped() {
+            self.take_news();
+            self.collect()?;
+            self.take_notes()?;
+            self.commit(false);
+        }
+        self.commit(true);
+        Err(Stop::Asked)
+    }
+
+    /// Reads until a batch closes, or nothing came for [`POLL`].
+    fn collect(&mut self) -> Result<(), Stop> {
+        for message in std::mem::take(&mut self.stash) {
+            self.take(&message)?;
+        }
+        let client = self.client.clone();
+        let mut wait = POLL;
+        loop {
+            match client.poll(wait) {
+                Some(Ok(message)) => {
+                    if self.take(&message)? {
+                        return Ok(());
+                    }
+                }
+                Some(Err(error)) => self.broker_error(&error),
+                None => {
+                    self.close()?;
+                    self.mend_lost_offsets();
+                    return Ok(());
+                }
+            }
+            match &self.batch {
+                // Fresh rows do not wait; rows of the past may as well travel in full batches.
+                Some(batch) if batch.since.elapsed() >= LINGER && !self.parts.behind(batch.part) => {
+                    return self.close();
+                }
+                Some(_) => wait = Duration::ZERO,
+                None => return Ok(()),
+            }
+        }
+    }
+
+    /// Decodes one message into the open batch; true when that closed it.
+    fn take(&mut self, message: &impl Message) -> Result<bool, Stop> {
+        self.connected = true;
+        let Some(part) = self.parts.find(message.topic(), message.partition()) else {
+            return Ok(false); // a partition we have given up
+        };
+        let offset = message.offset();
+        if offset < self.parts.next(part) {
+            return Ok(false); // delivered before a pause, and again after it
+        }
+        if self.batch.as_ref().is_some_and(|b| b.part != part) {
+            self.close()?;
+        }
+        let received = self.received(message.timestamp());
+        let batch = self.batch.get_or_insert_with(|| Batch {
+            part,
+            records: 0,
+            bytes: 0,
+            tombstones: 0,
+            since: Instant::now(),
+        });
+        batch.records += 1;
+        match message.payload() {
+            None => batch.tombstones += 1,
+            Some(value) => {
+                batch.bytes += value.len();
+                let headers = headers(message);
+                self.decoder.push(Record { value, offset, received, headers: &headers });
+            }
+        }
+        self.parts.advance(part, offset + 1);
+        if batch.records >= BATCH_ROWS || batch.bytes >= BATCH_BYTES {
+            self.close()?;
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
+    /// Microseconds: the broker's time as it is, the producer's at most now, and now if there is none.
+    fn received(&self, timestamp: Timestamp) -> i64 {
+        let now = (self.port.feed.clock)();
+        match timestamp {
+            Timestamp::LogAppendTime(ms) if ms > 0 => ms.saturating_mul(1000),
+            Timestamp::CreateTime(ms) if ms > 0 => ms.saturating_mul(1000).min(now),
+            _ => now,
+        }
+    }
+
+    /// Closes the open batch and hands it on.
+    fn close(&mut self) -> Result<(), Stop> {
+        let Some(batch) = self.batch.take() else { return Ok(()) };
+        let (partition, next, end) = self.parts.position(batch.part);
+        let mut chunk = self.decoder.finish(&partition, next, end);
+        chunk.skipped += batch.tombstones;
+        chunk.received += batch.tombstones;
+        self.hand_on(chunk)?;
+        self.parts.report(batch.part);
+        self.set_state();
+        Ok(())
+    }
+
+    /// Hands a chunk on. While the engine is busy the partitions are paused and the client is still
+    /// polled, so that its own queue stays small and its connections alive.
+    fn hand_on(&mut self, chunk: Chunk) -> Result<(), Stop> {
+        let Some(mut chunk) = self.port.offer(chunk, PAUSE_AFTER)? else { return Ok(()) };
+        let assigned = self.parts.assigned();
+        if let Err(error) = self.client.pause(&assigned) {
+            self.port.status.error(format!("cannot pause: {error}"));
+        }
+        self.port.status.set_state(State::Paused);
+        let client = self.client.clone();
+        loop {
+            match self.port.offer(chunk, Duration::from_millis(20))? {
+                None => break,
+                Some(back) => chunk = back,
+            }
+            if self.port.stopped() {
+                return Err(Stop::Asked);
+            }
+            match client.poll(Duration::from_millis(1)) {
+                Some(Ok(message)) => self.stash.push(message.detach()),
+                Some(Err(error)) => self.broker_error(&error),
+                None => {}
+            }
+        }
+        if let Err(error) = self.client.resume(&assigned) {
+            self.port.status.error(format!("cannot resume: {error}"));
+        }
+        Ok(())
+    }
+
+    fn broker_error(&mut self, error: &KafkaError) {
+        use RDKafkaErrorCode as Code;
+        let KafkaError::MessageConsumption(code) = error else {
+            return self.port.status.error(format!("Kafka: {error}"));
+        };
+        match code {
+            Code::PartitionEOF | Code::NoError => {}
+            Code::AutoOffsetReset | Code::OffsetOutOfRange => {
+                self.lost_offset = true;
+                self.watcher.hurry();
+            }
+            Code::AllBrokersDown => {
+                self.connected = false;
+                self.watcher.hurry();
+                self.lost_contact(format!("no broker of `{}` answers", self.source.brokers));
+            }
+            Code::BrokerTransportFailure | Code::Resolve | Code::OperationTimedOut => {
+                self.watcher.hurry();
+                self.port.status.error(self.client.reason(*code));
+            }
+            _ => self.port.status.error(self.client.reason(*code)),
+        }
+    }
+
+    fn lost_contact(&mut self, message: String) {
+        self.connected = false;
+        self.port.status.error(message);
+        self.set_state();
+    }
+
+    fn take_news(&mut self) {
+        while let Ok(news) = self.news.try_recv() {
+            match news {
+                News::Partitions { found, missing } => {
+                    self.connected = true;
+                    for topic in missing {
+                        self.port.status.error(format!("topic `{topic}` does not exist (yet)"));
+                    }
+                    self.parts.update(self.port, &self.client, &found);
+                }
+                News::Unreachable(message) => self.lost_contact(message),
+            }
+            self.set_state();
+        }
+    }
+
+    /// Positions that moved without a record (control records of transactions, aborted records), and
+    /// ends, from librdkafka's statistics.
+    fn take_notes(&mut self) -> Result<(), Stop> {
+        for note in self.client.take_notes() {
+            let Note { topic, number, end, drained_to } = note;
+            let Some(part) = self.parts.find(&topic, number) else { continue };
+            self.parts.set_end(part, end);
+            if let Some(to) = drained_to.filter(|to| *to > self.parts.next(part)) {
+                self.parts.advance(part, to);
+                let (partition, next, end) = self.parts.position(part);
+                let chunk = self.decoder.finish(&partition, next, end);
+                self.hand_on(chunk)?;
+            }
+            self.parts.report(part);
+        }
+        self.set_state();
+        Ok(())
+    }
+
+    /// After librdkafka reported a lost offset, and once everything it had fetched is taken.
+    fn mend_lost_offsets(&mut self) {
+        if self.lost_offset && self.parts.mend(self.port, &self.client) {
+            self.lost_offset = false;
+            self.set_state();
+        }
+    }
+
+    fn set_state(&self) {
+        let state = match (self.parts.halted(), self.connected) {
+            (Some(why), _) => State::Failed(why),
+            (None, false) => State::Connecting,
+            (None, true) if self.parts.caught_up() => State::Running,
+            (None, true) => State::CatchingUp,
+        };
+        self.port.status.set_state(state);
+    }
+
+    fn commit(&mut self, last: bool) {
+        if self.source.group.is_none() || (!last && self.committed_at.elapsed() < COMMIT_EVERY) {
+            return;
+        }
+        self.committed_at = Instant::now();
+        let positions = self.parts.moved();
+        if positions.count() > 0 {
+            let mode = if last && self.connected { CommitMode::Sync } else { CommitMode::Async };
+            if let Err(error) = self.client.commit(&positions, mode) {
+                tracing::debug!(source = %self.port.feed.source, "commit for lag tools: {error}");
+            }
+        }
+    }
+}
+
+/// The headers a CloudEvent in binary mode carries its attributes in.
+fn headers<M: Message>(message: &M) -> Vec<(&str, &[u8])> {
+    let Some(headers) = message.headers() else { return Vec::new() };
+    headers.iter().filter_map(|h| Some((h.key, h.value?))).collect()
+}
+

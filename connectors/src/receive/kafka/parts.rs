@@ -1,0 +1,237 @@
+//! The partitions being read: where each stands, where it ends, and what became of lost offsets.
+//!
+//! *In*: what the watcher found, what the reader took. *Out*: assignments, positions, lag.
+//! *Never*: a position that moves backwards.
+
+use std::collections::HashMap;
+
+use contracts::batch::Partition;
+use rdkafka::consumer::Consumer;
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+
+use super::Start;
+use super::client::Client;
+use super::watch::Found;
+use crate::receive::{BATCH_ROWS, Offsets, Port};
+
+struct Part {
+    partition: Partition,
+    /// Next offset to be read.
+    next: i64,
+    /// Exclusive end as last known.
+    end: i64,
+    /// The end when we began: up to here is catching up.
+    target: i64,
+    /// Oldest and newest offsets the broker said last.
+    low: i64,
+    high: i64,
+    /// `next` when it was last committed.
+    committed: i64,
+    halted: Option<String>,
+}
+
+pub(super) struct Parts {
+    start: Start,
+    from: Offsets,
+    list: Vec<Part>,
+    index: HashMap<String, HashMap<i32, usize>>,
+    last: usize,
+    /// The brokers have been asked at least once.
+    looked: bool,
+    status: std::sync::Arc<crate::receive::StatusCell>,
+}
+
+impl Parts {
+    pub(super) fn new(port: &Port, start: Start, from: &Offsets) -> Self {
+        let mine = from.iter().filter(|(p, _)| p.source == port.feed.source);
+        Self {
+            start,
+            from: mine.map(|(p, o)| (p.clone(), *o)).collect(),
+            list: Vec::new(),
+            index: HashMap::new(),
+            last: 0,
+            looked: false,
+            status: port.status.clone(),
+        }
+    }
+
+    /// The index of a partition that is being read. Messages come in runs, so the last one is tried first.
+    pub(super) fn find(&mut self, topic: &str, number: i32) -> Option<usize> {
+        let hit = |p: &Part| p.partition.number == number && *p.partition.topic == *topic;
+        if !self.list.get(self.last).is_some_and(hit) {
+            self.last = *self.index.get(topic)?.get(&number)?;
+        }
+        self.list[self.last].halted.is_none().then_some(self.last)
+    }
+
+    pub(super) fn next(&self, part: usize) -> i64 {
+        self.list[part].next
+    }
+
+    pub(super) fn advance(&mut self, part: usize, next: i64) {
+        let part = &mut self.list[part];
+        part.next = part.next.max(next);
+        part.end = part.end.max(next);
+    }
+
+    pub(super) fn set_end(&mut self, part: usize, end: Option<i64>) {
+        let part = &mut self.list[part];
+        if let Some(end) = end {
+            part.end = end.max(part.next);
+        }
+    }
+
+    pub(super) fn position(&self, part: usize) -> (Partition, i64, Option<i64>) {
+        let part = &self.list[part];
+        (part.partition.clone(), part.next, Some(part.end))
+    }
+
+    /// More than a batch is waiting at the broker.
+    pub(super) fn behind(&self, part: usize) -> bool {
+        let part = &self.list[part];
+        part.end - part.next > BATCH_ROWS as i64
+    }
+
+    pub(super) fn report(&self, part: usize) {
+        let part = &self.list[part];
+        self.status.partition(&part.partition, part.next, Some(part.end));
+    }
+
+    pub(super) fn caught_up(&self) -> bool {
+        self.looked && self.list.iter().all(|p| p.next >= p.target)
+    }
+
+    pub(super) fn halted(&self) -> Option<String> {
+        self.list.iter().find_map(|p| p.halted.clone())
+    }
+
+    pub(super) fn assigned(&self) -> TopicPartitionList {
+        let mut list = TopicPartitionList::new();
+        for part in self.list.iter().filter(|p| p.halted.is_none()) {
+            list.add_partition(&part.partition.topic, part.partition.number);
+        }
+        list
+    }
+
+    /// Positions that moved since they were last asked for.
+    pub(super) fn moved(&mut self) -> TopicPartitionList {
+        let mut list = TopicPartitionList::new();
+        for part in self.list.iter_mut().filter(|p| p.next > p.committed) {
+            let at = Offset::Offset(part.next);
+            if list.add_partition_offset(&part.partition.topic, part.partition.number, at).is_ok() {
+                part.committed = part.next;
+            }
+        }
+        list
+    }
+
+    /// Takes in what the brokers have: new partitions are read from now on, ends are updated.
+    pub(super) fn update(&mut self, port: &Port, client: &Client, found: &[Found]) {
+        let first_look = !std::mem::replace(&mut self.looked, true);
+        let mut fresh = Vec::new();
+        for f in found {
+            let known = self.index.get(&*f.topic).and_then(|m| m.get(&f.number)).copied();
+            let part = known.unwrap_or_else(|| {
+                let part = self.add(port, f, first_look);
+                fresh.push(part);
+                part
+            });
+            let p = &mut self.list[part];
+            (p.low, p.high) = (f.low, f.high);
+            p.end = p.end.max(f.high);
+        }
+        let fresh: Vec<usize> = fresh.into_iter().filter(|p| self.in_range(port, *p)).collect();
+        if let Err(error) = self.assign(client, &fresh) {
+            port.status.error(format!("cannot assign partitions: {error}"));
+        }
+        for part in 0..self.list.len() {
+            self.report(part);
+        }
+    }
+
+    fn add(&mut self, port: &Port, found: &Found, first_look: bool) -> usize {
+        let partition = port.feed.partition(&found.topic, found.number);
+        let next = match (self.from.get(&partition), self.start) {
+            (Some(offset), _) => *offset,
+            (None, Start::Latest) if first_look => found.high,
+            (None, _) => found.low,
+        };
+        let index = self.list.len();
+        self.list.push(Part {
+            partition,
+            next,
+            end: found.high,
+            target: found.high,
+            low: found.low,
+            high: found.high,
+            committed: -1,
+            halted: None,
+        });
+        self.index.entry(found.topic.to_string()).or_default().insert(found.number, index);
+        index
+    }
+
+    /// Moves a position that retention has passed to the oldest record, counting the gap; gives up a
+    /// partition whose position lies behind its end. True when the partition can be read.
+    fn in_range(&mut self, port: &Port, part: usize) -> bool {
+        let p = &mut self.list[part];
+        let name = format!("{}[{}]", p.partition.topic, p.partition.number);
+        if p.next > p.high {
+            let why = format!(
+                "{name}: offset {} was reached, but the partition ends at {}: the topic was deleted and \
+                 created again, or lost records; restart to read it from its beginning",
+                p.next, p.high
+            );
+            port.status.error(why.clone());
+            port.status.halt(&p.partition, why.clone());
+            p.halted = Some(why);
+            return false;
+        }
+        if p.next < p.low {
+            let gone = p.low - p.next;
+            port.status.add_gap(gone.unsigned_abs());
+            port.status.error(format!(
+                "{name}: offsets {} to {} are gone (retention passed them): {gone} were not read; going on at {}",
+                p.next,
+                p.low - 1,
+                p.low
+            ));
+            p.next = p.low;
+        }
+        true
+    }
+
+    /// Puts partitions whose offset the broker no longer has back on their feet. False when the
+    /// watcher has not brought the facts yet.
+    pub(super) fn mend(&mut self, port: &Port, client: &Client) -> bool {
+        let out = |p: &Part| p.halted.is_none() && (p.next < p.low || p.next > p.high);
+        let lost: Vec<usize> = (0..self.list.len()).filter(|i| out(&self.list[*i])).collect();
+        if lost.is_empty() {
+            return false;
+        }
+        let mut list = TopicPartitionList::new();
+        for part in &lost {
+            let partition = &self.list[*part].partition;
+            list.add_partition(&partition.topic, partition.number);
+        }
+        let readable: Vec<usize> = lost.into_iter().filter(|p| self.in_range(port, *p)).collect();
+        let done = client.incremental_unassign(&list).and_then(|()| self.assign(client, &readable));
+        if let Err(error) = done {
+            port.status.error(format!("cannot go on after lost offsets: {error}"));
+        }
+        true
+    }
+
+    fn assign(&self, client: &Client, parts: &[usize]) -> rdkafka::error::KafkaResult<()> {
+        if parts.is_empty() {
+            return Ok(());
+        }
+        let mut list = TopicPartitionList::new();
+        for part in parts {
+            let part = &self.list[*part];
+            let at = Offset::Offset(part.next);
+            list.add_partition_offset(&part.partition.topic, part.partition.number, at)?;
+        }
+        client.incremental_assign(&list)
+    }
+}

@@ -1,0 +1,136 @@
+//! `kind: Metric` into the catalog.
+//!
+//! *In*: a metric document, the lowered events and entities. *Out*: [`Metric`]. *Never*: evaluation; a part of
+//! the language that is silently ignored.
+//!
+//! Modules in the order of the document: promised, inputs, over, dimensions, aggs, measures, derived, windows, levels, tests.
+
+mod aggs;
+mod derived;
+mod dimensions;
+mod inputs;
+mod levels;
+mod measures;
+mod over;
+mod promised;
+mod tests;
+mod windows;
+
+pub(crate) use inputs::dimension_columns;
+
+use crate::catalog::{Better, Feed, Micros, Metric, WindowKind};
+use crate::yaml::Node;
+
+use super::head::head;
+use super::{Cx, Lowered, World};
+
+const MINUTE: Micros = 60_000_000;
+const DAY: Micros = 86_400_000_000;
+
+/// Lowers the metric of `node`.
+pub(crate) fn metric(cx: &mut Cx<'_>, node: &Node, world: &World) -> Lowered<Metric> {
+    let head = head(cx, node);
+    let promised = promised::report(cx, node, world);
+    let inputs = inputs::read(cx, node, world, &head, promised);
+    let filters = inputs.filters(cx, node);
+    let (dimensions, columns) = dimensions::read(cx, node, &inputs);
+    let folded = measures::read(cx, node, &inputs);
+    let (folds, fold_inputs) = (folded.folds, folded.inputs);
+    let derived = derived::resolve(cx, &folded.parsed);
+    names_differ(cx, node);
+    let windows = windows::read(cx, node);
+    let levels = levels::read(cx, node, &derived.measures, &windows);
+    let tests = tests::read(cx, node, world, &inputs, &windows);
+    let time = |key: &str| node.get("time").and_then(|time| cx.duration(time, key));
+    let (lateness, idle, future) = (time("lateness"), time("idle"), time("future"));
+    let reach = windows.iter().map(|w| length(&w.kind)).max().unwrap_or(0) + derived.shift;
+    let retain = retain(cx, node, reach);
+    let feeds = inputs
+        .sources
+        .iter()
+        .enumerate()
+        .map(|(source, input)| Feed {
+            alias: input.alias.clone(),
+            input: input.input,
+            time: input.time.clone(),
+            filter: filters.get(source).cloned().flatten(),
+            dimensions: columns.iter().filter_map(|column| column.get(source).cloned()?).collect(),
+            folds: fold_inputs.iter().map(|fold| fold.get(source).cloned().flatten()).collect(),
+        })
+        .collect();
+    let item = Metric {
+        head,
+        better: match node.get("better").and_then(Node::scalar) {
+            Some("higher") => Some(Better::Higher),
+            Some("lower") => Some(Better::Lower),
+            _ => None,
+        },
+        feeds,
+        dimensions,
+        folds,
+        measures: derived.measures,
+        windows,
+        lateness: lateness.unwrap_or(0),
+        idle: idle.unwrap_or(MINUTE),
+        future: future.unwrap_or(5 * MINUTE),
+        freshness: node.get("freshness").and_then(|f| cx.duration(f, "p95")),
+        levels: levels.bands,
+        levels_source: levels.source,
+        retain,
+        tests,
+    };
+    let sound = cx.out.iter().all(|d| !d.is_error());
+    Lowered { item, sound, typed: sound }
+}
+
+/// Dimensions and measures are cells of the same rows.
+fn names_differ(cx: &mut Cx<'_>, node: &Node) {
+    let measures = node.get("measures").map(Node::entries).unwrap_or_default();
+    for dimension in node.get("dimensions").map(Node::entries).unwrap_or_default() {
+        if measures.iter().any(|measure| measure.key == dimension.key) {
+            let message = format!("`{}` is a dimension and a measure", dimension.key);
+            let diagnostic = cx
+                .at("reserved_name", dimension.key_span, message)
+                .fix("rename one of them: both are cells of the same rows");
+            cx.push(diagnostic);
+        }
+    }
+}
+
+/// The longest a window of this kind can be; 0 for `all`, which no retention bounds.
+fn length(kind: &WindowKind) -> Micros {
+    use crate::catalog::CalendarUnit as Unit;
+    match kind {
+        WindowKind::Tumbling { size } | WindowKind::Sliding { size, .. } => *size,
+        WindowKind::Days { days, .. } => (i64::from(*days)).saturating_mul(DAY).saturating_add(DAY / 24),
+        WindowKind::Session { gap } => *gap,
+        WindowKind::ToDate { unit, .. } => match unit {
+            Unit::Hour => DAY / 24,
+            Unit::Day => DAY + DAY / 24,
+            Unit::Week => 7 * DAY + DAY / 24,
+            Unit::Month => 31 * DAY + DAY / 24,
+            Unit::Quarter => 92 * DAY + DAY / 24,
+            Unit::Year => 366 * DAY,
+        },
+        WindowKind::All => 0,
+    }
+}
+
+fn retain(cx: &mut Cx<'_>, node: &Node, reach: Micros) -> Micros {
+    let Some(live) = node.get("retain").and_then(|r| r.get("live")) else {
+        return (7 * DAY).max(reach.saturating_mul(2));
+    };
+    let Some(kept) = live.scalar().and_then(crate::duration::parse_duration) else {
+        return 7 * DAY;
+    };
+    if kept < reach {
+        let needed = crate::duration::format_duration(reach);
+        let diagnostic = cx
+            .at("retain_too_short", live.span, "`retain.live` is shorter than what answers need")
+            .found(live.shown())
+            .allowed(format!("at least {needed}: the longest window, with its shift"))
+            .fix(format!("retain: {{ live: {needed} }}"));
+        cx.push(diagnostic);
+    }
+    kept
+}

@@ -1,0 +1,95 @@
+//! The contracts of the design page load whole, with the types that answers promise.
+
+use contracts::catalog::{Agg, Input, MeasureKind, TEST_ENVELOPE, WindowKind};
+use contracts::{Catalog, SourceFile, ValueType, load};
+
+const SOUND: &str = include_str!("golden/sound/order.yaml");
+
+fn catalog() -> Catalog {
+    let loaded = load(&[SourceFile::new("order.yaml", SOUND)]);
+    assert!(loaded.diagnostics.is_empty(), "{}", contracts::diagnostic::render(&loaded.diagnostics));
+    loaded.catalog
+}
+
+fn decimal(scale: i8) -> ValueType {
+    ValueType::Decimal { precision: 38, scale }
+}
+
+#[test]
+fn events_and_entities() {
+    let catalog = catalog();
+    let created = &catalog.events[catalog.event_index("order.created").unwrap()];
+    let names: Vec<&str> = created.admitted.fields().iter().map(|f| f.name().as_str()).collect();
+    assert_eq!(names[names.len() - 3..], ["time", "item_count", "order_size"]);
+    let interned: Vec<&str> =
+        created.fields.iter().filter(|f| f.dictionary).map(|f| f.name.as_str()).collect();
+    assert_eq!(interned, ["status", "currency"]);
+    assert!(created.needs_id && created.dedupe == 86_400_000_000);
+    let cancelled = &catalog.events[catalog.event_index("order.cancelled").unwrap()];
+    assert_eq!(cancelled.fields[2].path, ["data", "refund"]);
+    let order = &catalog.entities[catalog.entity_index("order").unwrap()];
+    let row: Vec<&str> = order.schema.fields().iter().map(|f| f.name().as_str()).collect();
+    let wanted = ["order_id", "status", "total_amount", "user_id", "created_at", "updated_at", "first_time", "time"];
+    assert_eq!(row, wanted);
+    let touched: Vec<bool> = order.feeds.iter().map(|feed| feed.values[1].is_some()).collect();
+    assert_eq!(touched, [true, false, false], "only order.created has total_amount");
+}
+
+#[test]
+fn feeds_measures_and_windows() {
+    let catalog = catalog();
+    let metric = &catalog.metrics[0];
+    let inputs: Vec<Input> = metric.feeds.iter().map(|feed| feed.input).collect();
+    let index = |name| Input::Event(catalog.event_index(name).unwrap());
+    assert_eq!(inputs, [index("order.created"), index("order.cancelled")]);
+    assert!(metric.feeds[0].filter.is_some() && metric.feeds[1].filter.is_none());
+    assert!(metric.feeds.iter().all(|f| f.dimensions.len() == 2 && f.folds.len() == metric.folds.len()));
+    let types: Vec<(&str, &ValueType)> =
+        metric.measures.iter().map(|m| (m.name.as_str(), &m.ty)).collect();
+    assert_eq!(types[1], ("gross", &decimal(2)));
+    assert_eq!(types[2], ("refunds", &ValueType::Decimal { precision: 18, scale: 2 }));
+    assert_eq!(types[3], ("orders", &ValueType::Int));
+    assert_eq!(types[4], ("average", &decimal(2)));
+    assert!(matches!(metric.measures[0].kind, MeasureKind::Expr { ref inputs, .. } if *inputs == [1, 2]));
+    // gross folds orders only, refunds folds refunds only.
+    let MeasureKind::Fold(gross) = metric.measures[1].kind else { panic!() };
+    assert_eq!(metric.folds[gross].agg, Agg::Sum);
+    assert!(metric.feeds[0].folds[gross].is_some() && metric.feeds[1].folds[gross].is_none());
+    let every = 5_000_000;
+    assert_eq!(metric.windows[0].kind, WindowKind::Sliding { size: 300_000_000, every });
+    // Twice the longest window with its shift: a month of 31 days and an hour, 7 days back.
+    assert_eq!(metric.retain, 2 * (31 * 24 + 1 + 7 * 24) * 3_600_000_000);
+}
+
+#[test]
+fn test_payloads_carry_their_envelope() {
+    let catalog = catalog();
+    let given = &catalog.metrics[0].tests[0].given;
+    let (id, ty, time) = TEST_ENVELOPE;
+    let order = &given[0].payload;
+    assert_eq!(order["timestamp"], "2026-03-02T09:00:00Z", "`time` stands for the event's time field");
+    assert_eq!(order[ty], "order.created");
+    assert_eq!(order["event_id"], order[id]);
+    let refund = &given[1].payload;
+    assert_eq!(refund["data"]["refund"], "1.00", "renames are undone");
+    assert_eq!(refund[time], "2026-03-02T09:00:01Z");
+    assert_ne!(refund[id], order[id]);
+}
+
+#[test]
+fn the_hash_is_about_meaning() {
+    let hash = |text: &str| {
+        let loaded = load(&[SourceFile::new("order.yaml", text)]);
+        assert!(!loaded.has_errors());
+        loaded.catalog.metrics[0].head.hash.clone()
+    };
+    let before = hash(SOUND);
+    assert_eq!(before.len(), 16);
+    let spelled = SOUND
+        .replace("{ sliding: 5m }", "\n    sliding: 5m # the newest five minutes")
+        .replace("kind: Metric\nname: revenue\nversion: 1.0.0", "version: 1.0.1\nname: revenue\nkind: Metric\ntitle: Money")
+        .replace("name: one order", "name: a single order");
+    assert_eq!(before, hash(&spelled));
+    assert_ne!(before, hash(&SOUND.replace("q: 0.95", "q: 0.9")));
+    assert_ne!(before, hash(&SOUND.replace("< 50 THEN", "< 60 THEN")), "an event below changed");
+}

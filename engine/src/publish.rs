@@ -1,0 +1,198 @@
+//! Publish: all changes of a tick become visible at once.
+//!
+//! *In*: the workers' shares of a tick. *Out*: a [`Published`], swapped in by one atomic store; readers are
+//! wait-free. *Never*: a tick of which only some workers' shares are visible.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use contracts::Catalog;
+use contracts::batch::{Partition, Refused};
+use crossbeam_channel::Sender;
+use operators::entity::EntityShard;
+use operators::fold::panes::Shard;
+use parking_lot::Mutex;
+
+use crate::api::{Clock, TickHook, TickOutcome};
+use crate::plan::EnginePlan;
+use crate::worker::Share;
+
+mod cells;
+mod measures;
+mod query;
+mod read;
+
+pub use query::{Answer, EntityRow, MetricQuery, Newest, QueryError, Row};
+
+/// One whole tick: immutable, shared.
+pub struct Published {
+    /// The catalog all answers are about.
+    pub catalog: Arc<Catalog>,
+    /// Tick number, growing.
+    pub tick: u64,
+    /// The clock at the tick, microseconds since the Unix epoch: answers are as of this instant.
+    pub as_of: i64,
+    /// Next offset per partition: everything below is contained.
+    pub offsets: BTreeMap<Partition, Progress>,
+    /// Counters per source and event type (`""`: the type is unknown or could not be read).
+    pub counters: BTreeMap<(Arc<str>, String), Counts>,
+    pub(crate) plan: Arc<EnginePlan>,
+    /// One per worker.
+    pub(crate) shards: Vec<Shards>,
+}
+
+/// One worker's part of the state.
+#[derive(Debug, Default)]
+pub(crate) struct Shards {
+    pub(crate) metrics: Vec<Shard>,
+    pub(crate) entities: Vec<EntityShard>,
+}
+
+/// How far a partition has been read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// Next offset to be folded.
+    pub next: i64,
+    /// End of the partition as last known (exclusive).
+    pub end: Option<i64>,
+}
+
+/// The identity `received == admitted + refused + duplicate + skipped` holds at every tick.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Counts {
+    /// Rows received.
+    pub received: u64,
+    /// Rows admitted.
+    pub admitted: u64,
+    /// Rows refused.
+    pub refused: u64,
+    /// Rows dropped as duplicates.
+    pub duplicate: u64,
+    /// Records that carry no event by design.
+    pub skipped: u64,
+    /// Admitted rows that broke a rule of severity warning.
+    pub warned: u64,
+}
+
+impl Counts {
+    fn add(&mut self, other: &Self) {
+        self.received += other.received;
+        self.admitted += other.admitted;
+        self.refused += other.refused;
+        self.duplicate += other.duplicate;
+        self.skipped += other.skipped;
+        self.warned += other.warned;
+    }
+}
+
+/// What the coordinator knows of a tick when it hands it to the workers.
+pub(crate) struct Opened {
+    pub(crate) now: i64,
+    pub(crate) offsets: BTreeMap<Partition, Progress>,
+    pub(crate) counters: BTreeMap<(Arc<str>, String), Counts>,
+    pub(crate) refused: Vec<Refused>,
+    pub(crate) acks: Vec<Sender<()>>,
+}
+
+/// Puts ticks together and swaps them in.
+pub(crate) struct Publisher {
+    plan: Arc<EnginePlan>,
+    workers: usize,
+    live: Arc<ArcSwap<Published>>,
+    open: Mutex<BTreeMap<u64, Pending>>,
+    hook: Arc<dyn TickHook>,
+}
+
+struct Pending {
+    opened: Opened,
+    shares: BTreeMap<usize, Share>,
+}
+
+impl Publisher {
+    pub(crate) fn new(
+        plan: Arc<EnginePlan>,
+        workers: usize,
+        hook: Arc<dyn TickHook>,
+        clock: &Clock,
+    ) -> Self {
+        let as_of = match clock {
+            Clock::Manual(start) => *start,
+            Clock::Wall => 0,
+        };
+        let first = Published {
+            catalog: Arc::clone(&plan.catalog),
+            tick: 0,
+            as_of,
+            offsets: BTreeMap::new(),
+            counters: BTreeMap::new(),
+            plan: Arc::clone(&plan),
+            shards: Vec::new(),
+        };
+        let live = Arc::new(ArcSwap::from_pointee(first));
+        Self { plan, workers, live, open: Mutex::new(BTreeMap::new()), hook }
+    }
+
+    pub(crate) fn catalog(&self) -> &Catalog {
+        &self.plan.catalog
+    }
+
+    pub(crate) fn live(&self) -> Arc<ArcSwap<Published>> {
+        Arc::clone(&self.live)
+    }
+
+    /// The coordinator announces a tick, before any worker can finish it.
+    pub(crate) fn open(&self, tick: u64, opened: Opened) {
+        self.open.lock().insert(tick, Pending { opened, shares: BTreeMap::new() });
+    }
+
+    /// A worker has closed a tick; the last one makes it visible.
+    pub(crate) fn deposit(&self, tick: u64, worker: usize, share: Share) {
+        let complete = {
+            let mut open = self.open.lock();
+            let pending = open.get_mut(&tick).expect("a tick is opened before workers see it");
+            pending.shares.insert(worker, share);
+            if pending.shares.len() < self.workers {
+                return;
+            }
+            open.remove(&tick)
+        };
+        if let Some(pending) = complete {
+            self.publish(tick, pending);
+        }
+    }
+
+    fn publish(&self, tick: u64, pending: Pending) {
+        let Pending { opened, shares } = pending;
+        let before = self.live.load_full();
+        let mut counters = before.counters.clone();
+        let mut outcome = TickOutcome { refused: opened.refused, ..TickOutcome::default() };
+        let mut add = |more: BTreeMap<(Arc<str>, String), Counts>| {
+            more.into_iter().for_each(|(key, counts)| counters.entry(key).or_default().add(&counts));
+        };
+        add(opened.counters);
+        let mut shards = Vec::with_capacity(shares.len());
+        for (_, share) in shares {
+            add(share.counters);
+            outcome.refused.extend(share.refused);
+            outcome.duplicates.extend(share.duplicates);
+            outcome.admitted.extend(share.admitted);
+            shards.push(Shards { metrics: share.metrics, entities: share.entities });
+        }
+        let published = Arc::new(Published {
+            catalog: Arc::clone(&self.plan.catalog),
+            tick,
+            as_of: opened.now,
+            offsets: opened.offsets,
+            counters,
+            plan: Arc::clone(&self.plan),
+            shards,
+        });
+        self.live.store(Arc::clone(&published));
+        self.hook.tick(&published, outcome);
+        for ack in opened.acks {
+            // Whoever asked may have given up waiting.
+            let _ = ack.send(());
+        }
+    }
+}

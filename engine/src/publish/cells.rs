@@ -1,0 +1,303 @@
+//! From the shards of a tick to one sum per group.
+//!
+//! *In*: a metric, a window, an instant, the dimensions to group by. *Out*: the accumulators of each group.
+//! *Never*: a group whose rows depend on which worker held them.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+use ahash::HashMap;
+use arrow::array::{Array, RecordBatch};
+use arrow::datatypes::{Field, Schema};
+use contracts::catalog::{Input, Overflow};
+use contracts::expr::{Scope, compile_bool};
+use contracts::value::{Value, ValueType, to_arrow};
+use operators::entity::TooOld;
+use operators::eval::Compiled;
+use operators::fold::group::{Lost, Rows, group};
+use operators::fold::panes::{Cell, Key, Pane};
+use operators::fold::plan::MetricPlan;
+use operators::fold::window::{Bounds, Extent};
+
+use super::{Published, QueryError};
+
+/// The instant of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum At {
+    /// The tick's own instant: running totals serve.
+    Now,
+    /// An earlier instant, on a pane boundary.
+    Then(i64),
+}
+
+/// The rows of an answer before measures are computed.
+#[derive(Debug, Default)]
+pub(super) struct Gathered {
+    /// The window; `None` for sessions.
+    pub(super) bounds: Option<Bounds>,
+    /// Per group: its sum and, for sessions, the session's extent.
+    pub(super) groups: BTreeMap<Vec<Value>, Group>,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Group {
+    pub(super) sum: Pane,
+    pub(super) session: Option<(i64, i64)>,
+}
+
+/// One metric of a tick, at one instant, with the keys that pass a filter.
+pub(super) struct Cells<'a> {
+    plan: &'a MetricPlan,
+    as_of: i64,
+    at: At,
+    cells: Vec<(&'a Key, &'a Cell)>,
+    total: Vec<&'a Cell>,
+    filtered: bool,
+}
+
+/// Cells made for one question (entity metrics in the past).
+pub(super) type Made = HashMap<Key, Cell>;
+
+/// What names a value beyond a dimension's `max`.
+const OTHER: &str = "other";
+
+impl<'a> Cells<'a> {
+    /// The cells of a metric; `made` stands in for the shards where given.
+    pub(super) fn new(
+        published: &'a Published,
+        metric: usize,
+        at: At,
+        made: Option<&'a Made>,
+        filter: Option<&str>,
+    ) -> Result<Self, QueryError> {
+        let plan = published.plan.metrics[metric].as_ref();
+        let shards = || published.shards.iter().map(|shards| &shards.metrics[metric]);
+        let mut cells: Vec<(&Key, &Cell)> = match made {
+            Some(made) => made.iter().collect(),
+            None => shards()
+                .flat_map(|shard| shard.cells.iter().map(|(key, cell)| (key, cell.as_ref())))
+                .collect(),
+        };
+        let total = match made {
+            Some(_) => Vec::new(),
+            None => shards().filter_map(|shard| shard.total.as_deref()).collect(),
+        };
+        if let Some(sql) = filter {
+            let passing = passing(plan, &cells, sql)?;
+            cells.retain(|(key, _)| passing.contains(*key));
+        }
+        let as_of = match at {
+            At::Now => published.as_of,
+            At::Then(then) => then,
+        };
+        Ok(Self { plan, as_of, at, cells, total, filtered: filter.is_some() || made.is_some() })
+    }
+
+    /// The sums of window `window`, grouped by the dimensions numbered `by`.
+    pub(super) fn gather(&self, window: usize, by: &[usize]) -> Gathered {
+        let extent = &self.plan.extents[window];
+        if let Extent::Session(gap) = extent {
+            return self.gather_sessions(*gap, by);
+        }
+        let mut gathered = Gathered { bounds: extent.at(self.as_of), ..Gathered::default() };
+        let Some(bounds) = gathered.bounds else { return gathered };
+        if by.is_empty() && !self.filtered && self.plan.keeps_total {
+            for cell in &self.total {
+                self.add(&mut gathered, Vec::new(), cell, window, bounds);
+            }
+            return gathered;
+        }
+        let names = Names::new(self.plan, &self.cells, by);
+        for (key, cell) in &self.cells {
+            if let Some(name) = names.of(key) {
+                self.add(&mut gathered, name, cell, window, bounds);
+            }
+        }
+        gathered.groups.retain(|_, group| group.sum.rows != 0);
+        gathered
+    }
+
+    fn add(&self, to: &mut Gathered, name: Vec<Value>, cell: &Cell, window: usize, bounds: Bounds) {
+        let specs = &self.plan.specs;
+        let made;
+        let sum = match self.at {
+            At::Now if !cell.totals.is_empty() => cell.totals[window].as_deref(),
+            _ => {
+                made = cell.sum(specs, self.first_pane(bounds), self.end_pane(bounds));
+                made.as_ref()
+            }
+        };
+        let Some(sum) = sum else { return };
+        match to.groups.get_mut(&name) {
+            Some(group) => group.sum.merge(specs, sum),
+            None => {
+                to.groups.insert(name, Group { sum: sum.clone(), session: None });
+            }
+        }
+    }
+
+    fn first_pane(&self, bounds: Bounds) -> i64 {
+        if bounds.start == i64::MIN { i64::MIN } else { self.plan.pane(bounds.start) }
+    }
+
+    fn end_pane(&self, bounds: Bounds) -> i64 {
+        match self.at {
+            At::Now if bounds.end == i64::MAX => i64::MAX,
+            At::Now => self.plan.pane(bounds.end),
+            // `made` cells hold no later rows, so an instant within a pane takes the pane.
+            At::Then(then) => {
+                let last = self.plan.pane(then - 1) + 1;
+                if bounds.end == i64::MAX { last } else { last.min(self.plan.pane(bounds.end)) }
+            }
+        }
+    }
+
+    fn gather_sessions(&self, gap: i64, by: &[usize]) -> Gathered {
+        let specs = &self.plan.specs;
+        let end = match self.at {
+            At::Now => i64::MAX,
+            At::Then(then) => self.plan.pane(then - 1) + 1,
+        };
+        let names = Names::new(self.plan, &self.cells, by);
+        let mut panes: BTreeMap<Vec<Value>, BTreeMap<i64, Pane>> = BTreeMap::new();
+        for (key, cell) in &self.cells {
+            let Some(name) = names.of(key) else { continue };
+            let group = panes.entry(name).or_default();
+            for (number, pane) in cell.panes.range(..end) {
+                match group.get_mut(number) {
+                    Some(sum) => sum.merge(specs, pane),
+                    None => {
+                        group.insert(*number, Pane::clone(pane));
+                    }
+                }
+            }
+        }
+        let last = |panes: BTreeMap<i64, Pane>| {
+            let mut newest_first = panes.into_values().rev();
+            let mut sum = newest_first.next()?;
+            let end = sum.last.saturating_add(gap);
+            for pane in newest_first.take_while(|pane| pane.rows != 0) {
+                if sum.first - pane.last >= gap {
+                    break;
+                }
+                sum.merge(specs, &pane);
+            }
+            let session = Some((sum.first, end));
+            Some(Group { sum, session })
+        };
+        let groups = panes.into_iter().filter_map(|(name, panes)| Some((name, last(panes)?)));
+        Gathered { bounds: None, groups: groups.collect() }
+    }
+}
+
+/// What each dimension value is called in an answer.
+struct Names<'a> {
+    by: &'a [usize],
+    /// Per dimension of the metric: the values that keep their name; `None`: all do.
+    kept: Vec<Option<HashSet<Value>>>,
+    overflow: Vec<Overflow>,
+}
+
+impl<'a> Names<'a> {
+    fn new(plan: &MetricPlan, cells: &[(&Key, &Cell)], by: &'a [usize]) -> Self {
+        let dimensions = &plan.metric.dimensions;
+        let kept = dimensions.iter().enumerate().map(|(index, dimension)| {
+            let matters = by.contains(&index) || dimension.overflow == Overflow::Refuse;
+            if matters { kept(cells, index, dimension.max) } else { None }
+        });
+        Self {
+            by,
+            kept: kept.collect(),
+            overflow: dimensions.iter().map(|dimension| dimension.overflow).collect(),
+        }
+    }
+
+    /// The group of a key; `None` when the key does not count.
+    fn of(&self, key: &Key) -> Option<Vec<Value>> {
+        let beyond = |index: usize| {
+            self.kept[index].as_ref().is_some_and(|kept| !kept.contains(&key.values[index]))
+        };
+        let refused = (0..self.kept.len())
+            .any(|index| self.overflow[index] == Overflow::Refuse && beyond(index));
+        if refused {
+            return None;
+        }
+        let name = |index: &usize| match beyond(*index) {
+            true => Value::Text(Arc::from(OTHER)),
+            false => key.values[*index].clone(),
+        };
+        Some(self.by.iter().map(name).collect())
+    }
+}
+
+/// The `max` values with the earliest event time (ties: lesser value); `None` when there are no more.
+fn kept(cells: &[(&Key, &Cell)], dimension: usize, max: usize) -> Option<HashSet<Value>> {
+    let mut first: HashMap<&Value, i64> = HashMap::default();
+    for (key, cell) in cells {
+        let pane = cell.panes.get_min().map(|(_, pane)| pane.first);
+        let base = cell.base.as_ref().map(|base| base.first);
+        let Some(time) = pane.into_iter().chain(base).min() else { continue };
+        let known = first.entry(&key.values[dimension]).or_insert(time);
+        *known = (*known).min(time);
+    }
+    if first.len() <= max {
+        return None;
+    }
+    let mut ranked: Vec<(i64, &Value)> = first.into_iter().map(|(v, time)| (time, v)).collect();
+    ranked.sort();
+    Some(ranked.into_iter().take(max).map(|(_, value)| value.clone()).collect())
+}
+
+/// Keys for which a condition over the dimensions is true.
+fn passing(
+    plan: &MetricPlan,
+    cells: &[(&Key, &Cell)],
+    sql: &str,
+) -> Result<HashSet<Key>, QueryError> {
+    let fail = |message: String| QueryError::Filter(message);
+    let dimensions = &plan.metric.dimensions;
+    let ty = |ty: &ValueType| ty.arrow().unwrap_or(arrow::datatypes::DataType::Utf8);
+    let fields: Vec<Field> =
+        dimensions.iter().map(|d| Field::new(&d.name, ty(&d.ty), true)).collect();
+    let schema = Arc::new(Schema::new(fields));
+    let scope = Scope::new(schema.clone());
+    let typed = compile_bool(sql, &scope).map_err(|error| fail(error.to_string()))?;
+    let compiled = Compiled::new(&typed).map_err(|error| fail(error.to_string()))?;
+    let columns = dimensions.iter().enumerate().map(|(index, dimension)| {
+        let values: Vec<Value> = cells.iter().map(|(key, _)| key.values[index].clone()).collect();
+        to_arrow(&values, &ty(&dimension.ty)).map_err(|error| fail(error.to_string()))
+    });
+    let columns = columns.collect::<Result<Vec<_>, _>>()?;
+    let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(cells.len()));
+    let batch = RecordBatch::try_new_with_options(schema, columns, &options)
+        .map_err(|error| fail(error.to_string()))?;
+    let (pass, _) = compiled.evaluate_bool(&batch);
+    let passes = |row: &usize| pass.is_valid(*row) && pass.value(*row);
+    Ok((0..cells.len()).filter(passes).map(|row| cells[row].0.clone()).collect())
+}
+
+/// Cells of a metric over an entity as of an earlier instant, from the rows as they were then.
+pub(super) fn entity_cells(
+    published: &Published,
+    plan: &MetricPlan,
+    then: i64,
+) -> Result<Option<Made>, TooOld> {
+    let mut made = Made::default();
+    let mut over_entity = false;
+    for feed in &plan.feeds {
+        let Input::Entity(entity) = feed.input else { continue };
+        over_entity = true;
+        for shards in &published.shards {
+            let batch = shards.entities[entity].batch_at(then)?;
+            let rows = Rows { batch: &batch, received: None, ids: None, weights: None };
+            for delta in group(plan, feed, rows, &mut Lost::new()) {
+                made.entry(delta.key).or_insert_with(Cell::empty).add(
+                    &plan.specs,
+                    delta.pane,
+                    &delta.change,
+                );
+            }
+        }
+    }
+    Ok(over_entity.then_some(made))
+}

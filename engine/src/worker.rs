@@ -1,0 +1,300 @@
+//! The workers: one timely dataflow, the same on each, fed one tick at a time.
+//!
+//! *In*: ticks. *Out*: per tick, the worker's share of the published state. *Never*: a state that holds half a
+//! tick; all changes of a tick are applied when the whole dataflow has passed it.
+//!
+//! admit → (entity touches → exchange by key → rows) → group → exchange by key → panes.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashSet};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use contracts::batch::{EventBatch, Partition, Refused};
+use crossbeam_channel::{Receiver, Sender, bounded};
+use operators::admit::{Admit, Outcome, split_future};
+use operators::entity::{Changes, EntityShard, EntityState};
+use operators::fold::group::{Delta, Lost};
+use operators::fold::panes::{MetricState, Shard};
+use parking_lot::Mutex;
+
+use crate::api::{Admitted, EngineError, Options};
+use crate::coordinator::Tick;
+use crate::plan::{EnginePlan, expression};
+use crate::publish::{Counts, Publisher};
+
+mod dataflow;
+mod rows;
+
+use dataflow::Inputs;
+use rows::Fate;
+
+/// Ticks handed to a worker before the coordinator waits.
+const TICKS_WAITING: usize = 2;
+
+/// Rows of one partition.
+pub(crate) type Rowset = (Arc<Partition>, EventBatch);
+
+/// A row that decode refused, as far as the engine's own event tells of it.
+#[derive(Debug, Clone)]
+pub(crate) struct RefusedRow {
+    pub(crate) partition: Arc<Partition>,
+    pub(crate) event_type: Option<String>,
+    pub(crate) received: i64,
+}
+
+/// What a worker adds to a published tick.
+#[derive(Debug, Default)]
+pub(crate) struct Share {
+    /// One per metric.
+    pub(crate) metrics: Vec<Shard>,
+    /// One per entity.
+    pub(crate) entities: Vec<EntityShard>,
+    /// Changes of the counters.
+    pub(crate) counters: BTreeMap<(Arc<str>, String), Counts>,
+    /// Rows refused by admit.
+    pub(crate) refused: Vec<Refused>,
+    /// Duplicates dropped.
+    pub(crate) duplicates: Vec<(Partition, i64, u32)>,
+    /// Admitted rows, when tapped.
+    pub(crate) admitted: Vec<Admitted>,
+}
+
+/// What operators and the worker's loop share. Everything runs on the worker's thread.
+pub(crate) struct Local {
+    plan: Arc<EnginePlan>,
+    now: i64,
+    tap: bool,
+    admits: Vec<Admit>,
+    /// Admitted rows ahead of the clock, by event time of their first row.
+    held: BTreeMap<i64, Vec<Rowset>>,
+    entities: Vec<EntityState>,
+    metrics: Vec<MetricState>,
+    /// Changes that arrived for a tick that is not closed.
+    stash: BTreeMap<u64, BTreeMap<usize, Vec<Delta>>>,
+    lost: BTreeMap<usize, Lost>,
+    newest: BTreeMap<usize, (i64, i64)>,
+    /// Index of the engine's own event, when a metric reads it.
+    row_event: Option<usize>,
+    share: Share,
+}
+
+type SharedLocal = Rc<RefCell<Local>>;
+
+/// One set of admit steps per worker; compiled before the threads start, so that errors show.
+pub(crate) fn admits(plan: &EnginePlan, workers: usize) -> Result<Vec<Vec<Admit>>, EngineError> {
+    let admit = |event: &Arc<contracts::catalog::Event>| {
+        Admit::new(Arc::clone(event))
+            .map_err(|(sql, error)| expression(&event.head.name, &sql, &error))
+    };
+    (0..workers).map(|_| plan.catalog.events.iter().map(admit).collect()).collect()
+}
+
+/// Starts the workers; the join handle ends when all have ended.
+pub(crate) fn start(
+    plan: &Arc<EnginePlan>,
+    options: &Options,
+    admits: Vec<Vec<Admit>>,
+    publisher: &Arc<Publisher>,
+) -> Result<(Vec<Sender<Tick>>, JoinHandle<()>), EngineError> {
+    let workers = admits.len();
+    let (senders, receivers): (Vec<_>, Vec<_>) = (0..workers).map(|_| bounded(TICKS_WAITING)).unzip();
+    let seats: Vec<_> =
+        admits.into_iter().zip(receivers).map(|seat| Mutex::new(Some(seat))).collect();
+    let (plan, publisher) = (Arc::clone(plan), Arc::clone(publisher));
+    let max_keys = options.keys_per_metric.div_ceil(workers);
+    let guards = timely::execute(timely::Config::process(workers), move |worker| {
+        let (admits, ticks) =
+            seats[worker.index()].lock().take().expect("each worker takes its own seat once");
+        let local = Rc::new(RefCell::new(Local::new(Arc::clone(&plan), admits, max_keys)));
+        run(worker, &local, &ticks, &publisher);
+    })
+    .map_err(EngineError::Workers)?;
+    let crew = std::thread::Builder::new().name("workers".to_owned()).spawn(move || {
+        for result in guards.join() {
+            if let Err(message) = result {
+                tracing::error!(message, "a worker panicked");
+            }
+        }
+    })?;
+    Ok((senders, crew))
+}
+
+fn run(
+    worker: &mut timely::worker::Worker,
+    local: &SharedLocal,
+    ticks: &Receiver<Tick>,
+    publisher: &Publisher,
+) {
+    let index = worker.index();
+    let (mut inputs, probe) = dataflow::build(worker, local);
+    while let Ok(tick) = ticks.recv() {
+        let number = tick.number;
+        feed(local, &mut inputs, tick);
+        inputs.advance_to(number + 1);
+        worker.step_while(|| probe.less_than(&(number + 1)));
+        publisher.deposit(number, index, local.borrow_mut().close(number));
+    }
+}
+
+/// Hands a tick to the dataflow: first the rows whose time has come, then the new ones.
+fn feed(local: &SharedLocal, inputs: &mut Inputs, tick: Tick) {
+    let released = {
+        let mut local = local.borrow_mut();
+        local.now = tick.now;
+        local.tap = tick.tap;
+        local.admits.iter_mut().for_each(|admit| admit.age(tick.floor));
+        local.tell_refused(&tick.refused);
+        local.release()
+    };
+    released.into_iter().for_each(|rows| inputs.released.send(rows));
+    tick.work.into_iter().for_each(|work| inputs.decoded.send(work));
+}
+
+impl Local {
+    fn new(plan: Arc<EnginePlan>, admits: Vec<Admit>, max_keys: usize) -> Self {
+        let entity = |entity| EntityState::new(Arc::clone(entity), max_keys);
+        let metric = |metric| MetricState::new(Arc::clone(metric), max_keys);
+        Self {
+            now: i64::MIN,
+            tap: false,
+            held: BTreeMap::new(),
+            entities: plan.entities.iter().map(entity).collect(),
+            metrics: plan.metrics.iter().map(metric).collect(),
+            stash: BTreeMap::new(),
+            lost: BTreeMap::new(),
+            newest: BTreeMap::new(),
+            share: Share::default(),
+            row_event: rows::row_event(&plan.catalog),
+            admits,
+            plan,
+        }
+    }
+
+    /// Admits a batch: what passes and lies before the clock goes on, the rest is kept or recorded.
+    fn admit(&mut self, partition: Arc<Partition>, batch: EventBatch) -> Vec<Rowset> {
+        let event = batch.event;
+        let told = self.row_event.filter(|own| *own != event).map(|own| (own, Fates::new(&batch)));
+        let outcome = self.admits[event].admit(&partition, batch);
+        let name = self.plan.catalog.events[event].head.name.clone();
+        let counts = self.share.counters.entry((Arc::clone(&partition.source), name)).or_default();
+        let admitted = outcome.admitted.as_ref().map_or(0, |batch| batch.columns.num_rows());
+        counts.admitted += admitted as u64;
+        counts.refused += outcome.refused.len() as u64;
+        counts.duplicate += outcome.duplicates.len() as u64;
+        counts.warned += outcome.warned;
+        let mut past: Vec<Rowset> = Vec::new();
+        if let Some((own, fates)) = told {
+            let name = &self.plan.catalog.events[event].head.name;
+            let fates = fates.after(&outcome);
+            let batch = rows::batch(&self.plan.catalog, own, &partition.source, Some(name), &fates);
+            past.extend(self.before_the_clock(&partition, batch));
+        }
+        self.share.refused.extend(outcome.refused);
+        let place = |(offset, part)| (Partition::clone(&partition), offset, part);
+        self.share.duplicates.extend(outcome.duplicates.into_iter().map(place));
+        let Some(batch) = outcome.admitted else { return past };
+        if self.tap {
+            let batch = batch.clone();
+            self.share.admitted.push(Admitted { partition: Partition::clone(&partition), batch });
+        }
+        past.extend(self.before_the_clock(&partition, batch));
+        past
+    }
+
+    /// The rows that lie before the clock; the others are held.
+    fn before_the_clock(&mut self, partition: &Arc<Partition>, batch: EventBatch) -> Option<Rowset> {
+        let (past, future) = split_future(batch, self.now);
+        if let Some(future) = future {
+            self.hold(partition, future);
+        }
+        past.map(|past| (Arc::clone(partition), past))
+    }
+
+    /// Makes rows of the engine's own event of what decode refused; they go on with the released rows.
+    fn tell_refused(&mut self, refused: &[RefusedRow]) {
+        let Some(own) = self.row_event else { return };
+        for row in refused {
+            let fates = [(row.received, Fate::Refused)];
+            let (source, name) = (&row.partition.source, row.event_type.as_deref());
+            let batch = rows::batch(&self.plan.catalog, own, source, name, &fates);
+            self.hold(&row.partition, batch);
+        }
+    }
+
+    /// Rows are admitted at most five minutes ahead of the clock (decode), which bounds what is held.
+    fn hold(&mut self, partition: &Arc<Partition>, batch: EventBatch) {
+        let times = operators::admit::event_times(&batch.columns);
+        let first = times.values().iter().min().copied().unwrap_or(self.now);
+        self.held.entry(first).or_default().push((Arc::clone(partition), batch));
+    }
+
+    /// Rows whose time has come.
+    fn release(&mut self) -> Vec<Rowset> {
+        let mut released = Vec::new();
+        while let Some(entry) = self.held.first_entry() {
+            if *entry.key() >= self.now {
+                break;
+            }
+            for (partition, batch) in entry.remove() {
+                released.extend(self.before_the_clock(&partition, batch));
+            }
+        }
+        released
+    }
+
+    /// Applies what the tick brought and hands over what readers will see.
+    fn close(&mut self, tick: u64) -> Share {
+        let mut deltas = self.stash.remove(&tick).unwrap_or_default();
+        let (now, lost, newest) = (self.now, &mut self.lost, &mut self.newest);
+        for (index, metric) in self.metrics.iter_mut().enumerate() {
+            metric.turn(now);
+            if let Some(lost) = lost.remove(&index) {
+                metric.lose(&lost);
+            }
+            if let Some(newest) = newest.remove(&index) {
+                metric.saw(newest);
+            }
+            metric.apply(deltas.remove(&index).unwrap_or_default());
+        }
+        let mut share = std::mem::take(&mut self.share);
+        share.metrics = self.metrics.iter().map(MetricState::shard).collect();
+        share.entities = self.entities.iter().map(EntityState::shard).collect();
+        share
+    }
+}
+
+/// What feeds the metrics.
+#[derive(Debug, Clone)]
+pub(crate) enum Fed {
+    /// Admitted rows.
+    Events(EventBatch),
+    /// Changed rows of an entity.
+    Entity(usize, Changes),
+}
+
+/// What became of each row of a batch.
+struct Fates {
+    places: Vec<(i64, u32)>,
+    received: Vec<i64>,
+}
+
+impl Fates {
+    fn new(batch: &EventBatch) -> Self {
+        let places = batch.offsets.iter().copied().zip(batch.parts.iter().copied()).collect();
+        Self { places, received: batch.received.clone() }
+    }
+
+    fn after(self, outcome: &Outcome) -> Vec<(i64, Fate)> {
+        let refused: HashSet<(i64, u32)> =
+            outcome.refused.iter().map(|row| (row.offset, row.part)).collect();
+        let duplicates: HashSet<&(i64, u32)> = outcome.duplicates.iter().collect();
+        let fate = |place: &(i64, u32)| match place {
+            place if refused.contains(place) => Fate::Refused,
+            place if duplicates.contains(place) => Fate::Duplicate,
+            _ => Fate::Admitted,
+        };
+        self.received.into_iter().zip(self.places.iter().map(fate)).collect()
+    }
+}

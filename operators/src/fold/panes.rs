@@ -1,0 +1,458 @@
+//! Panes and wheels: the state of one metric on one worker, and what readers see of it.
+//!
+//! *In*: [`Delta`]s of a tick and the tick's instant. *Out*: a [`Shard`], shared with readers by
+//! reference; a tick copies only what it changes. *Never*: a pane beyond retention, a running total that
+//! differs from the sum of its panes.
+
+use std::collections::BTreeMap;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use contracts::value::Value;
+use imbl::{HashMap, OrdMap};
+use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
+
+use super::acc::{Acc, FoldSpec};
+use super::group::{Delta, Lost};
+use super::plan::MetricPlan;
+use super::window::Bounds;
+
+/// The dimension values of a group, in the metric's order, with their hash.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Key {
+    hash: u64,
+    /// The values.
+    pub values: Arc<[Value]>,
+}
+
+/// Fixed, so that all workers (and processes) route a key alike.
+const ROUTE_SEEDS: (u64, u64, u64, u64) =
+    (0x5eed_0001_7261_6465, 0x5eed_0002_6f72_6273, 0x5eed_0003_7374_7265, 0x5eed_0004_616d_6761);
+
+/// Hash by which keys and ids are routed to workers.
+pub fn route_hash(value: &impl Hash) -> u64 {
+    let (a, b, c, d) = ROUTE_SEEDS;
+    ahash::RandomState::with_seeds(a, b, c, d).hash_one(value)
+}
+
+impl Key {
+    /// A key of these values.
+    pub fn new(values: impl Iterator<Item = Value>) -> Self {
+        let values: Arc<[Value]> = values.collect();
+        Self { hash: route_hash(&values), values }
+    }
+
+    /// Where it is routed.
+    pub fn hash64(&self) -> u64 {
+        self.hash
+    }
+}
+
+impl PartialEq for Key {
+    fn eq(&self, other: &Self) -> bool {
+        self.hash == other.hash && self.values == other.values
+    }
+}
+
+impl Eq for Key {}
+
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.hash);
+    }
+}
+
+/// What the rows of one pane add up to; also the sum of several panes.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Pane {
+    /// Rows counted.
+    pub rows: i64,
+    /// Least event time among rows ever counted.
+    pub first: i64,
+    /// Greatest event time among rows ever counted.
+    pub last: i64,
+    /// One per fold.
+    pub accs: Vec<Acc>,
+}
+
+impl Pane {
+    /// A pane of no rows.
+    pub fn empty(accs: Vec<Acc>) -> Self {
+        Self { rows: 0, first: i64::MAX, last: i64::MIN, accs }
+    }
+
+    /// A pane of no rows with the zero of each fold.
+    pub fn zero(specs: &[FoldSpec]) -> Self {
+        Self::empty(specs.iter().map(FoldSpec::zero).collect())
+    }
+
+    /// Counts a row (not its values).
+    pub fn touch(&mut self, time: i64, weight: i64) {
+        self.rows += weight;
+        self.first = self.first.min(time);
+        self.last = self.last.max(time);
+    }
+
+    /// `self += other`.
+    pub fn merge(&mut self, specs: &[FoldSpec], other: &Pane) {
+        self.rows += other.rows;
+        self.first = self.first.min(other.first);
+        self.last = self.last.max(other.last);
+        for ((spec, acc), more) in specs.iter().zip(&mut self.accs).zip(&other.accs) {
+            spec.merge(acc, more);
+        }
+    }
+
+    /// `self -= other`; `false` when it must be rebuilt from its panes.
+    fn subtract(&mut self, specs: &[FoldSpec], other: &Pane) -> bool {
+        self.rows -= other.rows;
+        let mut exact = true;
+        for ((spec, acc), less) in specs.iter().zip(&mut self.accs).zip(&other.accs) {
+            exact &= spec.subtract(acc, less);
+        }
+        exact
+    }
+}
+
+/// One key's state.
+#[derive(Debug, Clone)]
+pub struct Cell {
+    /// Panes within retention, by number.
+    pub panes: OrdMap<i64, Arc<Pane>>,
+    /// Sum of the panes that fell out of retention, kept for `all` windows.
+    pub base: Option<Arc<Pane>>,
+    /// One per window: the running total at the shard's instant. `None` for session windows and where
+    /// nothing was counted yet.
+    pub totals: SmallVec<[Option<Arc<Pane>>; 4]>,
+}
+
+impl Cell {
+    fn new(windows: usize) -> Self {
+        Self { panes: OrdMap::new(), base: None, totals: smallvec::smallvec![None; windows] }
+    }
+
+    /// A cell without running totals, for sums made on demand.
+    pub fn empty() -> Self {
+        Self::new(0)
+    }
+
+    /// Sum of the panes numbered `from..to`, with what fell out of retention when `from` is unbounded.
+    pub fn sum(&self, specs: &[FoldSpec], from: i64, to: i64) -> Option<Pane> {
+        let base = self.base.as_ref().filter(|_| from == i64::MIN);
+        let panes = self.panes.range(from..to).map(|(_, pane)| pane);
+        base.into_iter().chain(panes).fold(None, |sum: Option<Pane>, pane| match sum {
+            None => Some(Pane::clone(pane)),
+            Some(mut sum) => {
+                sum.merge(specs, pane);
+                Some(sum)
+            }
+        })
+    }
+
+    /// Adds a change to a pane (not to the running totals).
+    pub fn add(&mut self, specs: &[FoldSpec], number: i64, change: &Pane) {
+        let left = match self.panes.get_mut(&number) {
+            Some(pane) => {
+                let pane = Arc::make_mut(pane);
+                pane.merge(specs, change);
+                pane.rows
+            }
+            None => {
+                self.panes.insert(number, Arc::new(change.clone()));
+                change.rows
+            }
+        };
+        if left == 0 {
+            self.panes.remove(&number);
+        }
+    }
+
+    fn add_total(&mut self, specs: &[FoldSpec], window: usize, change: &Pane) {
+        match &mut self.totals[window] {
+            Some(total) => Arc::make_mut(total).merge(specs, change),
+            empty => *empty = Some(Arc::new(change.clone())),
+        }
+    }
+
+    /// Takes expired panes out of a running total; rebuilds it from `from..to` where that is not exact.
+    fn expire(&mut self, specs: &[FoldSpec], window: usize, gone: &[i64], from: i64, to: i64) {
+        let Some(total) = &mut self.totals[window] else { return };
+        let total = Arc::make_mut(total);
+        let exact = gone
+            .iter()
+            .filter_map(|number| self.panes.get(number))
+            .all(|pane| total.subtract(specs, pane));
+        let rows = total.rows;
+        if !exact {
+            self.totals[window] = self.sum(specs, from, to).map(Arc::new);
+        } else if rows == 0 {
+            self.totals[window] = None;
+        }
+    }
+}
+
+/// What readers see of a metric on one worker, at one tick.
+#[derive(Debug, Clone, Default)]
+pub struct Shard {
+    /// State per key.
+    pub cells: HashMap<Key, Arc<Cell>>,
+    /// State over all keys (when the plan keeps it).
+    pub total: Option<Arc<Cell>>,
+    /// Grows with every visible change.
+    pub revision: u64,
+    /// Rows not counted, by reason.
+    pub lost: Arc<Lost>,
+    /// Newest event time counted and when it was received.
+    pub newest: Option<(i64, i64)>,
+    /// Oldest pane kept.
+    pub oldest: i64,
+}
+
+/// Keys that have a pane, by pane number.
+type ByPane = BTreeMap<i64, ahash::HashSet<Key>>;
+
+/// The running window in panes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Running {
+    from: i64,
+    to: i64,
+}
+
+/// The state of one metric on one worker.
+#[derive(Debug)]
+pub struct MetricState {
+    plan: Arc<MetricPlan>,
+    shard: Shard,
+    /// Keys that have a pane, by pane: what the wheels turn over.
+    by_pane: ByPane,
+    /// One per window, `None` for sessions.
+    running: Vec<Option<Running>>,
+    /// At most this many keys; further ones are lost with reason `too_many_keys`.
+    max_keys: usize,
+}
+
+impl MetricState {
+    /// An empty state.
+    pub fn new(plan: Arc<MetricPlan>, max_keys: usize) -> Self {
+        let running = vec![None; plan.extents.len()];
+        let shard = Shard { oldest: i64::MIN, ..Shard::default() };
+        Self { plan, shard, by_pane: BTreeMap::new(), running, max_keys }
+    }
+
+    /// What readers see.
+    pub fn shard(&self) -> Shard {
+        self.shard.clone()
+    }
+
+    /// Counts rows lost before they came here.
+    pub fn lose(&mut self, lost: &Lost) {
+        if lost.is_empty() {
+            return;
+        }
+        let mine = Arc::make_mut(&mut self.shard.lost);
+        for (reason, count) in lost {
+            *mine.entry(reason).or_default() += count;
+        }
+    }
+
+    /// Remembers the newest event seen: event time and received time.
+    pub fn saw(&mut self, newest: (i64, i64)) {
+        self.shard.newest = self.shard.newest.max(Some(newest));
+    }
+
+    /// Turns all wheels to `now` and drops what retention no longer covers. Call before [`Self::apply`].
+    pub fn turn(&mut self, now: i64) {
+        for window in 0..self.running.len() {
+            let Some(bounds) = self.plan.extents[window].at(now) else { continue };
+            let next = self.in_panes(bounds);
+            let before = self.running[window].replace(next);
+            if before != Some(next) {
+                self.turn_window(window, before.unwrap_or(Running { from: next.from, to: next.from }), next);
+            }
+        }
+        self.forget(self.plan.oldest_pane(now));
+    }
+
+    fn in_panes(&self, bounds: Bounds) -> Running {
+        let from = if bounds.start == i64::MIN { i64::MIN } else { self.plan.pane(bounds.start) };
+        let to = if bounds.end == i64::MAX { i64::MAX } else { self.plan.pane(bounds.end) };
+        Running { from, to }
+    }
+
+    fn turn_window(&mut self, window: usize, before: Running, next: Running) {
+        let plan = Arc::clone(&self.plan);
+        let leaving = self.keys_of(before.from..before.to.min(next.from));
+        let entering = self.keys_of(before.to.max(next.from)..next.to);
+        if !leaving.is_empty() || !entering.is_empty() {
+            self.shard.revision += 1;
+        }
+        for (key, panes) in leaving {
+            self.each_cell(&key, |cell| {
+                cell.expire(&plan.specs, window, &panes, next.from, before.to);
+            });
+        }
+        for (key, panes) in entering {
+            self.each_cell(&key, |cell| {
+                for pane in &panes {
+                    if let Some(come) = cell.panes.get(pane).cloned() {
+                        cell.add_total(&plan.specs, window, &come);
+                    }
+                }
+            });
+        }
+    }
+
+    /// Keys that have panes in a range, with those panes.
+    fn keys_of(&self, range: std::ops::Range<i64>) -> ahash::HashMap<Key, Vec<i64>> {
+        let mut found = ahash::HashMap::default();
+        if range.start < range.end {
+            for (pane, keys) in self.by_pane.range(range) {
+                for key in keys {
+                    found.entry(key.clone()).or_insert_with(Vec::new).push(*pane);
+                }
+            }
+        }
+        found
+    }
+
+    /// Visits the key's cell. The total over all keys is turned by its own entry in `by_pane`.
+    fn each_cell(&mut self, key: &Key, visit: impl Fn(&mut Cell)) {
+        let cell = match key.values.is_empty() && self.plan.keeps_total {
+            true => self.shard.total.as_mut(),
+            false => self.shard.cells.get_mut(key),
+        };
+        if let Some(cell) = cell {
+            visit(Arc::make_mut(cell));
+        }
+    }
+
+    /// Drops panes below `oldest`; an `all` window keeps their sum.
+    fn forget(&mut self, oldest: i64) {
+        self.shard.oldest = oldest;
+        while let Some(entry) = self.by_pane.first_entry() {
+            if *entry.key() >= oldest {
+                break;
+            }
+            let (pane, keys) = entry.remove_entry();
+            for key in keys {
+                self.forget_pane(&key, pane);
+            }
+        }
+    }
+
+    fn forget_pane(&mut self, key: &Key, pane: i64) {
+        let plan = Arc::clone(&self.plan);
+        self.each_cell(key, |cell| {
+            let Some(gone) = cell.panes.remove(&pane) else { return };
+            if !plan.keeps_base {
+                return;
+            }
+            match &mut cell.base {
+                Some(base) => Arc::make_mut(base).merge(&plan.specs, &gone),
+                empty => *empty = Some(gone),
+            }
+        });
+        let empty = self.shard.cells.get(key).is_some_and(|c| c.panes.is_empty() && c.base.is_none());
+        if empty {
+            self.shard.cells.remove(key);
+        }
+    }
+
+    /// Applies the changes of a tick; [`Self::turn`] has been called with its instant.
+    pub fn apply(&mut self, deltas: Vec<Delta>) {
+        if deltas.is_empty() {
+            return;
+        }
+        self.shard.revision += 1;
+        let mut lost = Lost::new();
+        for delta in deltas {
+            self.apply_one(delta, &mut lost);
+        }
+        self.lose(&lost);
+    }
+
+    fn apply_one(&mut self, delta: Delta, lost: &mut Lost) {
+        let rows = delta.change.rows.unsigned_abs();
+        let beyond = delta.pane < self.shard.oldest;
+        if beyond && !self.plan.keeps_base {
+            *lost.entry("beyond_retention").or_default() += rows;
+            return;
+        }
+        if !self.shard.cells.contains_key(&delta.key) && self.shard.cells.len() >= self.max_keys {
+            *lost.entry("too_many_keys").or_default() += rows;
+            return;
+        }
+        let windows = self.running.len();
+        if self.plan.keeps_total {
+            let total = self.shard.total.get_or_insert_with(|| Arc::new(Cell::new(windows)));
+            let mut place = Place {
+                plan: &self.plan,
+                oldest: self.shard.oldest,
+                running: &self.running,
+                by_pane: &mut self.by_pane,
+            };
+            place.apply(Arc::make_mut(total), &Key::new(std::iter::empty()), delta.pane, &delta.change);
+        }
+        let cell = self
+            .shard
+            .cells
+            .entry(delta.key.clone())
+            .or_insert_with(|| Arc::new(Cell::new(windows)));
+        let cell = Arc::make_mut(cell);
+        let mut place = Place {
+                plan: &self.plan,
+                oldest: self.shard.oldest,
+                running: &self.running,
+                by_pane: &mut self.by_pane,
+            };
+        place.apply(cell, &delta.key, delta.pane, &delta.change);
+        if cell.panes.is_empty() && cell.base.is_none() {
+            self.shard.cells.remove(&delta.key);
+        }
+    }
+}
+
+/// What a change of one cell also touches.
+struct Place<'a> {
+    plan: &'a MetricPlan,
+    oldest: i64,
+    running: &'a [Option<Running>],
+    by_pane: &'a mut ByPane,
+}
+
+impl Place<'_> {
+    fn apply(&mut self, cell: &mut Cell, key: &Key, pane: i64, change: &Pane) {
+        let specs = &self.plan.specs;
+        if pane < self.oldest {
+            return self.apply_base(cell, change);
+        }
+        let known = cell.panes.contains_key(&pane);
+        cell.add(specs, pane, change);
+        if !known {
+            self.by_pane.entry(pane).or_default().insert(key.clone());
+        }
+        for (window, running) in self.running.iter().enumerate() {
+            if running.is_some_and(|running| (running.from..running.to).contains(&pane)) {
+                cell.add_total(specs, window, change);
+            }
+        }
+    }
+
+    /// A change older than retention moves only what has no beginning: `all` windows.
+    fn apply_base(&mut self, cell: &mut Cell, change: &Pane) {
+        let specs = &self.plan.specs;
+        match &mut cell.base {
+            Some(base) => Arc::make_mut(base).merge(specs, change),
+            empty => *empty = Some(Arc::new(change.clone())),
+        }
+        for (window, running) in self.running.iter().enumerate() {
+            if running.is_some_and(|running| running.from == i64::MIN) {
+                cell.add_total(specs, window, change);
+            }
+        }
+        if cell.base.as_ref().is_some_and(|base| base.rows == 0) {
+            cell.base = None;
+        }
+    }
+}

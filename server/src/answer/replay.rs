@@ -1,0 +1,289 @@
+//! POST `/v1/deadletter/{id}/replay` and `/dismiss`: refused events, corrected and sent again.
+//!
+//! *In*: a dead letter, perhaps a correction. *Out*: the verdict of the engine on it. *Never*: an answer
+//! "replayed" before the engine has admitted the event; a number of the original turned into a float.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use bytes::Bytes;
+use connectors::store::dead_letters::{DeadLetter, Filter, Status};
+use contracts::batch::Partition;
+use contracts::value::time::format_timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use utoipa::ToSchema;
+
+use super::deadletter::blocking;
+use super::params::Params;
+use crate::app::App;
+use crate::error::{Path, Problem, ProblemBody, ProblemItem, Result, read_body};
+use crate::intake::{self, Outgoing, PushAnswer};
+
+/// What became of a replay or a dismissal.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ReplayAnswer {
+    /// Id of the dead letter.
+    pub event_id: String,
+    /// `replayed`, `replay_pending`, `dismissed`.
+    pub status: String,
+    /// Replays tried.
+    pub retry_count: u32,
+    /// When the last one was.
+    pub last_retried_at: Option<String>,
+    /// Read with `after=<token>` to see the replayed event.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token: Option<String>,
+    /// The admitted event was one seen before, so it moves nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub duplicate: Option<bool>,
+}
+
+/// Correct an event and send it again.
+///
+/// The body is optional: `{"corrected_payload": {...}}` is merged over the top level of the original
+/// JSON object, `{"payload": ...}` replaces it. The event is appended durably and its verdict awaited.
+#[utoipa::path(
+    post, path = "/v1/deadletter/{id}/replay", tag = "dead letters", operation_id = "replayDeadLetter",
+    params(
+        ("id" = String, Path, description = "Id from the list"),
+        ("wait" = Option<String>, Query, description = "How long to wait for the verdict, default `2s`"),
+    ),
+    request_body(content = Object, description = "`{corrected_payload}` or `{payload}`"),
+    responses(
+        (status = 200, description = "Admitted: `replayed`; not folded in time: `replay_pending`", body = ReplayAnswer),
+        (status = 404, description = "No such dead letter", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 409, description = "Already replayed", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 422, description = "Still refused; the new reasons", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 503, description = "The log is full, or the server is shutting down", body = ProblemBody, content_type = "application/problem+json"),
+    )
+)]
+#[tracing::instrument(name = "receive", skip_all, fields(dead_letter = %id))]
+pub(crate) async fn replay(
+    State(app): State<Arc<App>>,
+    Path(id): Path<String>,
+    params: Params,
+    request: Request,
+) -> Result<Json<ReplayAnswer>> {
+    params.only(&["wait"])?;
+    let wait = params.wait(app.limits.max_wait)?.unwrap_or(app.limits.push_wait);
+    let body = read_body(request, app.limits.body).await?;
+    let letter = {
+        let id = id.clone();
+        blocking(&app, move |app| app.dead.get(&id)).await?
+    };
+    if letter.status == Status::Replayed {
+        return Err(Problem::new(StatusCode::CONFLICT, "already_replayed", format!("Dead letter `{id}` has been replayed already.")));
+    }
+    let value = corrected(&letter, &body)?;
+    let source = replay_source(&app, &letter.partition)?;
+    // On a task of its own: once the record is durable its verdict must reach the store.
+    tokio::spawn(async move { settle(&app, id, &source, value, wait).await })
+        .await
+        .map_err(|e| Problem::internal(format!("The replay was not finished: {e}.")))?
+}
+
+async fn settle(app: &Arc<App>, id: String, source: &str, value: Bytes, wait: Duration) -> Result<Json<ReplayAnswer>> {
+    let record = Outgoing { value, headers: Vec::new(), parts: 1 };
+    let pushed = intake::append(app, source, vec![record]).await?;
+    let verdict = intake::verdicts(app, &pushed, wait).await;
+    let place = (pushed.partition().clone(), pushed.offset());
+    drop(pushed);
+    if verdict.refused > 0 {
+        return Err(still_refused(app, id, place, &verdict).await?);
+    }
+    if verdict.pending > 0 {
+        let letter = {
+            let id = id.clone();
+            blocking(app, move |app| app.dead.get(&id)).await?
+        };
+        return Ok(Json(answer(letter, "replay_pending", &verdict)));
+    }
+    let note = format!("replayed as {}/{} offset {}", place.0.source, place.0.topic, place.1);
+    let letter = blocking(app, move |app| app.dead.mark_replayed(&id, &note)).await?;
+    Ok(Json(answer(letter, "replayed", &verdict)))
+}
+
+fn answer(letter: DeadLetter, status: &str, verdict: &PushAnswer) -> ReplayAnswer {
+    ReplayAnswer {
+        event_id: letter.id,
+        status: status.to_owned(),
+        retry_count: letter.retry_count,
+        last_retried_at: letter.last_retried_at.map(format_timestamp),
+        token: Some(verdict.token.clone()),
+        duplicate: (verdict.duplicate > 0).then_some(true),
+    }
+}
+
+/// Notes the refusal on the original, and puts aside the dead letter that the replayed record itself
+/// has become, so that one event is not two open items.
+async fn still_refused(app: &Arc<App>, id: String, place: (Partition, i64), verdict: &PushAnswer) -> Result<Problem> {
+    let reasons: Vec<_> = verdict.errors.iter().flat_map(|e| &e.reasons).collect();
+    let note = reasons.iter().map(|r| r.code.as_str()).collect::<Vec<_>>().join(", ");
+    let note = format!("replay refused: {note}");
+    blocking(app, move |app| {
+        app.dead.mark_still_refused(&id, &note)?;
+        app.dead.flush();
+        let filter = Filter {
+            source: Some(place.0.source.to_string()),
+            status: Some(Status::Failed),
+            ..Filter::default()
+        };
+        let (newest, _) = app.dead.list(&filter, 1, 100)?;
+        for letter in newest.iter().filter(|l| l.partition == place.0 && l.offset == place.1) {
+            app.dead.dismiss(&letter.id)?;
+        }
+        Ok(())
+    })
+    .await?;
+    let mut problem = Problem::new(
+        StatusCode::UNPROCESSABLE_ENTITY,
+        "still_refused",
+        format!(
+            "The event is still refused: {}.",
+            reasons.iter().map(|r| r.message.trim_end_matches('.')).collect::<Vec<_>>().join("; ")
+        ),
+    );
+    problem.errors = reasons
+        .into_iter()
+        .map(|r| ProblemItem {
+            place: r.path.clone(),
+            code: r.code.clone(),
+            message: r.message.clone(),
+            ..ProblemItem::default()
+        })
+        .collect();
+    Ok(problem)
+}
+
+/// Body of a replay. Raw JSON: a number must arrive as it was written, not as a float.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ReplayBody {
+    corrected_payload: Option<Box<RawValue>>,
+    payload: Option<Box<RawValue>>,
+}
+
+type RawObject = BTreeMap<String, Box<RawValue>>;
+
+/// The bytes to send: the original, or what the body makes of it.
+fn corrected(letter: &DeadLetter, body: &[u8]) -> Result<Bytes> {
+    let original = letter.payload.clone().unwrap_or_default();
+    if body.iter().all(u8::is_ascii_whitespace) {
+        return Ok(original);
+    }
+    let wrong = |detail: String| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_replay", detail);
+    let body: ReplayBody = serde_json::from_slice(body).map_err(|e| {
+        let detail = format!("The body cannot be used: {e}. Send {{\"corrected_payload\": {{...}}}} (merged) or {{\"payload\": ...}} (whole).");
+        if e.is_data() { wrong(detail) } else { Problem::bad_request("malformed_json", detail) }
+    })?;
+    match (body.corrected_payload, body.payload) {
+        (Some(_), Some(_)) => Err(wrong("Send `corrected_payload` or `payload`, not both.".into())),
+        (None, None) => Ok(original),
+        (None, Some(whole)) => Ok(match serde_json::from_str::<String>(whole.get()) {
+            // Text: for payloads that are not JSON.
+            Ok(text) => text.into_bytes().into(),
+            Err(_) => Bytes::copy_from_slice(whole.get().as_bytes()),
+        }),
+        (Some(changes), None) => {
+            let changes: RawObject = serde_json::from_str(changes.get())
+                .map_err(|_| wrong("`corrected_payload` must be a JSON object.".into()))?;
+            let mut merged: RawObject = serde_json::from_slice(&original).map_err(|e| {
+                wrong(format!("The original is not a JSON object ({e}), so nothing can be merged into it. Send it whole as `payload`."))
+            })?;
+            merged.extend(changes);
+            serde_json::to_vec(&merged)
+                .map(Bytes::from)
+                .map_err(|e| Problem::internal(format!("The payload could not be written: {e}.")))
+        }
+    }
+}
+
+/// The http source that takes the replay: the one the event came from, else the default one.
+fn replay_source(app: &App, partition: &Partition) -> Result<String> {
+    if app.logs.contains_key(&*partition.source) {
+        return Ok(partition.source.to_string());
+    }
+    app.default_source.clone().ok_or_else(|| {
+        Problem::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "no_http_source",
+            "A replay goes through an http source, and the settings have none. Add `{ name: push, http: {}, format: json }`.",
+        )
+    })
+}
+
+/// Put a refused event aside.
+#[utoipa::path(
+    post, path = "/v1/deadletter/{id}/dismiss", tag = "dead letters", operation_id = "dismissDeadLetter",
+    params(("id" = String, Path, description = "Id from the list")),
+    responses(
+        (status = 200, description = "`dismissed`", body = ReplayAnswer),
+        (status = 404, description = "No such dead letter", body = ProblemBody, content_type = "application/problem+json"),
+    )
+)]
+pub(crate) async fn dismiss(State(app): State<Arc<App>>, Path(id): Path<String>, params: Params) -> Result<Json<ReplayAnswer>> {
+    params.only(&[])?;
+    let letter = blocking(&app, move |app| app.dead.dismiss(&id)).await?;
+    Ok(Json(ReplayAnswer {
+        event_id: letter.id,
+        status: "dismissed".into(),
+        retry_count: letter.retry_count,
+        last_retried_at: letter.last_retried_at.map(format_timestamp),
+        token: None,
+        duplicate: None,
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn letter(payload: &str) -> DeadLetter {
+        DeadLetter {
+            id: "dl_0000000000000001".into(),
+            partition: Partition { source: "push".into(), topic: "log".into(), number: 0 },
+            offset: 1,
+            part: 0,
+            received: 0,
+            event_type: None,
+            event_id: None,
+            reasons: Vec::new(),
+            status: Status::Failed,
+            retry_count: 0,
+            last_retried_at: None,
+            note: None,
+            payload_len: payload.len() as u64,
+            payload: Some(Bytes::copy_from_slice(payload.as_bytes())),
+        }
+    }
+
+    #[test]
+    fn merging_keeps_numbers_as_written() {
+        let letter = letter(r#"{"id":"a","total":123456789012345678901.10,"n":1}"#);
+        let sent = corrected(&letter, br#"{"corrected_payload":{"n":2,"x":0.10}}"#).unwrap();
+        assert_eq!(&sent[..], br#"{"id":"a","n":2,"total":123456789012345678901.10,"x":0.10}"#);
+        assert_eq!(&corrected(&letter, b"").unwrap()[..], &letter.payload.clone().unwrap()[..]);
+        assert_eq!(&corrected(&letter, br#"{"payload":{"a":1}}"#).unwrap()[..], br#"{"a":1}"#);
+        assert_eq!(&corrected(&letter, br#"{"payload":"not json"}"#).unwrap()[..], b"not json");
+    }
+
+    #[test]
+    fn wrong_bodies_say_what_is_wrong() {
+        let original = letter("{}");
+        for (body, status) in [
+            ("{", 400),
+            (r#"{"corrected_payload":{},"payload":{}}"#, 422),
+            (r#"{"corrected":{}}"#, 422),
+            (r#"{"corrected_payload":[1]}"#, 422),
+        ] {
+            assert_eq!(corrected(&original, body.as_bytes()).unwrap_err().status.as_u16(), status, "{body}");
+        }
+        let broken = letter("{broken");
+        assert_eq!(corrected(&broken, br#"{"corrected_payload":{}}"#).unwrap_err().code, "invalid_replay");
+    }
+}

@@ -1,0 +1,221 @@
+//! `streamgauge bench throughput|freshness`: measurements, side by side with what they are measured by.
+//!
+//! *In*: how long, how fast, an earlier report. *Out*: a table and a plot, or JSON; 1 when something got
+//! worse. *Never*: a measurement of its own (the crate `bench` does that).
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bench::compare::{self, Comparison};
+use bench::freshness::{self, Reader, Road};
+use bench::throughput::{self, Program};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::exit::{Exit, Failure, Outcome, io};
+
+/// Arguments.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum What {
+    /// Events per CPU-second on workload W1, beside a hand-written program
+    Throughput(Throughput),
+    /// From an event being due to an HTTP reader seeing it counted
+    Freshness(Freshness),
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  streamgauge bench throughput\n  streamgauge bench throughput --events 5000000 --rounds 7 --with decode,types --out now.json\n  streamgauge bench throughput --compare before.json")]
+struct Throughput {
+    /// Events of W1 (200000 and 5000000 have published checksums)
+    #[arg(long, default_value_t = 1_000_000, value_name = "N")]
+    events: u64,
+    /// Rounds; each runs every program once, in a random order
+    #[arg(long, default_value_t = 5, value_name = "N")]
+    rounds: usize,
+    /// Further programs: decode, types
+    #[arg(long, value_delimiter = ',', value_name = "PROGRAM")]
+    with: Vec<Program>,
+    /// Where the file of events goes; default: shared memory
+    #[arg(long, value_name = "FOLDER")]
+    folder: Option<PathBuf>,
+    /// Seed of the order of programs
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    #[command(flatten)]
+    result: Shown,
+    /// Run this program in this process and tell what it cost
+    #[arg(long, hide = true, requires = "file")]
+    child: Option<Program>,
+    /// The file for `--child`
+    #[arg(long, hide = true)]
+    file: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Without --brokers, scripts/kafka.sh starts one. The server is this program, started on a temporary folder.\n\n\
+    Examples:\n  streamgauge bench freshness\n  streamgauge bench freshness --rate 100000 --seconds 12\n  streamgauge bench freshness --path push --reader sse")]
+struct Freshness {
+    /// How events reach the server: kafka or push
+    #[arg(long, default_value = "kafka", value_name = "PATH")]
+    path: Road,
+    /// How the metric is read: poll or sse
+    #[arg(long, default_value = "poll", value_name = "READER")]
+    reader: Reader,
+    /// Events per second
+    #[arg(long, default_value_t = 10_000, value_name = "N")]
+    rate: u32,
+    /// How long, in seconds
+    #[arg(long, default_value_t = 20, value_name = "N")]
+    seconds: u32,
+    /// Seconds before that at a tenth of the rate, not scored
+    #[arg(long, default_value_t = 3, value_name = "N")]
+    warm_up: u32,
+    /// Dataflow threads of the server
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=64))]
+    workers: u8,
+    /// A running Kafka
+    #[arg(long, value_name = "HOST:PORT")]
+    brokers: Option<String>,
+    /// The script that starts one
+    #[arg(long, value_name = "FILE", conflicts_with = "brokers")]
+    kafka_script: Option<PathBuf>,
+    #[command(flatten)]
+    result: Shown,
+}
+
+/// What becomes of the report.
+#[derive(Debug, clap::Args)]
+struct Shown {
+    /// Compare with an earlier report; exit with 1 when it is worse beyond noise
+    #[arg(long, value_name = "FILE")]
+    compare: Option<PathBuf>,
+    /// Write the report as JSON
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// Print the report as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs a benchmark.
+pub fn run(args: Args) -> Outcome {
+    match args.what {
+        What::Throughput(args) => throughput(args),
+        What::Freshness(args) => freshness(args),
+    }
+}
+
+fn throughput(args: Throughput) -> Outcome {
+    if let (Some(program), Some(file)) = (args.child, &args.file) {
+        let outcome = throughput::child(program, file, args.events).map_err(failure)?;
+        crate::say!("{}", serde_json::to_string(&outcome).expect("text keys"));
+        return Ok(Exit::Ok);
+    }
+    let before = args.result.before()?;
+    let options = throughput::Options {
+        events: args.events,
+        rounds: args.rounds,
+        with: args.with,
+        folder: args.folder,
+        seed: args.seed,
+        stop: interrupted()?,
+        ..throughput::Options::new(binary()?)
+    };
+    let report = throughput::run(&options).map_err(failure)?;
+    let comparison = before.map(|before| compare::throughput(&before, &report)).transpose().map_err(failure)?;
+    args.result.show(&report, comparison.as_ref())
+}
+
+fn freshness(args: Freshness) -> Outcome {
+    let before = args.result.before()?;
+    let options = freshness::Options {
+        road: args.path,
+        reader: args.reader,
+        rate: args.rate,
+        seconds: args.seconds,
+        warm_up: args.warm_up,
+        workers: usize::from(args.workers),
+        brokers: args.brokers,
+        kafka_script: args.kafka_script,
+        stop: interrupted()?,
+        ..freshness::Options::new(binary()?)
+    };
+    let report = freshness::run(&options).map_err(failure)?;
+    let comparison = before.map(|before| compare::freshness(&before, &report)).transpose().map_err(failure)?;
+    let exit = args.result.show(&report, comparison.as_ref())?;
+    Ok(if report.misses > 0 { Exit::Failed } else { exit })
+}
+
+impl Shown {
+    /// Read before anything runs, so that a wrong file costs no time.
+    fn before<T: serde::de::DeserializeOwned>(&self) -> Result<Option<T>, Failure> {
+        self.compare.as_deref().map(compare::read).transpose().map_err(failure)
+    }
+
+    fn show(&self, report: &(impl Serialize + std::fmt::Display), comparison: Option<&Comparison>) -> Outcome {
+        let mut value: Value = serde_json::to_value(report).expect("reports have text keys");
+        if let Some(path) = &self.out {
+            write(path, &value)?;
+        }
+        if self.json {
+            if let Some(comparison) = comparison {
+                value["comparison"] = json!(comparison);
+            }
+            super::out::json(&value);
+        } else {
+            crate::say!("{report}");
+            if let Some(comparison) = comparison {
+                crate::say!("\n{comparison}");
+            }
+        }
+        Ok(if comparison.is_some_and(|c| c.worse) { Exit::Failed } else { Exit::Ok })
+    }
+}
+
+fn write(path: &Path, report: &Value) -> Result<(), Failure> {
+    let text = serde_json::to_string_pretty(report).expect("text keys");
+    std::fs::write(path, text + "\n").map_err(|error| io(Exit::Failed, "write", path, &error))
+}
+
+fn binary() -> Result<PathBuf, Failure> {
+    std::env::current_exe().map_err(|error| Failure::new(Exit::Bug, format!("this program does not find itself: {error}")))
+}
+
+/// Becomes true at Ctrl-C or SIGTERM, so that the programs started here are ended in order.
+fn interrupted() -> Result<Arc<AtomicBool>, Failure> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let stop = Arc::new(AtomicBool::new(false));
+    let set = stop.clone();
+    let bug = |error: std::io::Error| Failure::new(Exit::Bug, format!("cannot wait for signals: {error}"));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(bug)?;
+    let body = move || {
+        runtime.block_on(async {
+            let Ok(mut terminate) = signal(SignalKind::terminate()) else { return };
+            tokio::select! {
+                interrupted = tokio::signal::ctrl_c() => if interrupted.is_err() { return },
+                _ = terminate.recv() => {}
+            }
+            set.store(true, Ordering::Relaxed);
+        });
+    };
+    std::thread::Builder::new().name("signals".into()).spawn(body).map_err(bug)?;
+    Ok(stop)
+}
+
+fn failure(error: bench::Error) -> Failure {
+    let exit = match error.kind() {
+        bench::Kind::Usage => Exit::Usage,
+        bench::Kind::Unreachable => Exit::Unreachable,
+        bench::Kind::Failed => Exit::Failed,
+        bench::Kind::Bug => Exit::Bug,
+        bench::Kind::Interrupted => Exit::Interrupted,
+    };
+    Failure::new(exit, error.to_string())
+}

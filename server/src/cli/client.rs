@@ -1,0 +1,156 @@
+//! The HTTP client of the commands that talk to a running server.
+//!
+//! *In*: paths and query parameters. *Out*: JSON, or a [`Failure`] that says what the server said.
+//! *Never*: an API of its own (only what `/openapi.json` shows), a write sent again that may have been taken.
+
+use std::io::Read;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::exit::{Exit, Failure};
+
+/// Where the server is.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Server {
+    /// Address of the running server.
+    #[arg(long, env = "STREAMGAUGE_URL", default_value = "http://127.0.0.1:8080", value_name = "URL")]
+    pub url: String,
+}
+
+/// A client for one server.
+#[derive(Debug, Clone)]
+pub struct Client {
+    agent: ureq::Agent,
+    base: String,
+}
+
+impl Client {
+    /// A client; nothing is sent yet.
+    pub fn new(server: &Server) -> Self {
+        let agent = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_connect(Some(Duration::from_secs(5)))
+            .proxy(None)
+            .user_agent(concat!("streamgauge/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .new_agent();
+        let base = server.url.trim_end_matches('/').to_owned();
+        let base = if base.contains("://") { base } else { format!("http://{base}") };
+        Self { agent, base }
+    }
+
+    /// The server's address.
+    pub fn base(&self) -> &str {
+        &self.base
+    }
+
+    /// Reads JSON.
+    pub fn get(&self, path: &str, query: &[(&str, String)]) -> Result<Value, Failure> {
+        let request = self.agent.get(format!("{}{path}", self.base));
+        let request = query.iter().fold(request, |request, (name, value)| request.query(*name, value));
+        let response = request.call().map_err(|error| self.unreachable(&error))?;
+        self.answer(response)
+    }
+
+    /// Sends events. A 503 means that nothing was stored: it is sent again, for half a minute.
+    pub fn push(&self, query: &[(&str, String)], mime: &str, body: &[u8]) -> Result<Value, Failure> {
+        const TRIES: u32 = 30;
+        let mut tries = 0;
+        loop {
+            let request = self.agent.post(format!("{}/v1/events", self.base)).content_type(mime);
+            let request = query.iter().fold(request, |request, (name, value)| request.query(*name, value));
+            let response = request.send(body).map_err(|error| self.unreachable(&error))?;
+            tries += 1;
+            if response.status().as_u16() != 503 || tries == TRIES {
+                return self.answer(response);
+            }
+            #[allow(clippy::disallowed_methods)] // Waiting is what the server asks for.
+            std::thread::sleep(Duration::from_secs(1));
+        }
+    }
+
+    /// Opens a stream of server-sent events.
+    pub fn stream(&self, path: &str, query: &[(&str, String)]) -> Result<impl Read + 'static, Failure> {
+        let request = self.agent.get(format!("{}{path}", self.base)).header("accept", "text/event-stream");
+        let request = query.iter().fold(request, |request, (name, value)| request.query(*name, value));
+        let mut response = request.call().map_err(|error| self.unreachable(&error))?;
+        if !response.status().is_success() {
+            let status = response.status().as_u16();
+            let body = response.body_mut().read_to_string().unwrap_or_default();
+            return Err(problem(status, &body));
+        }
+        Ok(response.into_body().into_reader())
+    }
+
+    fn answer(&self, mut response: ureq::http::Response<ureq::Body>) -> Result<Value, Failure> {
+        const MOST: u64 = 256 << 20;
+        let status = response.status();
+        let body = response
+            .body_mut()
+            .with_config()
+            .limit(MOST)
+            .read_to_string()
+            .map_err(|error| self.unreachable(&error))?;
+        if !status.is_success() {
+            return Err(problem(status.as_u16(), &body));
+        }
+        serde_json::from_str(&body).map_err(|error| {
+            Failure::new(Exit::Failed, format!("{} did not answer with JSON: {error}", self.base))
+                .help("is this a Streamgauge server?")
+        })
+    }
+
+    fn unreachable(&self, error: &ureq::Error) -> Failure {
+        let failure = Failure::new(Exit::Unreachable, format!("no answer from {}: {error}", self.base));
+        match error {
+            ureq::Error::BadUri(_) => Failure::new(Exit::Usage, format!("`{}` is not an address: {error}", self.base)),
+            ureq::Error::TlsRequired => failure.help("https is not built in; use http on the loopback address"),
+            _ => failure.help("start one with `streamgauge serve`, or name it with --url or STREAMGAUGE_URL"),
+        }
+    }
+}
+
+/// What an error answer says, in one message.
+fn problem(status: u16, body: &str) -> Failure {
+    let json: Value = serde_json::from_str(body).unwrap_or(Value::Null);
+    let text = |key: &str| json.get(key).and_then(Value::as_str);
+    let message = match (text("detail").or_else(|| text("title")), text("code")) {
+        (Some(detail), Some(code)) => format!("{detail} ({status} {code})"),
+        (Some(detail), None) => format!("{detail} ({status})"),
+        _ => format!("the server answered {status}"),
+    };
+    let exit = if status == 503 { Exit::Unreachable } else { Exit::Failed };
+    let mut failure = Failure::new(exit, message);
+    let errors: Vec<String> = json
+        .get("errors")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .map(|e| e.get("message").and_then(Value::as_str).map_or_else(|| e.to_string(), str::to_owned))
+        .collect();
+    if !errors.is_empty() {
+        failure.help = Some(errors.join("\n  "));
+    }
+    failure
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_problem_becomes_one_message() {
+        let failure = problem(404, r#"{"title":"Not Found","detail":"no metric `x`","code":"unknown_metric","errors":[]}"#);
+        assert_eq!(failure.message, "no metric `x` (404 unknown_metric)");
+        assert_eq!(failure.exit, Exit::Failed);
+        assert_eq!(problem(502, "<html>").message, "the server answered 502");
+    }
+
+    #[test]
+    fn nobody_listens() {
+        let client = Client::new(&Server { url: "127.0.0.1:1".into() });
+        let failure = client.get("/v1/metrics", &[]).unwrap_err();
+        assert_eq!(failure.exit, Exit::Unreachable);
+    }
+}

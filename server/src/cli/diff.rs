@@ -1,0 +1,73 @@
+//! `streamgauge diff OLD NEW`: what a change of contracts means for readers and for state.
+
+use contracts::{Change, Class, Effect};
+use serde_json::json;
+
+use super::exit::{Exit, Outcome};
+use super::files;
+use super::out::table;
+
+/// Arguments.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Exit code 1 when a breaking change lacks a new major version.\n\
+    Example: streamgauge diff pack:commerce contracts/")]
+pub struct Args {
+    /// Folder, file or pack:NAME before the change
+    old: String,
+    /// The same after it
+    new: String,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Compares two sets of contracts.
+pub fn run(args: Args) -> Outcome {
+    let (old, _) = files::catalog(&files::from_arguments(&[args.old])?)?;
+    let (new, _) = files::catalog(&files::from_arguments(&[args.new])?)?;
+    let changes = contracts::diff(&old, &new);
+    let missing = changes.iter().filter(|c| !c.version_ok).count();
+    let broken = changes.iter().any(|c| c.class == Class::Breaking && !c.version_ok);
+    let exit = if broken { Exit::Failed } else { Exit::Ok };
+    if args.json {
+        super::out::json(&json!({
+            "ok": !broken,
+            "breaking": changes.iter().filter(|c| c.class == Class::Breaking).count(),
+            "version_missing": missing,
+            "changes": changes,
+        }));
+        return Ok(exit);
+    }
+    if changes.is_empty() {
+        crate::say!("no change of meaning");
+        return Ok(exit);
+    }
+    crate::say!("{}", table(&["CONTRACT", "CHANGE", "MEANS", "STATE", "VERSION", ""], changes.iter().map(cells).collect(), &[]));
+    if missing > 0 {
+        eprintln!("{} not raised far enough: a breaking change needs a new major version, an addition a new minor one",
+            if missing == 1 { "1 version is" } else { "some versions are" });
+    }
+    Ok(exit)
+}
+
+fn cells(change: &Change) -> Vec<String> {
+    let class = match change.class {
+        Class::Compatible => "compatible",
+        Class::Breaking => "BREAKING",
+    };
+    let effect = match change.effect {
+        Effect::Keep => "keep",
+        Effect::Rebuild => "rebuild",
+        Effect::Replay => "replay",
+    };
+    let version = if change.version_ok { "ok" } else { "raise it" };
+    let place = if change.path.is_empty() { change.what.to_owned() } else { format!("{} {}", change.path, change.what) };
+    vec![
+        format!("{} {}", change.kind.name(), change.name),
+        place,
+        class.into(),
+        effect.into(),
+        version.into(),
+        change.message.clone(),
+    ]
+}

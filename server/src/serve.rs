@@ -1,0 +1,347 @@
+//! Start to stop of a server process.
+//!
+//! *In*: settings. *Out*: a running [`Running`] server, an orderly end. *Never*: two processes on one
+//! data folder, a start on contracts with mistakes, an acknowledged event forgotten at the end.
+
+pub mod lock;
+pub mod memory;
+pub mod progress;
+mod signals;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use connectors::receive::{SourceStatus, wall_clock};
+use connectors::store::dead_letters::{DeadLetters, Limits as DeadLimits};
+use contracts::Catalog;
+use contracts::diagnostic::{Diagnostic, render};
+use contracts::text::SourceFile;
+use engine::{Clock, Engine, Options};
+use parking_lot::Mutex;
+
+use crate::app::{App, Limits, Live, Parts};
+use crate::cli::exit::{Exit, Failure, Outcome, diagnostics};
+use crate::cli::files;
+use crate::cli::panic::HTTP_THREAD;
+use crate::reload;
+use crate::settings::{ContractSource, Settings};
+use crate::sources::{self, Generation, Logs};
+
+/// How long requests may take to finish at the end.
+const GRACE: Duration = Duration::from_secs(10);
+/// How often memory is looked at.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Contracts without mistakes, with their texts.
+#[derive(Debug)]
+pub struct Contracts {
+    /// The catalog.
+    pub catalog: Arc<Catalog>,
+    /// The files it is made of.
+    pub texts: Vec<SourceFile>,
+}
+
+/// What the threads of a server share.
+#[derive(Debug)]
+pub struct Shared {
+    /// The state of the HTTP side.
+    pub app: Arc<App>,
+    settings: Settings,
+    logs: Logs,
+    generation: Mutex<Option<Generation>>,
+    /// The memory limit is reached: receivers wait.
+    closed: Arc<AtomicBool>,
+    stopping: AtomicBool,
+}
+
+impl Shared {
+    /// The process is on its way out.
+    pub fn stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+
+    /// Reads the contracts again; the error is all mistakes as text.
+    pub fn load_contracts(&self) -> Result<Contracts, String> {
+        let files = files::read_all(&self.settings.contracts).map_err(|failure| failure.message)?;
+        let loaded = contracts::load(&files);
+        if loaded.diagnostics.iter().any(Diagnostic::is_error) {
+            return Err(render(&loaded.diagnostics));
+        }
+        Ok(Contracts { catalog: Arc::new(loaded.catalog), texts: files })
+    }
+
+    /// Starts an engine and receivers for `contracts`, beside whatever runs.
+    pub fn start_generation(&self, contracts: Contracts, number: u64) -> Result<(Live, Generation), Failure> {
+        let hook = self.app.hook();
+        let options = Options {
+            workers: self.settings.workers,
+            keys_per_metric: self.settings.limits.keys_per_metric,
+            clock: Clock::Wall,
+        };
+        let engine = Engine::start(contracts.catalog.clone(), options, hook.clone())
+            .map_err(|error| Failure::new(Exit::Config, error.to_string()))?;
+        let generation = Generation::start(
+            &self.settings.sources,
+            &self.logs,
+            &contracts.catalog,
+            &self.settings.limits,
+            engine.sender(),
+            &self.closed,
+        )?;
+        let reader = engine.reader();
+        let Contracts { catalog, texts } = contracts;
+        Ok((Live { catalog, engine, reader, hook, generation: number, texts }, generation))
+    }
+
+    /// Puts `generation` in the place of the running one and returns that.
+    pub fn replace_generation(&self, generation: Generation) -> Option<Generation> {
+        self.app.set_sources(generation.probes());
+        self.generation.lock().replace(generation)
+    }
+
+    /// The embedded log of `source`.
+    pub fn log(&self, source: &str) -> Option<Arc<connectors::receive::log::PushLog>> {
+        self.logs.get(source).cloned()
+    }
+
+    /// How the sources of the running generation are doing.
+    pub fn statuses(&self) -> Vec<SourceStatus> {
+        self.generation.lock().as_ref().map(Generation::statuses).unwrap_or_default()
+    }
+}
+
+/// A running server.
+#[derive(Debug)]
+pub struct Running {
+    /// What its threads share.
+    pub shared: Arc<Shared>,
+    /// Where it listens.
+    pub address: SocketAddr,
+    http: Option<Http>,
+    threads: Vec<JoinHandle<()>>,
+    trigger: Option<reload::Trigger>,
+    watcher: Option<notify_debouncer_mini::Debouncer<notify_debouncer_mini::notify::RecommendedWatcher>>,
+    lock: lock::Lock,
+}
+
+#[derive(Debug)]
+struct Http {
+    runtime: tokio::runtime::Runtime,
+    stop: tokio::sync::watch::Sender<bool>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Running {
+    /// Starts everything. Returns as soon as HTTP answers; the sources are being read then.
+    pub fn start(settings: Settings, effective: serde_json::Value) -> Result<Self, Failure> {
+        let contracts = load(&settings.contracts)?;
+        let lock = lock::Lock::take(&settings.data)?;
+        let logs = sources::open_logs(&settings.sources, &settings.data)?;
+        let dead = DeadLetters::open(&settings.data.join("deadletter"), DeadLimits::default(), wall_clock())
+            .map_err(|error| Failure::new(Exit::Config, format!("the dead letters: {error}")))?;
+        let app = App::new(Parts {
+            logs: logs.clone(),
+            default_source: settings.sources.iter().map(|s| &s.name).find(|n| logs.contains_key(*n)).cloned(),
+            dead: Arc::new(dead),
+            limits: Limits {
+                body: usize::try_from(settings.limits.body).unwrap_or(usize::MAX),
+                ..Limits::default()
+            },
+            settings: effective,
+            contracts: contract_paths(&settings.contracts),
+        })
+        .map_err(|error| Failure::new(Exit::Bug, format!("cannot start a thread: {error}")))?;
+        let (http, address) = Http::start(settings.server.listen, app.clone())?;
+        let shared = Arc::new(Shared {
+            app,
+            settings,
+            logs,
+            generation: Mutex::default(),
+            closed: Arc::default(),
+            stopping: AtomicBool::new(false),
+        });
+        let (live, generation) = shared.start_generation(contracts, 1)?;
+        shared.replace_generation(generation);
+        shared.app.swap(live);
+        let mut running =
+            Self { shared, address, http: Some(http), threads: Vec::new(), trigger: None, watcher: None, lock };
+        running.start_threads()?;
+        Ok(running)
+    }
+
+    fn start_threads(&mut self) -> Result<(), Failure> {
+        let shared = self.shared.clone();
+        let limit = shared.settings.limits.memory;
+        self.thread("monitor", move || monitor(&shared, limit))?;
+        let (trigger, triggers) = reload::trigger();
+        let shared = self.shared.clone();
+        self.thread("reload", move || reload::run(&shared, &triggers))?;
+        self.watcher = reload::watch(&self.shared.settings.contracts, trigger.clone());
+        self.trigger = Some(trigger);
+        Ok(())
+    }
+
+    fn thread(&mut self, name: &str, body: impl FnOnce() + Send + 'static) -> Result<(), Failure> {
+        let handle = std::thread::Builder::new()
+            .name(name.into())
+            .spawn(body)
+            .map_err(|error| Failure::new(Exit::Bug, format!("cannot start a thread: {error}")))?;
+        self.threads.push(handle);
+        Ok(())
+    }
+
+    /// `http://127.0.0.1:8080`.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Asks for a contract reload.
+    pub fn reload(&self) {
+        if let Some(trigger) = &self.trigger {
+            trigger.pull("SIGHUP");
+        }
+    }
+
+    /// Have all sources read what was there at the start?
+    pub fn caught_up(&self) -> bool {
+        self.shared.statuses().iter().all(|s| s.caught_up())
+    }
+
+    /// Waits for SIGTERM or SIGINT; SIGHUP reloads.
+    pub fn wait(&self) -> Exit {
+        let Some(http) = &self.http else { return Exit::Ok };
+        http.runtime.block_on(signals::wait(|| self.reload()))
+    }
+
+    /// The same for at most `limit`; `None` when nobody wanted an end before.
+    pub fn wait_for(&self, limit: Duration) -> Option<Exit> {
+        let http = self.http.as_ref()?;
+        http.runtime.block_on(async {
+            tokio::time::timeout(limit, signals::wait(|| self.reload())).await.ok()
+        })
+    }
+
+    /// Stops intake, answers what is being asked, folds what was taken, and ends.
+    pub fn stop(mut self) {
+        let shared = self.shared.clone();
+        shared.app.drain();
+        tracing::info!("draining");
+        if let Some(http) = self.http.take() {
+            http.stop();
+        }
+        shared.stopping.store(true, Ordering::Release);
+        // Before the receivers stop: a closed gate would keep them waiting for ever.
+        shared.closed.store(false, Ordering::Release);
+        self.watcher = None;
+        // The reload thread ends when its last trigger is gone.
+        self.trigger = None;
+        for thread in self.threads.drain(..) {
+            // A panic there has been reported by the panic hook.
+            let _ = thread.join();
+        }
+        let generation = shared.generation.lock().take();
+        if let Some(generation) = generation {
+            generation.stop();
+        }
+        if let Some(live) = shared.app.take() {
+            live.engine.flush();
+            drop(live);
+        }
+        if !shared.app.flush_dead_letters(GRACE) {
+            tracing::warn!("some dead letters were not stored in time; they are found again at the next start");
+        }
+        self.lock.release();
+        tracing::info!("stopped");
+    }
+}
+
+/// Contracts for the start; all mistakes are said, exit code 78.
+pub fn load(contracts: &[ContractSource]) -> Result<Contracts, Failure> {
+    let files = files::read_all(contracts)?;
+    let (catalog, warnings) = files::catalog(&files)?;
+    diagnostics(&warnings, &files);
+    if files.is_empty() {
+        tracing::warn!("no contract files were found: every event will be refused as unknown_event_type");
+    } else if catalog.metrics.is_empty() {
+        tracing::warn!("the contracts define no metric: events are taken, but there is nothing to ask for");
+    }
+    Ok(Contracts { catalog, texts: files })
+}
+
+fn contract_paths(contracts: &[ContractSource]) -> Vec<PathBuf> {
+    contracts
+        .iter()
+        .map(|source| match source {
+            ContractSource::Path(path) => path.clone(),
+            ContractSource::Pack(name) => PathBuf::from(format!("pack:{name}")),
+        })
+        .collect()
+}
+
+/// Watches memory.
+fn monitor(shared: &Shared, limit: u64) {
+    let mut memory = memory::Watch::new(limit);
+    while !shared.stopping() {
+        let closed = memory.look();
+        if shared.closed.swap(closed, Ordering::AcqRel) != closed {
+            memory.tell(closed);
+        }
+        #[allow(clippy::disallowed_methods)] // Watching the real process.
+        std::thread::sleep(LOOK);
+    }
+}
+
+impl Http {
+    fn start(listen: SocketAddr, app: Arc<App>) -> Result<(Self, SocketAddr), Failure> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .thread_name(HTTP_THREAD)
+            .enable_all()
+            .build()
+            .map_err(|error| Failure::new(Exit::Bug, format!("cannot start the HTTP threads: {error}")))?;
+        let listener = runtime.block_on(tokio::net::TcpListener::bind(listen)).map_err(|error| {
+            let failure = Failure::new(Exit::Config, format!("cannot listen on {listen}: {error}"));
+            failure.help("stop the other program, or choose another port: server.listen, STREAMGAUGE_SERVER__LISTEN")
+        })?;
+        let address = listener
+            .local_addr()
+            .map_err(|error| Failure::new(Exit::Bug, format!("no address of {listen}: {error}")))?;
+        let (stop, mut stopped) = tokio::sync::watch::channel(false);
+        let router = crate::app::router(app);
+        let task = runtime.spawn(async move {
+            let service = router.into_make_service_with_connect_info::<SocketAddr>();
+            let served = axum::serve(listener, service).with_graceful_shutdown(async move {
+                // An error means that the other end is gone, which is an order to stop as well.
+                let _ = stopped.wait_for(|stop| *stop).await;
+            });
+            if let Err(error) = served.await {
+                tracing::error!(%error, "HTTP has stopped");
+            }
+        });
+        Ok((Self { runtime, stop, task }, address))
+    }
+
+    fn stop(self) {
+        let _ = self.stop.send(true);
+        let finished = self.runtime.block_on(async { tokio::time::timeout(GRACE, self.task).await });
+        if finished.is_err() {
+            tracing::warn!("some requests were still open after {GRACE:?}");
+        }
+        self.runtime.shutdown_timeout(Duration::from_secs(1));
+    }
+}
+
+/// `streamgauge serve`: runs until told to stop.
+pub fn run(settings: Settings, effective: serde_json::Value) -> Outcome {
+    progress::log_to_stderr();
+    let running = Running::start(settings, effective)?;
+    crate::say!("streamgauge {} listens on {}", env!("CARGO_PKG_VERSION"), running.url());
+    progress::show(&running);
+    let exit = running.wait();
+    running.stop();
+    Ok(exit)
+}

@@ -1,0 +1,176 @@
+//! All settings in one table: the reference page and the JSON Schema are made from it.
+//!
+//! *In*: nothing. *Out*: [`KEYS`], [`json_schema`], [`reference`]. *Never*: a setting that is read but
+//! not listed here (a test holds the two together).
+
+use serde_json::{Map, Value, json};
+
+/// One setting.
+#[derive(Debug)]
+pub struct Key {
+    /// Dotted path; `[]` after a list.
+    pub path: &'static str,
+    /// What may stand there.
+    pub shape: Shape,
+    /// What holds without it; empty: nothing does.
+    pub default: &'static str,
+    /// Must be written.
+    pub required: bool,
+    /// What it does.
+    pub doc: &'static str,
+}
+
+/// What may stand at a setting.
+#[derive(Debug, Clone, Copy)]
+pub enum Shape {
+    /// Any text.
+    Text,
+    /// One of these words.
+    Words(&'static [&'static str]),
+    /// Text or a list of texts.
+    Texts,
+    /// A whole number, `_` between digits allowed.
+    Whole,
+    /// `1MiB`, `10MB`, `4096`.
+    Bytes,
+    /// `500ms`, `30s`, `5m`, `24h`, `7d`.
+    Duration,
+    /// A mapping without settings of its own (`http: {}`).
+    Empty,
+    /// Free names; values are text or `{ env: NAME }` or `{ file: PATH }`.
+    Properties,
+}
+
+const fn key(path: &'static str, shape: Shape, default: &'static str, doc: &'static str) -> Key {
+    Key { path, shape, default, required: false, doc }
+}
+
+const fn required(path: &'static str, shape: Shape, doc: &'static str) -> Key {
+    Key { path, shape, default: "", required: true, doc }
+}
+
+/// Every setting, in the order of the reference page.
+pub const KEYS: &[Key] = &[
+    required("apiVersion", Shape::Words(&["streamgauge/v1"]), "Version of this file's shape."),
+    required("kind", Shape::Words(&["Settings"]), "Tells settings from contracts."),
+    key("contracts", Shape::Texts, "[contracts/]", "Folders (all `.yaml` and `.yml` below), files, and `pack:NAME` for contracts that come with the program. All are one set: a metric of yours may read an event of a pack."),
+    key("data", Shape::Text, "data/", "Folder of the embedded log and the dead letters. One process at a time may use it."),
+    key("workers", Shape::Whole, "1", "Dataflow threads, 1 to 256. Answers do not depend on it."),
+    key("server.listen", Shape::Text, "127.0.0.1:8080", "Address and port of the HTTP server. Port 0 takes a free one and prints it."),
+    required("sources[].name", Shape::Text, "Name of the source in answers, counters and tokens: 1 to 64 letters, digits, `-`, `_`, `.`."),
+    key("sources[].format", Shape::Words(&["json", "cloudevents", "debezium"]), "json", "How bytes become events. `debezium` is accepted as a word and refused at the start: it does not run yet."),
+    key("sources[].envelope.id", Shape::Text, "event_id", "Dotted path of the event's id. For `format: json`."),
+    key("sources[].envelope.type", Shape::Text, "event_type", "Dotted path of the event's type, which picks the Event contract."),
+    key("sources[].envelope.time", Shape::Text, "timestamp", "Dotted path of the event's time."),
+    key("sources[].envelope.tenant", Shape::Text, "", "Dotted path of the tenant. Ids then count per tenant: the same id of two tenants is two events."),
+    key("sources[].http", Shape::Empty, "", "Events pushed to `POST /v1/events`, durable in the embedded log before they are acknowledged. Without any `http` source there is one named `push`."),
+    key("sources[].file.path", Shape::Text, "", "An NDJSON, CSV or Parquet file, read from its beginning at each start."),
+    key("sources[].kafka.brokers", Shape::Texts, "", "`host:port`, several as a list or with commas."),
+    key("sources[].kafka.topics", Shape::Texts, "", "Topic names; `*` stands for any characters."),
+    key("sources[].kafka.group", Shape::Text, "streamgauge", "Shown to the brokers. Offsets are not committed to it: state is rebuilt from what is retained."),
+    key("sources[].kafka.start", Shape::Words(&["earliest", "latest"]), "earliest", "Where reading begins. With `latest` a restart forgets what was counted before."),
+    key("sources[].kafka.properties", Shape::Properties, "{}", "Further librdkafka properties. Secrets only as `{ env: NAME }` or `{ file: PATH }`."),
+    key("lake.catalog", Shape::Words(&["sqlite", "rest"]), "sqlite", "Accepted and ignored with a notice: the lake does not run yet."),
+    key("lake.warehouse", Shape::Text, "data/lake", "Accepted and ignored with a notice."),
+    key("lake.commit_every", Shape::Duration, "10s", "Accepted and ignored with a notice."),
+    key("auth.mode", Shape::Words(&["open", "keys", "jwt"]), "open", "Only `open` runs yet, and only on a loopback address; anything else is refused at the start."),
+    key("limits.body", Shape::Bytes, "1MiB", "Greatest request body. A longer one is answered 413."),
+    key("limits.keys_per_metric", Shape::Whole, "1_000_000", "Greatest number of dimension combinations a metric keeps; further ones are lost with reason `key_limit`."),
+    key("limits.memory", Shape::Bytes, "3/4 of the machine", "Resident memory above which sources wait until it falls. Pushes are still made durable and acknowledged as `pending`."),
+];
+
+/// The JSON Schema for editors (draft 2020-12).
+pub fn json_schema() -> Value {
+    let mut root = object("Streamgauge settings: streamgauge.yaml");
+    for key in KEYS {
+        insert(&mut root, key.path, key);
+    }
+    if let Some(map) = root.as_object_mut() {
+        map.insert("$schema".into(), json!("https://json-schema.org/draft/2020-12/schema"));
+        map.insert("title".into(), json!("Streamgauge Settings"));
+    }
+    root
+}
+
+fn object(description: &str) -> Value {
+    json!({ "type": "object", "description": description, "additionalProperties": false, "properties": {} })
+}
+
+fn insert(at: &mut Value, path: &str, key: &Key) {
+    let Some(map) = at.as_object_mut() else { return };
+    let Some((first, rest)) = path.split_once('.') else {
+        if key.required {
+            let required = map.entry("required").or_insert_with(|| json!([]));
+            if let Some(list) = required.as_array_mut() {
+                list.push(json!(path));
+            }
+        }
+        properties(map).insert(path.to_owned(), leaf(key));
+        return;
+    };
+    if let Some(name) = first.strip_suffix("[]") {
+        let list = properties(map)
+            .entry(name)
+            .or_insert_with(|| json!({ "type": "array", "items": object("One source") }));
+        return insert(&mut list["items"], rest, key);
+    }
+    let section = properties(map).entry(first).or_insert_with(|| object(first));
+    insert(section, rest, key);
+}
+
+fn properties(map: &mut Map<String, Value>) -> &mut Map<String, Value> {
+    map.entry("properties")
+        .or_insert_with(|| json!({}))
+        .as_object_mut()
+        .expect("properties is always an object")
+}
+
+fn leaf(key: &Key) -> Value {
+    let mut schema = match key.shape {
+        Shape::Text => json!({ "type": "string" }),
+        Shape::Words(words) => json!({ "enum": words }),
+        Shape::Texts => json!({ "anyOf": [{ "type": "string" }, { "type": "array", "items": { "type": "string" } }] }),
+        Shape::Whole => json!({ "anyOf": [{ "type": "integer", "minimum": 1 }, { "type": "string", "pattern": "^[0-9_]+$" }] }),
+        Shape::Bytes => json!({ "anyOf": [{ "type": "integer", "minimum": 1 }, { "type": "string", "pattern": "^[0-9_]+ ?(B|kB|KB|MB|GB|KiB|MiB|GiB)?$" }] }),
+        Shape::Duration => json!({ "type": "string", "pattern": "^[0-9]+(ms|s|m|h|d)$" }),
+        Shape::Empty => json!({ "type": ["object", "null"], "maxProperties": 0 }),
+        Shape::Properties => json!({ "type": "object", "additionalProperties": { "anyOf": [
+            { "type": ["string", "number", "boolean"] },
+            { "type": "object", "additionalProperties": false, "minProperties": 1, "maxProperties": 1,
+              "properties": { "env": { "type": "string" }, "file": { "type": "string" } } }
+        ] } }),
+    };
+    schema["description"] = json!(key.doc);
+    if !key.default.is_empty() {
+        schema["description"] = json!(format!("{} Default: {}", key.doc, key.default));
+    }
+    schema
+}
+
+/// `docs/reference/settings.md`, whole.
+pub fn reference() -> String {
+    let mut text = String::from(include_str!("reference.head.md"));
+    text.push_str("| setting | what may stand there | default | what it does |\n|---|---|---|---|\n");
+    for key in KEYS {
+        let default = match key.default {
+            "" if key.required => "required".to_owned(),
+            "" => "none".to_owned(),
+            default => format!("`{default}`"),
+        };
+        text.push_str(&format!("| `{}` | {} | {default} | {} |\n", key.path, shape_text(key.shape), key.doc));
+    }
+    text
+}
+
+fn shape_text(shape: Shape) -> String {
+    match shape {
+        Shape::Text => "text".into(),
+        Shape::Words(words) => words.iter().map(|w| format!("`{w}`")).collect::<Vec<_>>().join(", "),
+        Shape::Texts => "text or a list of texts".into(),
+        Shape::Whole => "whole number".into(),
+        Shape::Bytes => "size: `1MiB`, `10MB`, `4096`".into(),
+        Shape::Duration => "duration: `500ms`, `30s`, `5m`, `24h`, `7d`".into(),
+        Shape::Empty => "`{}`".into(),
+        Shape::Properties => "mapping".into(),
+    }
+}

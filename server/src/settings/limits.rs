@@ -1,0 +1,36 @@
+//! `limits:` - how much one process takes before it says no.
+
+use super::read::{Report, Section, bytes, whole};
+
+/// `limits:` settings.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Greatest body of a request, bytes; longer ones are answered 413.
+    pub body: u64,
+    /// Greatest number of different dimension combinations a metric keeps.
+    pub keys_per_metric: usize,
+    /// Resident memory, bytes, above which sources wait.
+    pub memory: u64,
+}
+
+impl Limits {
+    /// Reads the section.
+    pub fn read(root: &mut Section<'_>, report: &mut Report) -> Self {
+        let mut section = root.section("limits", report);
+        // Where the operating system does not tell, only a written limit holds.
+        let most = crate::serve::memory::machine().map_or(u64::MAX, |all| all / 4 * 3);
+        let limits = Self {
+            body: section.value("body", ("1MiB", 1 << 20), "a size such as 1MiB", bytes, report),
+            keys_per_metric: section.value(
+                "keys_per_metric",
+                ("1_000_000", 1_000_000),
+                "a whole number above 0",
+                |text| whole(text).and_then(|n| usize::try_from(n).ok()).filter(|n| *n > 0),
+                report,
+            ),
+            memory: section.value("memory", ("3/4 of the machine", most), "a size such as 1GiB", bytes, report),
+        };
+        section.done(report);
+        limits
+    }
+}

@@ -1,0 +1,209 @@
+//! Receivers of one generation of contracts: started, watched, stopped together.
+//!
+//! *In*: sources of the settings, a catalog, the engine's channel. *Out*: running receivers and their
+//! status. *Never*: an offset kept (state is rebuilt from what is retained), a chunk lost between a
+//! receiver and the engine while they stop.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use connectors::decode::{DecodeSpec, Envelope, Format};
+use connectors::receive::file::FileSource;
+use connectors::receive::kafka::{self, KafkaSource};
+use connectors::receive::log::{self, LogOptions, PushLog};
+use connectors::receive::{self, Feed, Offsets, Receiver, SourceStatus};
+use contracts::Catalog;
+use contracts::batch::Chunk;
+use crossbeam_channel::{Receiver as Channel, RecvTimeoutError, Sender};
+
+use crate::app::SourceProbe;
+use crate::cli::exit::{Exit, Failure, io};
+use crate::settings::{self, Source, Transport};
+
+/// Chunks between the receivers and the gate: enough to overlap decode and fold, small enough that
+/// receivers feel a busy engine.
+const CHUNKS: usize = 8;
+
+/// The embedded logs by source name.
+pub type Logs = BTreeMap<String, Arc<PushLog>>;
+
+/// Opens the log of each `http` source below `data`.
+pub fn open_logs(sources: &[Source], data: &Path) -> Result<Logs, Failure> {
+    let folder = data.join("log");
+    std::fs::create_dir_all(&folder).map_err(|error| io(Exit::Config, "make", &folder, &error))?;
+    let mut logs = Logs::new();
+    for source in sources.iter().filter(|s| matches!(s.transport, Transport::Http)) {
+        let path = folder.join(&source.name);
+        let log = PushLog::open(&path, &source.name, LogOptions::new(receive::wall_clock())).map_err(|error| {
+            Failure::new(Exit::Config, format!("the log of source `{}` in {}: {error}", source.name, path.display()))
+        })?;
+        logs.insert(source.name.clone(), log);
+    }
+    Ok(logs)
+}
+
+/// The receivers of one engine, and the gate between them and it.
+#[derive(Debug)]
+pub struct Generation {
+    receivers: Vec<Arc<Receiver>>,
+    gate: Option<JoinHandle<()>>,
+}
+
+impl Generation {
+    /// Starts reading everything from the beginning of what is retained.
+    ///
+    /// While `closed` is true nothing is handed to `engine`: receivers wait, nothing is lost.
+    pub fn start(
+        sources: &[Source],
+        logs: &Logs,
+        catalog: &Arc<Catalog>,
+        limits: &settings::Limits,
+        engine: Sender<Chunk>,
+        closed: &Arc<AtomicBool>,
+    ) -> Result<Self, Failure> {
+        let (chunks, through) = crossbeam_channel::bounded(CHUNKS);
+        let closed = closed.clone();
+        let gate = std::thread::Builder::new()
+            .name("gate".into())
+            .spawn(move || gate(&through, &engine, &closed))
+            .map_err(|error| Failure::new(Exit::Bug, format!("cannot start a thread: {error}")))?;
+        let mut generation = Self { receivers: Vec::new(), gate: Some(gate) };
+        for source in sources {
+            let feed = Feed {
+                source: source.name.as_str().into(),
+                catalog: catalog.clone(),
+                decode: decode_spec(source, record_bytes(source, limits)),
+                chunks: chunks.clone(),
+                clock: receive::wall_clock(),
+            };
+            let receiver = start_one(source, logs, feed).map_err(|error| {
+                Failure::new(Exit::Config, error.to_string())
+            })?;
+            generation.receivers.push(Arc::new(receiver));
+        }
+        Ok(generation)
+    }
+
+    /// How the sources are doing, in the order of the settings.
+    pub fn statuses(&self) -> Vec<SourceStatus> {
+        self.receivers.iter().map(|r| r.status()).collect()
+    }
+
+    /// The same for others to ask; after the end of the generation they tell the last that was known.
+    pub fn probes(&self) -> Vec<SourceProbe> {
+        let probe = |receiver: &Arc<Receiver>| {
+            let (weak, last) = (Arc::downgrade(receiver), receiver.status());
+            SourceProbe::new(move || weak.upgrade().map_or_else(|| last.clone(), |r| r.status()))
+        };
+        self.receivers.iter().map(probe).collect()
+    }
+
+    /// Stops reading, waits for the receivers and for the chunks on their way.
+    pub fn stop(mut self) {
+        for receiver in &self.receivers {
+            receiver.stop();
+        }
+        for receiver in self.receivers.drain(..) {
+            join(receiver);
+        }
+        // The gate ends when the last receiver's sender is gone.
+        if let Some(gate) = self.gate.take() {
+            // A panic there has been reported by the panic hook.
+            let _ = gate.join();
+        }
+    }
+}
+
+/// Waits for a receiver, which a probe may be asking this very moment.
+fn join(mut receiver: Arc<Receiver>) {
+    loop {
+        match Arc::try_unwrap(receiver) {
+            Ok(receiver) => {
+                receiver.join();
+                return;
+            }
+            Err(back) => receiver = back,
+        }
+        std::thread::yield_now();
+    }
+}
+
+/// Hands chunks on while the door is open.
+fn gate(chunks: &Channel<Chunk>, engine: &Sender<Chunk>, closed: &AtomicBool) {
+    const LOOK: Duration = Duration::from_millis(50);
+    loop {
+        let chunk = match chunks.recv_timeout(Duration::from_secs(3600)) {
+            Ok(chunk) => chunk,
+            Err(RecvTimeoutError::Timeout) => continue,
+            Err(RecvTimeoutError::Disconnected) => return,
+        };
+        while closed.load(Ordering::Acquire) {
+            #[allow(clippy::disallowed_methods)] // Waiting for memory to fall is what the gate is for.
+            std::thread::sleep(LOOK);
+        }
+        // The engine is gone only when the process ends.
+        if engine.send(chunk).is_err() {
+            return;
+        }
+    }
+}
+
+/// A pushed record is at most a request body; a message of Kafka may be longer (its broker's limit rules).
+fn record_bytes(source: &Source, limits: &settings::Limits) -> usize {
+    const LONGEST: u64 = 16 << 20;
+    let most = match source.transport {
+        Transport::Http => limits.body,
+        Transport::File { .. } | Transport::Kafka(_) => limits.body.max(LONGEST),
+    };
+    usize::try_from(most).unwrap_or(usize::MAX)
+}
+
+fn start_one(source: &Source, logs: &Logs, feed: Feed) -> Result<Receiver, receive::ReceiveError> {
+    let beginning = Offsets::new();
+    match &source.transport {
+        Transport::Http => {
+            let log = logs.get(&source.name).expect("open_logs opened one per http source");
+            log::start(log, &beginning, feed)
+        }
+        Transport::File { path } => receive::file::start(&FileSource::new(path), &beginning, feed),
+        Transport::Kafka(settings) => kafka::start(&kafka_source(settings), &beginning, feed),
+    }
+}
+
+/// A Kafka source as its receiver wants it.
+pub fn kafka_source(settings: &settings::Kafka) -> KafkaSource {
+    let mut source = KafkaSource::new(settings.brokers.clone(), settings.topics.clone());
+    source.start = match settings.start {
+        settings::Start::Earliest => kafka::Start::Earliest,
+        settings::Start::Latest => kafka::Start::Latest,
+    };
+    source.group = Some(settings.group.clone());
+    source.options = settings.properties.iter().map(|(k, v)| (k.clone(), v.reveal().to_owned())).collect();
+    source
+}
+
+/// How the bytes of a source become events. A record may be as long as a request body.
+pub fn decode_spec(source: &Source, max_record_bytes: usize) -> DecodeSpec {
+    let format = match source.format {
+        settings::Format::CloudEvents => Format::CloudEvents,
+        // The settings refuse Debezium before anything starts.
+        settings::Format::Json | settings::Format::Debezium => Format::Json,
+    };
+    let path = |text: &str| Some(text.split('.').map(str::to_owned).collect());
+    let envelope = &source.envelope;
+    DecodeSpec {
+        format,
+        envelope: Envelope {
+            id: path(&envelope.id),
+            event_type: path(&envelope.event_type),
+            time: path(&envelope.time),
+            tenant: envelope.tenant.as_deref().and_then(path),
+        },
+        max_record_bytes,
+        ..DecodeSpec::default()
+    }
+}

@@ -1,0 +1,160 @@
+//! Random contracts and random events, from a seed.
+//!
+//! *In*: a seed. *Out*: a [`Case`]: contract YAML, records in arrival order, a clock, instants to ask
+//! about. *Never*: two different cases from one seed.
+
+mod contract;
+mod entity;
+mod events;
+mod json;
+mod measure;
+mod metric;
+
+use crate::oracle::admit::Raw;
+
+/// One random case.
+#[derive(Debug, Clone)]
+pub struct Case {
+    /// Where it came from.
+    pub seed: u64,
+    /// All contracts.
+    pub yaml: String,
+    /// The clock before anything arrives.
+    pub start: i64,
+    /// What happens.
+    pub segments: Vec<Segment>,
+    /// Number of partitions.
+    pub partitions: usize,
+}
+
+/// The clock moves, records arrive, questions are asked.
+#[derive(Debug, Clone)]
+pub struct Segment {
+    /// The clock is set to this first.
+    pub clock: i64,
+    /// Records in arrival order; order between partitions may be changed.
+    pub records: Vec<Raw>,
+    /// Historical instants to ask about, beside now.
+    pub instants: Vec<i64>,
+}
+
+/// What a column holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum T {
+    Text,
+    Bool,
+    Int,
+    /// An integer near the limits: never summed.
+    Big,
+    Float,
+    /// A decimal that sums stay within.
+    Dec,
+    /// A decimal of 38 digits: never summed.
+    Huge,
+    Ts,
+    Date,
+    Dur,
+    /// A list or struct: not a value of its own.
+    Nested,
+}
+
+/// A column an expression can read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Column {
+    name: String,
+    t: T,
+}
+
+/// An event contract, as far as the other generators must know it.
+#[derive(Debug, Clone)]
+struct EventModel {
+    name: String,
+    fields: Vec<FieldModel>,
+    /// Name of the time field; none: the envelope's.
+    time: Option<String>,
+    /// Name of the id field; none: the envelope's.
+    id: Option<String>,
+    dedupe: i64,
+    /// Fields, `time` and enrich columns.
+    columns: Vec<Column>,
+}
+
+/// A declared field.
+#[derive(Debug, Clone)]
+struct FieldModel {
+    name: String,
+    path: Vec<String>,
+    kind: &'static str,
+    required: bool,
+}
+
+/// What a case is about, drawn once.
+#[derive(Debug, Clone)]
+struct Theme {
+    /// The interesting instant.
+    base: i64,
+    /// How long the case lasts, microseconds.
+    span: i64,
+    /// How late the latest event is.
+    late: i64,
+    /// Explicit retention in days, where needed.
+    retain: Option<i64>,
+    /// Zone that most windows use.
+    zone: &'static str,
+}
+
+/// Everything about a seed.
+pub fn case(seed: u64) -> Case {
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let theme = theme(&mut rng);
+    let mut yaml = String::new();
+    let models = contract::events(&mut rng, &mut yaml);
+    let entities = entity::entities(&mut rng, &models, &mut yaml);
+    metric::metrics(&mut rng, &theme, &models, &entities, &mut yaml);
+    let partitions = rng.usize(1..4);
+    let (start, segments) = events::segments(&mut rng, &theme, &models, partitions);
+    Case { seed, yaml, start, segments, partitions }
+}
+
+fn theme(rng: &mut fastrand::Rng) -> Theme {
+    const MOMENTS: [(&str, &str); 17] = [
+        ("2026-03-29T01:00:00Z", "Europe/London"),
+        ("2026-10-25T01:00:00Z", "Europe/London"),
+        ("2026-03-08T07:00:00Z", "America/New_York"),
+        ("2026-11-01T06:00:00Z", "America/New_York"),
+        ("2026-04-04T15:00:00Z", "Australia/Lord_Howe"),
+        ("2026-10-03T15:30:00Z", "Australia/Lord_Howe"),
+        ("2026-04-04T14:00:00Z", "Pacific/Auckland"),
+        ("2026-09-26T14:00:00Z", "Pacific/Auckland"),
+        ("2026-12-31T11:00:00Z", "Pacific/Auckland"),
+        ("2026-12-31T18:30:00Z", "Asia/Kolkata"),
+        ("2027-01-01T00:00:00Z", "Europe/London"),
+        ("2028-02-29T00:00:00Z", "Etc/UTC"),
+        ("2026-02-28T18:30:00Z", "Asia/Kolkata"),
+        ("2026-06-30T23:00:00Z", "Europe/London"),
+        ("2026-04-23T22:00:00Z", "Africa/Cairo"),
+        ("2026-09-06T04:00:00Z", "America/Santiago"),
+        ("2026-07-15T12:00:00Z", "America/Los_Angeles"),
+    ];
+    use crate::oracle::zone::{DAY, HOUR, MINUTE, parse_instant};
+    let (moment, zone) = MOMENTS[rng.usize(..MOMENTS.len())];
+    let span = [10 * MINUTE, 2 * HOUR, 30 * HOUR, 3 * DAY][rng.usize(..4)];
+    let deep = rng.u8(..4) == 0;
+    Theme {
+        base: parse_instant(moment).expect("a moment"),
+        span,
+        late: if deep { 100 * DAY } else { 2 * DAY },
+        retain: deep.then_some(900),
+        zone,
+    }
+}
+
+/// True in `percent` of 100 cases.
+fn chance(rng: &mut fastrand::Rng, percent: u32) -> bool {
+    rng.u32(..100) < percent
+}
+
+/// One of `items`.
+fn pick<'a, X>(rng: &mut fastrand::Rng, items: &'a [X]) -> &'a X {
+    &items[rng.usize(..items.len())]
+}

@@ -1,0 +1,115 @@
+//! A real engine under test, fed through the real decoder.
+//!
+//! *In*: contract YAML, records, the clock. *Out*: published state, and what the hook was told.
+//! *Never*: sleeps or timeouts; every step waits for the engine itself.
+
+pub mod compare;
+pub mod journey;
+pub mod minimise;
+pub mod run;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use connectors::decode::{DecodeSpec, Decoder, Envelope, Format, Record};
+use contracts::batch::{Partition, Refused};
+use contracts::SourceFile;
+use contracts::Catalog;
+use engine::{Clock, Engine, Options, Published, TickHook, TickOutcome};
+
+use crate::oracle::admit;
+use crate::oracle::admit::Raw;
+
+/// Collects what ticks told.
+#[derive(Debug, Default)]
+pub struct Told {
+    /// Refused rows by partition, offset and part.
+    pub refused: Mutex<BTreeMap<(i32, i64, u32), Refused>>,
+    /// Number of duplicates.
+    pub duplicates: Mutex<u64>,
+}
+
+impl TickHook for Told {
+    fn tick(&self, _published: &Arc<Published>, outcome: TickOutcome) {
+        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        for row in outcome.refused {
+            refused.insert((row.partition.number, row.offset, row.part), row);
+        }
+        *self.duplicates.lock().unwrap_or_else(PoisonError::into_inner) += outcome.duplicates.len() as u64;
+    }
+}
+
+/// The envelope of all random cases and journeys.
+pub fn envelope() -> admit::Envelope {
+    admit::Envelope { id: "event_id".into(), kind: "type".into(), time: "at".into() }
+}
+
+/// The catalog of a text, or every mistake in it.
+pub fn catalog(yaml: &str) -> Result<Arc<Catalog>, String> {
+    let loaded = contracts::load(&[SourceFile::new("case.yaml", yaml)]);
+    if loaded.has_errors() {
+        let mistakes: Vec<String> = loaded.diagnostics.iter().map(|d| format!("{d}")).collect();
+        return Err(format!("`contracts` refuses the contract:\n{}", mistakes.join("\n")));
+    }
+    Ok(Arc::new(loaded.catalog))
+}
+
+/// A running engine with one decoder per partition.
+pub struct Rig {
+    engine: Engine,
+    decoders: Vec<(Partition, Decoder)>,
+    /// What the hook was told.
+    pub told: Arc<Told>,
+}
+
+impl Rig {
+    /// Starts an engine at the instant `now`.
+    pub fn start(catalog: &Arc<Catalog>, workers: usize, partitions: usize, now: i64) -> Result<Rig, String> {
+        let told = Arc::new(Told::default());
+        let options = Options { workers, keys_per_metric: 100_000, clock: Clock::Manual(now) };
+        let engine = Engine::start(catalog.clone(), options, told.clone()).map_err(|e| format!("engine: {e}"))?;
+        let names = envelope();
+        let spec = DecodeSpec {
+            format: Format::Json,
+            envelope: Envelope {
+                id: Some(vec![names.id]),
+                event_type: Some(vec![names.kind]),
+                time: Some(vec![names.time]),
+                tenant: None,
+            },
+            ..DecodeSpec::default()
+        };
+        let decoders = (0..partitions).map(|number| {
+            let partition = Partition { source: "test".into(), topic: "t".into(), number: number as i32 };
+            (partition, Decoder::new(catalog.clone(), spec.clone()))
+        });
+        Ok(Rig { decoders: decoders.collect(), engine, told })
+    }
+
+    /// Sends records of one partition as one chunk.
+    pub fn send(&mut self, records: &[&Raw]) {
+        let (Some(first), Some(last)) = (records.first(), records.last()) else { return };
+        let (partition, decoder) = &mut self.decoders[first.partition];
+        for raw in records {
+            decoder.push(Record { value: &raw.payload, offset: raw.offset, received: raw.received, headers: &[] });
+        }
+        let chunk = decoder.finish(partition, last.offset + 1, Some(last.offset + 1));
+        self.engine.sender().send(chunk).expect("the engine runs");
+    }
+
+    /// Moves the clock and waits until that shows.
+    pub fn clock(&self, now: i64) {
+        self.engine.set_clock(now);
+    }
+
+    /// What is published once everything sent is in.
+    pub fn published(&self) -> Arc<Published> {
+        self.engine.flush();
+        self.engine.reader().load()
+    }
+
+    /// Ends the engine.
+    pub fn stop(self) {
+        self.engine.stop();
+    }
+}

@@ -1,0 +1,96 @@
+//! A random case through the engine, held against the oracle.
+//!
+//! *In*: a case and a road: workers, batch cuts, interleaving. *Out*: the differences. *Never*: a
+//! difference that depends on timing; roads are seeded.
+
+use crate::generate::{Case, Segment};
+use crate::oracle::Oracle;
+use crate::oracle::admit::Raw;
+
+use super::compare::{compare, reasons};
+use super::{Rig, catalog, envelope};
+
+/// How the records of a case reach the engine.
+#[derive(Debug, Clone, Copy)]
+pub struct Road {
+    /// Timely workers.
+    pub workers: usize,
+    /// Seed of cuts and interleaving.
+    pub seed: u64,
+    /// Whether partitions interleave differently than they arrived.
+    pub shuffle: bool,
+    /// Whether answers are compared after every segment, or only after the last.
+    pub every: bool,
+}
+
+/// The roads of a case: the worker counts 1, 2 and 4 take turns.
+pub fn roads(seed: u64) -> Vec<Road> {
+    let counts = [[1, 2], [2, 4], [4, 1]][(seed % 3) as usize];
+    vec![
+        Road { workers: counts[0], seed, shuffle: false, every: true },
+        Road { workers: counts[1], seed: seed ^ 0x5eed, shuffle: true, every: false },
+    ]
+}
+
+/// All differences of a case on one road; empty when engine and oracle agree.
+pub fn differences(case: &Case, road: Road) -> Vec<String> {
+    match run(case, road) {
+        Ok(found) => found,
+        Err(message) => vec![message],
+    }
+}
+
+fn run(case: &Case, road: Road) -> Result<Vec<String>, String> {
+    let catalog = catalog(&case.yaml)?;
+    let mut rig = Rig::start(&catalog, road.workers, case.partitions, case.start)?;
+    let mut rng = fastrand::Rng::with_seed(road.seed);
+    let mut arrived: Vec<(Raw, i64)> = Vec::new();
+    let mut found = Vec::new();
+    for (i, segment) in case.segments.iter().enumerate() {
+        rig.clock(segment.clock);
+        for chunk in chunks(segment, road, &mut rng) {
+            rig.send(&chunk);
+        }
+        arrived.extend(segment.records.iter().map(|raw| (raw.clone(), segment.clock)));
+        if !road.every && i + 1 < case.segments.len() {
+            continue;
+        }
+        let published = rig.published();
+        let mut oracle = Oracle::new(&case.yaml, &envelope(), &arrived, segment.clock);
+        found = compare(&mut oracle, &published, &segment.instants);
+        found.extend(reasons(&oracle, &rig.told));
+        if !found.is_empty() {
+            found.insert(0, format!("after segment {i} with {road:?}"));
+            break;
+        }
+    }
+    rig.stop();
+    Ok(found)
+}
+
+/// The records of a segment in chunks of one partition each, in a random order of partitions that
+/// keeps the order within each.
+fn chunks<'a>(segment: &'a Segment, road: Road, rng: &mut fastrand::Rng) -> Vec<Vec<&'a Raw>> {
+    let mut order: Vec<&Raw> = segment.records.iter().collect();
+    if road.shuffle {
+        let mut slots: Vec<usize> = order.iter().map(|raw| raw.partition).collect();
+        rng.shuffle(&mut slots);
+        let mut rest: Vec<&Raw> = order.clone();
+        order = slots
+            .into_iter()
+            .map(|slot| {
+                let at = rest.iter().position(|raw| raw.partition == slot).expect("one record per slot");
+                rest.remove(at)
+            })
+            .collect();
+    }
+    let most = *[1, 3, 100].get(rng.usize(..3)).expect("three sizes");
+    let mut chunks: Vec<Vec<&Raw>> = Vec::new();
+    for raw in order {
+        match chunks.last_mut() {
+            Some(chunk) if chunk[0].partition == raw.partition && chunk.len() < most => chunk.push(raw),
+            _ => chunks.push(vec![raw]),
+        }
+    }
+    chunks
+}

@@ -1,0 +1,328 @@
+//! Which rows count: refused with reasons, duplicate, or admitted.
+//!
+//! *In*: records as received, in arrival order. *Out*: one [`Fate`] per event. *Never*: a clock; only
+//! event time and received time decide.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::contract::{Contracts, Event, Field, Ty};
+use super::eval::Env;
+use super::json::Json;
+use super::num::Rat;
+use super::val::Val;
+use super::zone::{MINUTE, parse_date, parse_instant};
+
+/// A record as it came.
+#[derive(Debug, Clone)]
+pub struct Raw {
+    /// Which partition.
+    pub partition: usize,
+    /// Where in it.
+    pub offset: i64,
+    /// When, microseconds since the epoch.
+    pub received: i64,
+    /// The bytes.
+    pub payload: Vec<u8>,
+}
+
+/// Where an envelope keeps its parts; top-level keys.
+#[derive(Debug, Clone)]
+#[allow(missing_docs)]
+pub struct Envelope {
+    pub id: String,
+    pub kind: String,
+    pub time: String,
+}
+
+/// What became of an event.
+#[derive(Debug, Clone)]
+pub enum Fate {
+    /// Counted.
+    Admitted(Admitted),
+    /// Dropped: an admitted row has its id.
+    Duplicate {
+        /// Event type.
+        event: String,
+    },
+    /// An empty record: no event by design.
+    Skipped,
+    /// Refused.
+    Refused {
+        /// Event type, where it could be read.
+        event: Option<String>,
+        /// Reason codes that must be told.
+        reasons: BTreeSet<String>,
+        /// Reason codes of later steps, which may be told too.
+        more: BTreeSet<String>,
+    },
+}
+
+/// An admitted row.
+#[derive(Debug, Clone)]
+pub struct Admitted {
+    /// Event type.
+    pub event: String,
+    /// Event time.
+    pub time: i64,
+    /// Dedupe key and tie-break.
+    pub id: Option<String>,
+    /// When it was received.
+    pub received: i64,
+    /// Fields, `time`, enrich columns.
+    pub cols: BTreeMap<String, Val>,
+    /// It broke a rule of severity warning.
+    pub warned: bool,
+}
+
+/// Admits records one after the other.
+#[derive(Debug)]
+pub struct Gate<'a> {
+    contracts: &'a Contracts,
+    envelope: &'a Envelope,
+    /// Received times of admitted rows by event type and id.
+    seen: BTreeMap<(String, String), Vec<i64>>,
+}
+
+impl<'a> Gate<'a> {
+    /// Nothing seen yet.
+    pub fn new(contracts: &'a Contracts, envelope: &'a Envelope) -> Gate<'a> {
+        Gate { contracts, envelope, seen: BTreeMap::new() }
+    }
+
+    /// The fates of a record's events: several when it holds an array.
+    pub fn record(&mut self, raw: &Raw) -> Vec<Fate> {
+        if raw.payload.is_empty() {
+            return vec![Fate::Skipped];
+        }
+        match Json::parse(&raw.payload) {
+            None => vec![refused(None, ["malformed_json"], [])],
+            Some(Json::Arr(items)) => items.iter().map(|item| self.event(item, raw.received)).collect(),
+            Some(json) => vec![self.event(&json, raw.received)],
+        }
+    }
+
+    fn event(&mut self, json: &Json, received: i64) -> Fate {
+        if !matches!(json, Json::Obj(_)) {
+            return refused(None, ["malformed_json"], []);
+        }
+        let kind = match json.at(std::slice::from_ref(&self.envelope.kind)) {
+            Some(Json::Str(kind)) => kind.clone(),
+            _ => return refused(None, ["unknown_event_type"], []),
+        };
+        let Some(event) = self.contracts.event(&kind) else {
+            return refused(Some(kind), ["unknown_event_type"], []);
+        };
+        let mut reasons = BTreeSet::new();
+        let mut cols = BTreeMap::new();
+        for field in &event.fields {
+            if json.duplicated(&field.path) {
+                reasons.insert("malformed_json".to_string());
+            }
+            let value = read(json.at(&field.path), field, &mut reasons);
+            cols.insert(field.name.clone(), value);
+        }
+        let time = self.time(event, json, &cols, &mut reasons);
+        let id = self.id(event, json, &cols);
+        let late = late_reason(time, received);
+        let Some(time) = time.filter(|_| reasons.is_empty()) else {
+            return Fate::Refused { event: Some(kind), reasons, more: late };
+        };
+        if !late.is_empty() {
+            let more = run(event, &mut cols, time).0;
+            return Fate::Refused { event: Some(kind), reasons: late, more };
+        }
+        let (reasons, warned) = run(event, &mut cols, time);
+        if !reasons.is_empty() {
+            let failed = reasons.contains("evaluation");
+            let (reasons, more) =
+                if failed { (BTreeSet::from(["evaluation".to_string()]), reasons) } else { (reasons, BTreeSet::new()) };
+            return Fate::Refused { event: Some(kind), reasons, more };
+        }
+        if self.is_duplicate(event, id.as_deref(), received) {
+            return Fate::Duplicate { event: kind };
+        }
+        Fate::Admitted(Admitted { event: kind, time, id, received, cols, warned })
+    }
+
+    /// The event time; without one a reason is told.
+    fn time(&self, event: &Event, json: &Json, cols: &BTreeMap<String, Val>, reasons: &mut BTreeSet<String>) -> Option<i64> {
+        if let Some(name) = &event.time {
+            let field = event.fields.iter().find(|field| field.name == *name).expect("`time` names a field");
+            return match &cols[name] {
+                Val::Ts(time) => Some(*time),
+                _ => {
+                    if json.at(&field.path).is_none() {
+                        reasons.insert("missing".to_string());
+                    }
+                    None
+                }
+            };
+        }
+        let Some(value) = json.at(std::slice::from_ref(&self.envelope.time)) else {
+            reasons.insert("missing".to_string());
+            return None;
+        };
+        match typed(value, &Ty::Ts) {
+            Some(Val::Ts(time)) => Some(time),
+            _ => {
+                reasons.insert("wrong_type".to_string());
+                None
+            }
+        }
+    }
+
+    fn id(&self, event: &Event, json: &Json, cols: &BTreeMap<String, Val>) -> Option<String> {
+        match &event.id {
+            Some(name) => match cols.get(name) {
+                Some(Val::Text(id)) => Some(id.clone()),
+                Some(Val::Int(id)) => Some(id.to_string()),
+                _ => None,
+            },
+            None => match json.at(std::slice::from_ref(&self.envelope.id)) {
+                Some(Json::Str(id)) => Some(id.clone()),
+                _ => None,
+            },
+        }
+    }
+
+    /// Was an admitted row of that id received at most `dedupe` before this one?
+    fn is_duplicate(&mut self, event: &Event, id: Option<&str>, received: i64) -> bool {
+        let (Some(id), true) = (id, event.dedupe > 0) else { return false };
+        let seen = self.seen.entry((event.name.clone(), id.to_string())).or_default();
+        if seen.iter().any(|earlier| received - earlier <= event.dedupe) {
+            return true;
+        }
+        seen.push(received);
+        false
+    }
+}
+
+fn refused<const N: usize, const M: usize>(event: Option<String>, reasons: [&str; N], more: [&str; M]) -> Fate {
+    Fate::Refused {
+        event,
+        reasons: reasons.into_iter().map(str::to_string).collect(),
+        more: more.into_iter().map(str::to_string).collect(),
+    }
+}
+
+fn late_reason(time: Option<i64>, received: i64) -> BTreeSet<String> {
+    time.filter(|time| time - received > 5 * MINUTE).map(|_| "time_in_future".to_string()).into_iter().collect()
+}
+
+/// Enrich columns, then rules. Reason codes, and whether a warning holds.
+fn run(event: &Event, cols: &mut BTreeMap<String, Val>, time: i64) -> (BTreeSet<String>, bool) {
+    let mut reasons = BTreeSet::new();
+    let mut warned = false;
+    if event.time.as_deref() != Some("time") {
+        cols.insert("time".to_string(), Val::Ts(time));
+    }
+    for (name, ex) in &event.enrich {
+        let value = Env { cols, names: &[] }.eval(ex).unwrap_or_else(|_| {
+            reasons.insert("evaluation".to_string());
+            Val::Null
+        });
+        cols.insert(name.clone(), value);
+    }
+    for (name, check, refuses) in &event.rules {
+        match (Env { cols, names: &[] }).eval(check) {
+            Ok(Val::Bool(false)) if *refuses => {
+                reasons.insert(format!("rule:{name}"));
+            }
+            Ok(Val::Bool(false)) => warned = true,
+            Ok(_) => {}
+            Err(_) => {
+                reasons.insert("evaluation".to_string());
+            }
+        }
+    }
+    (reasons, warned)
+}
+
+/// The value of a field; what is wrong with it goes to `reasons`.
+fn read(json: Option<&Json>, field: &Field, reasons: &mut BTreeSet<String>) -> Val {
+    let Some(json) = json.filter(|json| **json != Json::Null) else {
+        let value = field.default.clone().unwrap_or(Val::Null);
+        if field.required && value.is_null() {
+            reasons.insert("missing".to_string());
+        }
+        return value;
+    };
+    let value = match (&field.ty, json) {
+        (Ty::List(item), Json::Arr(items)) => {
+            let items = items.iter().map(|json| read(Some(json), item, reasons)).collect();
+            Val::List(items)
+        }
+        (Ty::Struct(fields), Json::Obj(_)) => {
+            let mut entries = Vec::new();
+            for field in fields {
+                entries.push((field.name.clone(), read(json.at(&field.path), field, reasons)));
+            }
+            Val::Obj(entries)
+        }
+        (ty, json) => match typed(json, ty) {
+            Some(value) => value,
+            None => {
+                reasons.insert("wrong_type".to_string());
+                return Val::Null;
+            }
+        },
+    };
+    check(&value, field, reasons);
+    value
+}
+
+/// A scalar in its declared type.
+fn typed(json: &Json, ty: &Ty) -> Option<Val> {
+    match (ty, json) {
+        (Ty::Text, Json::Str(text)) => Some(Val::Text(text.clone())),
+        (Ty::Bool, Json::Bool(v)) => Some(Val::Bool(*v)),
+        (Ty::Int, Json::Num(text)) if !text.contains(['.', 'e', 'E']) => text.parse().ok().map(Val::Int),
+        (Ty::Float, Json::Num(text)) => text.parse().ok().map(Val::Float),
+        (Ty::Dec(p, s), Json::Num(text) | Json::Str(text)) => {
+            let unscaled = i128::try_from(Rat::parse(text)?.exact(*s)?).ok()?;
+            (unscaled.unsigned_abs() < 10u128.pow(u32::from(*p))).then_some(Val::Dec(unscaled, *s))
+        }
+        (Ty::Ts, Json::Str(text)) => parse_instant(text).map(Val::Ts),
+        (Ty::Ts, Json::Num(text)) if !text.contains(['.', 'e', 'E']) => {
+            text.parse::<i64>().ok()?.checked_mul(1000).map(Val::Ts)
+        }
+        (Ty::Date, Json::Str(text)) => parse_date(text).map(Val::Date),
+        (Ty::Json, json) => Some(Val::Text(format!("{json:?}"))),
+        _ => None,
+    }
+}
+
+fn check(value: &Val, field: &Field, reasons: &mut BTreeSet<String>) {
+    let mut fail = |code: &str| {
+        reasons.insert(code.to_string());
+    };
+    if field.min.as_ref().is_some_and(|min| value < min) {
+        fail("min");
+    }
+    if field.max.as_ref().is_some_and(|max| value > max) {
+        fail("max");
+    }
+    let length = match value {
+        Val::Text(text) => Some(text.chars().count()),
+        Val::List(items) => Some(items.len()),
+        _ => None,
+    };
+    if let (Some(length), Some(min)) = (length, field.min_length)
+        && length < min
+    {
+        fail("min_length");
+    }
+    if let (Some(length), Some(max)) = (length, field.max_length)
+        && length > max
+    {
+        fail("max_length");
+    }
+    if let Val::Text(text) = value {
+        if field.one_of.as_ref().is_some_and(|allowed| !allowed.contains(text)) {
+            fail("not_in_enum");
+        }
+        if field.pattern.as_ref().is_some_and(|pattern| !pattern.is_match(text)) {
+            fail("pattern");
+        }
+    }
+}

@@ -1,0 +1,311 @@
+//! Answers about metrics.
+//!
+//! *In*: admitted rows, a metric, an instant, what to split by. *Out*: [`Answer`]. *Never*: panes,
+//! wheels, or anything kept from the answer before.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+
+use super::Oracle;
+use super::contract::{Alias, Measure, MeasureKind, Metric};
+use super::eval::Env;
+use super::fold::{Item, fold};
+use super::num::Rat;
+use super::sql::Ex;
+use super::val::Val;
+use super::window::{Kind, span};
+
+/// A row that a metric sees.
+#[derive(Debug)]
+struct Row {
+    time: i64,
+    id: Option<String>,
+    names: Vec<String>,
+    cols: BTreeMap<String, Val>,
+    dims: Vec<Val>,
+}
+
+/// An answer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Answer {
+    /// `[start, end)`; none for `all` and sessions.
+    pub span: Option<(i64, i64)>,
+    /// Measure names of the cells.
+    pub measures: Vec<String>,
+    /// The first visible measure over all rows.
+    pub value: Val,
+    /// Rows by their dimension values.
+    pub rows: BTreeMap<Vec<Val>, Cells>,
+}
+
+/// A row of an answer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Cells {
+    /// One per measure.
+    pub values: Vec<Val>,
+    /// The session.
+    pub session: Option<(i64, i64)>,
+}
+
+/// Which rows of a metric belong to one cell.
+struct Scope<'a> {
+    window: &'a Kind,
+    by: &'a [usize],
+    key: Option<&'a [Val]>,
+    filter: Option<&'a Ex>,
+}
+
+/// A metric over all that an oracle has admitted.
+pub struct View<'a> {
+    oracle: &'a Oracle,
+    /// The contract.
+    pub metric: &'a Metric,
+    /// How `as_of` of a shifted measure is cut: to a multiple of this (1: not at all).
+    shift_step: i64,
+    rows: RefCell<BTreeMap<i64, Rc<Vec<Row>>>>,
+}
+
+impl<'a> View<'a> {
+    /// Nothing computed yet.
+    pub fn new(oracle: &'a Oracle, metric: &'a Metric, shift_step: i64) -> View<'a> {
+        View { oracle, metric, shift_step, rows: RefCell::default() }
+    }
+
+    /// The answer for window `window` at `t`, split by the dimensions `by`; hidden measures too.
+    pub fn ask(&self, window: &str, by: &[String], filter: Option<&str>, t: i64) -> Answer {
+        let metric = self.metric;
+        let kind = &metric.windows.iter().find(|(name, _)| name == window).expect("a window").1;
+        let position = |name: &String| metric.dimensions.iter().position(|d| d.name == *name).expect("a dimension");
+        let by: Vec<usize> = by.iter().map(position).collect();
+        let filter = filter.map(super::sql::parse);
+        let whole = Scope { window: kind, by: &by, key: None, filter: filter.as_ref() };
+        let first = metric.measures.iter().find(|m| !m.hidden).expect("a visible measure");
+        let mut rows = BTreeMap::new();
+        if by.is_empty() {
+            rows.insert(Vec::new(), self.cells(&whole, t));
+        } else {
+            for key in self.keys(&whole, t) {
+                rows.insert(key.clone(), self.cells(&Scope { key: Some(&key), ..whole }, t));
+            }
+        }
+        Answer {
+            span: span(kind, t),
+            measures: metric.measures.iter().map(|m| m.name.clone()).collect(),
+            value: self.measure(first, &Scope { by: &[], ..whole }, t),
+            rows,
+        }
+    }
+
+    fn cells(&self, scope: &Scope<'_>, t: i64) -> Cells {
+        Cells {
+            values: self.metric.measures.iter().map(|m| self.measure(m, scope, t)).collect(),
+            session: match scope.window {
+                Kind::Session(_) => self.extent(scope, t).filter(|(start, end)| start < end),
+                _ => None,
+            },
+        }
+    }
+
+    /// Combinations with at least one row in the window.
+    fn keys(&self, scope: &Scope<'_>, t: i64) -> BTreeSet<Vec<Val>> {
+        let extent = match scope.window {
+            Kind::Session(_) => None,
+            kind => span(kind, t),
+        };
+        let rows = self.rows(t);
+        let inside = rows.iter().filter(|row| extent.is_none_or(|(start, end)| start <= row.time && row.time < end));
+        let counted = inside.filter(|row| self.passes(scope, row));
+        counted.map(|row| scope.by.iter().map(|&d| row.dims[d].clone()).collect()).collect()
+    }
+
+    fn passes(&self, scope: &Scope<'_>, row: &Row) -> bool {
+        if let Some(key) = scope.key
+            && !scope.by.iter().zip(key).all(|(&d, wanted)| row.dims[d] == *wanted)
+        {
+            return false;
+        }
+        let Some(filter) = scope.filter else { return true };
+        let names = self.metric.dimensions.iter().map(|d| d.name.clone());
+        let cols = names.zip(row.dims.iter().cloned()).collect();
+        Env { cols: &cols, names: &[] }.holds(Some(filter)).expect("a filter over dimensions")
+    }
+
+    /// `[start, end)` of the cell's window; an empty one when a session has no rows.
+    fn extent(&self, scope: &Scope<'_>, t: i64) -> Option<(i64, i64)> {
+        let Kind::Session(gap) = scope.window else { return span(scope.window, t) };
+        let rows = self.rows(t);
+        let mut times: Vec<i64> = rows.iter().filter(|row| self.passes(scope, row)).map(|row| row.time).collect();
+        times.sort_unstable();
+        let Some(&last) = times.last() else { return Some((t, t)) };
+        let mut start = last;
+        for &time in times.iter().rev() {
+            if start - time >= *gap {
+                break;
+            }
+            start = time;
+        }
+        Some((start, last + gap))
+    }
+
+    fn measure(&self, measure: &Measure, scope: &Scope<'_>, t: i64) -> Val {
+        let named = |name: &String| {
+            let found = self.metric.measures.iter().find(|m| m.name == *name);
+            found.unwrap_or_else(|| panic!("no measure {name}"))
+        };
+        let value = match &measure.kind {
+            MeasureKind::Fold { .. } => self.folded(measure, scope, t),
+            MeasureKind::Ratio(a, b) => {
+                ratio(&self.measure(named(a), scope, t), &self.measure(named(b), scope, t))
+            }
+            MeasureKind::Expr(ex) => {
+                let mut inputs = Vec::new();
+                ex.columns(&mut inputs);
+                let values = inputs.iter().map(|name| (name.clone(), self.measure(named(name), scope, t)));
+                let cols = values.collect();
+                Env { cols: &cols, names: &[] }.eval(ex).unwrap_or(Val::Null)
+            }
+            MeasureKind::Shift(of, by) => {
+                let back = (t - by).div_euclid(self.shift_step) * self.shift_step;
+                self.measure(named(of), scope, back)
+            }
+        };
+        let value = match (measure.scale, measure.ty.as_deref()) {
+            (Some(scale), _) => match value.rat().and_then(|r| r.round(scale)) {
+                Some(unscaled) => Val::Dec(unscaled, scale),
+                None => Val::Null,
+            },
+            (None, Some("float")) => value.f64().map_or(Val::Null, Val::Float),
+            _ => value,
+        };
+        match &measure.empty {
+            Some(empty) if value.is_null() => empty.clone(),
+            _ => value,
+        }
+    }
+
+    fn folded(&self, measure: &Measure, scope: &Scope<'_>, t: i64) -> Val {
+        let MeasureKind::Fold { agg, of, value, filter } = &measure.kind else { panic!("not a fold") };
+        let extent = self.extent(scope, t);
+        let rows = self.rows(t);
+        let mut items = Vec::new();
+        for row in rows.iter() {
+            let inside = extent.is_none_or(|(start, end)| start <= row.time && row.time < end);
+            let aliased = of.as_ref().is_none_or(|of| of.iter().any(|alias| row.names.contains(alias)));
+            if !inside || !aliased || !self.passes(scope, row) {
+                continue;
+            }
+            let env = Env { cols: &row.cols, names: &row.names };
+            if !env.holds(filter.as_ref()).expect("a condition of a measure has a value") {
+                continue;
+            }
+            let value = match value {
+                Some(ex) => env.eval(ex).expect("a value of a measure"),
+                None => Val::Bool(true),
+            };
+            if !value.is_null() {
+                items.push(Item { time: row.time, id: row.id.clone(), value });
+            }
+        }
+        let elapsed = extent.map(|(start, end)| end.min(t) - start);
+        fold(agg, &items, value.is_some(), elapsed)
+    }
+
+    /// All rows with time < `t` that the metric counts in some window, dimensions named.
+    fn rows(&self, t: i64) -> Rc<Vec<Row>> {
+        if let Some(rows) = self.rows.borrow().get(&t) {
+            return rows.clone();
+        }
+        let mut rows = Vec::new();
+        for alias in &self.metric.aliases {
+            if alias.entity { self.entity_rows(alias, t, &mut rows) } else { self.event_rows(alias, t, &mut rows) }
+        }
+        rows.retain(|row| row.time < t);
+        self.overflow(&mut rows);
+        let rows = Rc::new(rows);
+        self.rows.borrow_mut().insert(t, rows.clone());
+        rows
+    }
+
+    fn event_rows(&self, alias: &Alias, t: i64, rows: &mut Vec<Row>) {
+        for (row, clock) in self.oracle.admitted.iter().zip(&self.oracle.clocks) {
+            let kept = row.time >= clock - self.metric.retain;
+            if kept && row.time < t && alias.types.contains(&row.event) {
+                let mut cols = row.cols.clone();
+                for (new, old) in &alias.renames {
+                    cols.insert(new.clone(), row.cols[old].clone());
+                }
+                self.push(alias, row.time, row.id.clone(), cols, rows);
+            }
+        }
+    }
+
+    fn entity_rows(&self, alias: &Alias, t: i64, rows: &mut Vec<Row>) {
+        let entity = self.oracle.contracts.entities.iter().find(|e| e.name == alias.types[0]).expect("an entity");
+        let live = super::entity::rows(&self.oracle.contracts, entity, &self.oracle.admitted, self.oracle.entity_instant(t));
+        for (key, row) in live {
+            let mut cols: BTreeMap<String, Val> = row.fields.into_iter().collect();
+            cols.insert(entity.key_name.clone(), Val::Text(key.clone()));
+            cols.entry("first_time".to_string()).or_insert(Val::Ts(row.first));
+            cols.entry("time".to_string()).or_insert(Val::Ts(row.last));
+            let time = &cols[alias.time.as_deref().unwrap_or("first_time")];
+            if let Val::Ts(time) = *time
+                && time >= self.oracle.now - self.metric.retain
+            {
+                self.push(alias, time, Some(key), cols, rows);
+            }
+        }
+    }
+
+    fn push(&self, alias: &Alias, time: i64, id: Option<String>, cols: BTreeMap<String, Val>, rows: &mut Vec<Row>) {
+        let names = vec!["row".to_string(), alias.name.clone()];
+        let env = Env { cols: &cols, names: &names };
+        if !env.holds(alias.filter.as_ref()).expect("a condition of an alias has a value") {
+            return;
+        }
+        let dims = self.metric.dimensions.iter().map(|d| {
+            let value = env.eval(&d.from).expect("a dimension has a value");
+            if value.is_null() { d.default.clone().unwrap_or(Val::Null) } else { value }
+        });
+        let dims = dims.collect();
+        rows.push(Row { time, id, names, dims, cols });
+    }
+
+    /// The `max` values with the earliest time keep their name.
+    fn overflow(&self, rows: &mut Vec<Row>) {
+        let mut allowed = Vec::new();
+        for (d, dimension) in self.metric.dimensions.iter().enumerate() {
+            let mut earliest: BTreeMap<Val, i64> = BTreeMap::new();
+            for row in rows.iter().filter(|row| !row.dims[d].is_null()) {
+                let seen = earliest.entry(row.dims[d].clone()).or_insert(row.time);
+                *seen = row.time.min(*seen);
+            }
+            let mut ranked: Vec<(i64, Val)> = earliest.into_iter().map(|(value, time)| (time, value)).collect();
+            ranked.sort();
+            let kept: BTreeSet<Val> = ranked.into_iter().take(dimension.max).map(|(_, value)| value).collect();
+            allowed.push(kept);
+        }
+        rows.retain_mut(|row| {
+            for (d, dimension) in self.metric.dimensions.iter().enumerate() {
+                if !row.dims[d].is_null() && !allowed[d].contains(&row.dims[d]) {
+                    if dimension.refuse {
+                        return false;
+                    }
+                    row.dims[d] = Val::Text("other".to_string());
+                }
+            }
+            true
+        });
+    }
+}
+
+fn ratio(a: &Val, b: &Val) -> Val {
+    let (Some(x), Some(y)) = (a.rat(), b.rat()) else { return Val::Null };
+    let Some(quotient) = x.div(&y) else { return Val::Null };
+    let decimal = |scale: u8| quotient.round(scale).map_or(Val::Null, |v| Val::Dec(v, scale));
+    match (a, b) {
+        (Val::Dec(_, scale), Val::Int(_)) => decimal(*scale),
+        (Val::Dec(..), Val::Dec(..)) => decimal(6),
+        _ => Val::Float(Rat::to_f64(&quotient)),
+    }
+}

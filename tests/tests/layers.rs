@@ -1,0 +1,98 @@
+//! Who may use whom: docs/architecture.md section 2, and one version of Arrow in the tree.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use cargo_metadata::{Metadata, MetadataCommand};
+
+/// The only arrows between crates. `features` holds nothing but a list of Cargo features.
+const ARROWS: &[(&str, &[&str])] = &[
+    ("features", &[]),
+    ("contracts", &["features"]),
+    ("connectors", &["features", "contracts"]),
+    ("operators", &["features", "contracts"]),
+    ("engine", &["features", "contracts", "operators"]),
+    ("bench", &["features", "contracts", "connectors", "operators", "engine", "server"]),
+    ("server", &["features", "contracts", "connectors", "operators", "engine", "bench"]),
+    ("tests", &["features", "contracts", "connectors", "operators", "engine", "server", "bench"]),
+];
+
+/// Libraries that belong to some crates only; `features` may name them, because it has no code.
+const HOMES: &[(&str, &[&str])] = &[
+    ("tokio", &["server"]),
+    ("tokio-stream", &["server"]),
+    ("tokio-util", &["server"]),
+    ("axum", &["server"]),
+    ("tower-http", &["server"]),
+    ("timely", &["operators", "engine"]),
+    ("rdkafka", &["connectors", "bench", "tests"]),
+    ("datafusion-sql", &["contracts"]),
+    ("datafusion-physical-expr", &["operators", "engine"]),
+];
+
+fn metadata() -> Metadata {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../Cargo.toml");
+    let mut command = MetadataCommand::new();
+    command.manifest_path(manifest).no_deps().other_options(vec!["--offline".to_string()]);
+    command.exec().expect("cargo metadata")
+}
+
+#[test]
+fn crates_use_only_what_they_may() {
+    let metadata = metadata();
+    let ours: BTreeSet<String> = metadata.packages.iter().map(|p| p.name.to_string()).collect();
+    let mut wrong = Vec::new();
+    for package in &metadata.packages {
+        let Some((_, allowed)) = ARROWS.iter().find(|(name, _)| *name == package.name.as_str()) else {
+            wrong.push(format!("{} is not in the list of crates: say what it may use", package.name));
+            continue;
+        };
+        for dependency in &package.dependencies {
+            let name = dependency.name.as_str();
+            if ours.contains(name) && !allowed.contains(&name) {
+                wrong.push(format!("{} -> {name}", package.name));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "arrows that the architecture does not have:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn libraries_stay_at_home() {
+    let mut wrong = Vec::new();
+    for package in metadata().packages.iter().filter(|p| p.name.as_str() != "features") {
+        for dependency in &package.dependencies {
+            let home = HOMES.iter().find(|(name, _)| *name == dependency.name.as_str());
+            if home.is_some_and(|(_, homes)| !homes.contains(&package.name.as_str())) {
+                wrong.push(format!("{} -> {}", package.name, dependency.name));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "libraries outside of their crates:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn code_of_features_is_none() {
+    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../features/src/lib.rs"))
+        .expect("the source of `features`");
+    assert!(text.lines().all(|line| line.is_empty() || line.starts_with("//")), "`features` holds code");
+}
+
+#[test]
+fn one_version_of_arrow_and_datafusion() {
+    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../Cargo.lock"))
+        .expect("the lock file");
+    let mut versions: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    let mut lines = text.lines();
+    while let Some(line) = lines.next() {
+        let Some(name) = line.strip_prefix("name = ") else { continue };
+        let version = lines.next().and_then(|line| line.strip_prefix("version = ")).expect("a version follows");
+        let name = name.trim_matches('"');
+        if ["arrow", "parquet", "datafusion"].iter().any(|family| name.starts_with(family)) {
+            versions.entry(name).or_default().insert(version);
+        }
+    }
+    assert!(versions.contains_key("arrow") && versions.contains_key("parquet"), "not in the lock file: {versions:?}");
+    versions.retain(|_, versions| versions.len() > 1);
+    assert!(versions.is_empty(), "several versions in the tree: {versions:?}");
+}

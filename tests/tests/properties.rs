@@ -1,0 +1,73 @@
+//! Random contracts and random events: the engine answers as the oracle does.
+//!
+//! `make property CASES=100000` for many; `SEED=n cargo test -p tests --test property` for one. A seed that
+//! failed once goes to `tests/golden/seeds.txt` and runs first ever after.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use tests::generate::{Case, case};
+use tests::harness::minimise::minimise;
+use tests::harness::run::{Road, differences, roads};
+use tests::oracle::val::instant;
+
+/// Cases of a run that nobody sized.
+const CASES: u64 = 2_000;
+
+/// Failures shown before the run gives up.
+const SHOWN: usize = 3;
+
+#[test]
+fn engine_and_oracle_agree() {
+    let seeds: Vec<u64> = match std::env::var("SEED") {
+        Ok(seed) => vec![seed.parse().expect("SEED is a number")],
+        Err(_) => {
+            let cases = std::env::var("CASES").or_else(|_| std::env::var("STREAMGAUGE_CASES"));
+            let cases = cases.map_or(CASES, |n| n.parse().expect("CASES is a number"));
+            let golden = include_str!("../golden/seeds.txt").lines();
+            let golden = golden.filter_map(|line| line.split_whitespace().next()?.parse().ok());
+            golden.chain(0..cases).collect()
+        }
+    };
+    let mut failures = Vec::new();
+    for seed in &seeds {
+        if let Err(report) = check(*seed) {
+            eprintln!("{report}");
+            failures.push(*seed);
+            if failures.len() >= SHOWN {
+                break;
+            }
+        }
+    }
+    assert!(failures.is_empty(), "seeds {failures:?} fail; add them to tests/golden/seeds.txt once understood");
+}
+
+fn check(seed: u64) -> Result<(), String> {
+    let case = case(seed);
+    for road in roads(seed) {
+        let found = catch_unwind(AssertUnwindSafe(|| differences(&case, road)))
+            .unwrap_or_else(|_| vec!["panic, see above".to_string()]);
+        if !found.is_empty() {
+            return Err(report(&case, road, &found));
+        }
+    }
+    Ok(())
+}
+
+fn report(case: &Case, road: Road, found: &[String]) -> String {
+    let panicked = found[0].starts_with("panic");
+    let small = if panicked || std::env::var("WHOLE").is_ok() { case.clone() } else { minimise(case, road) };
+    let differences = if panicked { found.to_vec() } else { differences(&small, road) };
+    let mut text = format!("=== seed {} ===\n{}\n--- records, from {}\n", case.seed, small.yaml, instant(small.start));
+    for segment in &small.segments {
+        text += &format!("@clock {}\n", instant(segment.clock));
+        for raw in &segment.records {
+            let payload = String::from_utf8_lossy(&raw.payload).replace('\n', " ");
+            text += &format!("{}/{} {} {payload}\n", raw.partition, raw.offset, instant(raw.received));
+        }
+    }
+    text += "--- differences\n";
+    for line in differences.iter().take(6) {
+        text += &format!("{line}\n");
+    }
+    text
+}
