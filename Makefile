@@ -7,11 +7,13 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 CARGO ?= cargo
-STREAMGAUGE := $(CARGO) run --quiet --package server --bin streamgauge --
+STREAMGAUGE := $(CARGO) run --quiet --bin streamgauge --
 # Cases of `make property`; CI runs 2,000 as part of `make test`.
 CASES ?= 100000
 # Port of `make kafka`.
 PORT ?= 9092
+# Where `make kafka` keeps its data.
+KAFKA_DIR ?= .cache/kafka/data
 # Arguments of `make demo`, e.g. `make demo DEMO="--rate 500 --for 10s"`.
 DEMO ?=
 # Arguments of `make bench`.
@@ -45,7 +47,7 @@ contracts: setup ## Check the contracts of the packs and run their own tests
 	$(STREAMGAUGE) test pack:commerce
 
 bench: setup ## Throughput and freshness, release build (cold: 20 minutes on 2 cores)
-	$(CARGO) build --release --package server --bin streamgauge
+	$(CARGO) build --release --bin streamgauge
 	target/release/streamgauge bench throughput $(BENCH)
 	target/release/streamgauge bench freshness $(BENCH)
 
@@ -53,7 +55,7 @@ property: setup ## Random contracts against the oracle, CASES of them (100000)
 	STREAMGAUGE_CASES=$(CASES) $(CARGO) test --package tests --test property -- --nocapture
 
 kafka: setup ## Start Apache Kafka (KRaft) on 127.0.0.1:9092 (PORT=) and print the address
-	@scripts/kafka.sh start --port $(PORT)
+	@scripts/kafka.sh start --port $(PORT) --dir $(KAFKA_DIR)
 
 kafka-stop: ## Stop it
-	@scripts/kafka.sh stop
+	@scripts/kafka.sh stop --dir $(KAFKA_DIR)

@@ -56,6 +56,24 @@ pub fn read<T: DeserializeOwned>(path: &Path) -> Result<T, Error> {
         .map_err(|error| Error::Usage(format!("{}: not a report of this benchmark: {error}", path.display())))
 }
 
+/// Whether a run with `options` can be compared with `before`: asked before time is spent on it.
+///
+/// # Errors
+/// The workloads differ.
+pub fn throughput_fits(before: &throughput::Report, options: &throughput::Options) -> Result<(), Error> {
+    same("events", before.events, options.events)
+}
+
+/// The same for freshness.
+///
+/// # Errors
+/// The workloads differ.
+pub fn freshness_fits(before: &freshness::Report, options: &freshness::Options) -> Result<(), Error> {
+    same("rate", before.rate, options.rate)?;
+    same("path", before.road, options.road)?;
+    same("reader", before.reader, options.reader)
+}
+
 /// Compares throughputs: the ratios to the limit, not the machines.
 ///
 /// # Errors
@@ -68,7 +86,12 @@ pub fn throughput(before: &throughput::Report, now: &throughput::Report) -> Resu
         let name = summary.program.name();
         changes.push(Change::more(format!("{name} x limit"), old.ratio.median, summary.ratio.median, RATIO));
         if let Some((old, new)) = old.peak_rss.zip(summary.peak_rss) {
-            changes.push(Change::less(format!("{name} peak RSS MB"), old as f64 / 1e6, new as f64 / 1e6, 1.5));
+            changes.push(Change::less(
+                format!("{name} peak RSS MB"),
+                old as f64 / 1e6,
+                new as f64 / 1e6,
+                1.5,
+            ));
         }
     }
     Ok(Comparison::new(changes, &before.machine, &now.machine))
@@ -80,8 +103,8 @@ pub fn throughput(before: &throughput::Report, now: &throughput::Report) -> Resu
 /// The workloads differ.
 pub fn freshness(before: &freshness::Report, now: &freshness::Report) -> Result<Comparison, Error> {
     same("rate", before.rate, now.rate)?;
-    same("path", format!("{:?}", before.road), format!("{:?}", now.road))?;
-    same("reader", format!("{:?}", before.reader), format!("{:?}", now.reader))?;
+    same("path", before.road, now.road)?;
+    same("reader", before.reader, now.reader)?;
     let mut changes = vec![Change::less("misses".to_owned(), before.misses as f64, now.misses as f64, 1.0)];
     let of = |name: &str, bound: f64, get: fn(&Latency) -> f64| {
         Change::less(format!("visible {name} ms"), get(&before.visible), get(&now.visible), bound)
@@ -132,7 +155,11 @@ impl fmt::Display for Comparison {
                 false => "-".to_owned(),
             };
             let verdict = if change.worse { "  WORSE" } else { "" };
-            writeln!(f, "  {:<20} {:>10.2} {:>10.2} {percent:>8}{verdict}", change.name, change.before, change.now)?;
+            writeln!(
+                f,
+                "  {:<20} {:>10.2} {:>10.2} {percent:>8}{verdict}",
+                change.name, change.before, change.now
+            )?;
         }
         for note in &self.notes {
             writeln!(f, "  note: {note}")?;

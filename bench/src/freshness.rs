@@ -20,9 +20,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-pub use report::{Report, Usage};
 #[cfg(test)]
 pub(crate) use report::tests::report as tests_report;
+pub use report::{Report, Usage};
 
 use crate::error::Error;
 use crate::machine::Machine;
@@ -40,6 +40,22 @@ pub enum Road {
     Kafka,
     /// `POST /v1/events`, durable before it is acknowledged.
     Push,
+}
+
+impl Road {
+    /// Its name, as options and reports have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Kafka => "kafka",
+            Self::Push => "push",
+        }
+    }
+}
+
+impl std::fmt::Display for Road {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
 }
 
 impl std::str::FromStr for Road {
@@ -62,6 +78,22 @@ pub enum Reader {
     Poll,
     /// `GET /v1/metrics/{name}/stream`: server-sent events.
     Sse,
+}
+
+impl Reader {
+    /// Its name, as options and reports have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Poll => "poll",
+            Self::Sse => "sse",
+        }
+    }
+}
+
+impl std::fmt::Display for Reader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
 }
 
 impl std::str::FromStr for Reader {
@@ -127,7 +159,9 @@ impl Options {
             return Err(Error::Usage(format!("{} events per second: from 10 to 1000000", self.rate)));
         }
         if self.seconds == 0 || self.seconds > 3600 || self.warm_up > 3600 {
-            return Err(Error::Usage("`seconds` and `warm-up` are at most an hour, and `seconds` at least 1".to_owned()));
+            return Err(Error::Usage(
+                "`seconds` and `warm-up` are at most an hour, and `seconds` at least 1".to_owned(),
+            ));
         }
         Ok(())
     }

@@ -33,7 +33,14 @@ impl Machine {
 
     /// The line under a report; says so when the numbers mean nothing.
     pub(crate) fn line(&self) -> String {
-        let warning = if self.build == "release" { "" } else { "\nDEVELOPMENT BUILD: these numbers mean nothing; use `make bench`" };
-        format!("{} cores of {}, {}, streamgauge {} ({} build){warning}", self.cores, self.cpu, self.system, self.version, self.build)
+        let warning = if self.build == "release" {
+            ""
+        } else {
+            "\nDEVELOPMENT BUILD: these numbers mean nothing; use `make bench`"
+        };
+        format!(
+            "{} cores of {}, {}, streamgauge {} ({} build){warning}",
+            self.cores, self.cpu, self.system, self.version, self.build
+        )
     }
 }

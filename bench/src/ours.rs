@@ -55,10 +55,16 @@ impl Marks for () {
 ///
 /// # Errors
 /// The file cannot be read; an event is refused; the engine does not start.
-pub fn run(path: &Path, events: u64, types: Types, workers: usize, marks: &mut dyn Marks) -> Result<Groups, Error> {
+pub fn run(
+    path: &Path,
+    events: u64,
+    types: Types,
+    workers: usize,
+    marks: &mut dyn Marks,
+) -> Result<Groups, Error> {
     let catalog = catalog(types)?;
     // The data's end, and then to the end of its last minute.
-    let end = (T0 + events as i64).div_ceil(MINUTE) * MINUTE * MS;
+    let end = (T0 + events as i64 + MINUTE - 1) / MINUTE * MINUTE * MS;
     let options = Options { workers, keys_per_metric: 1_000_000, clock: Clock::Manual(end) };
     let engine = Engine::start(catalog.clone(), options, Arc::new(NoHook)).map_err(engine_error)?;
     marks.ready();
@@ -113,10 +119,8 @@ fn three_types(text: &str) -> String {
     let mut documents: Vec<String> = text.split("\n---\n").map(str::to_owned).collect();
     let events: Vec<String> = documents.iter().filter(|d| d.contains("kind: Event")).cloned().collect();
     for document in &mut documents {
-        *document = document.replace(
-            &format!("type: {EVENT} "),
-            &format!("type: [{EVENT}, {}] ", others.join(", ")),
-        );
+        *document =
+            document.replace(&format!("type: {EVENT} "), &format!("type: [{EVENT}, {}] ", others.join(", ")));
     }
     for other in others {
         documents.extend(events.iter().map(|event| event.replace(EVENT, other)));
@@ -124,12 +128,19 @@ fn three_types(text: &str) -> String {
     documents.join("\n---\n")
 }
 
-fn receive(path: &Path, catalog: &Arc<Catalog>, types: Types, now: i64, chunks: Sender<Chunk>) -> Result<(), Error> {
+fn receive(
+    path: &Path,
+    catalog: &Arc<Catalog>,
+    types: Types,
+    now: i64,
+    chunks: Sender<Chunk>,
+) -> Result<(), Error> {
     let mut decode = DecodeSpec::default();
     match types {
         Types::One => decode.fixed_type = Some(EVENT.to_owned()),
         Types::Three => {
-            decode.envelope = Envelope { event_type: Some(vec!["event_type".to_owned()]), ..Envelope::default() };
+            decode.envelope =
+                Envelope { event_type: Some(vec!["event_type".to_owned()]), ..Envelope::default() };
         }
     }
     let clock: ReceiveClock = Arc::new(move || now);
@@ -227,7 +238,11 @@ mod tests {
     fn refused_events_are_no_result() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.ndjson");
-        std::fs::write(&path, "{\"region\":\"eu\",\"status\":\"pending\",\"amount\":1.005,\"ts\":1767225600000}\n").unwrap();
+        std::fs::write(
+            &path,
+            "{\"region\":\"eu\",\"status\":\"pending\",\"amount\":1.005,\"ts\":1767225600000}\n",
+        )
+        .unwrap();
         let error = run(&path, 1, Types::One, 1, &mut ()).unwrap_err();
         assert!(error.to_string().contains("1 were received and 0 admitted"), "{error}");
     }

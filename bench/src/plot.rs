@@ -40,7 +40,11 @@ mod tests {
         assert_eq!(bar(1.0, 1.0).chars().count(), WIDTH);
         assert_eq!(bar(0.0, 1.0), "");
         assert_eq!(bar(1.0, 0.0), "");
-        let latency = Latency { count: 4, buckets: vec![(Some(0.5), 0), (Some(1.0), 3), (None, 1)], ..Latency::default() };
+        let latency = Latency {
+            count: 4,
+            buckets: vec![(Some(0.5), 0), (Some(1.0), 3), (None, 1)],
+            ..Latency::default()
+        };
         let text = buckets(&latency);
         assert_eq!(text.lines().count(), 2);
         assert!(text.starts_with("       <= 1 ms  75.00 % ████"), "{text}");

@@ -15,9 +15,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::{Deserialize, Serialize};
 
 pub use child::{Outcome, child};
-pub use report::{Report, Round, Run, Summary};
 #[cfg(test)]
 pub(crate) use report::tests::report as tests_report;
+pub use report::{Report, Round, Run, Summary};
 
 use crate::error::Error;
 use crate::machine::Machine;

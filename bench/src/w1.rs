@@ -20,9 +20,26 @@ pub const MINUTE: i64 = 60_000;
 
 /// The regions, in the order of the draws.
 pub const REGIONS: [&str; 20] = [
-    "us-east-1", "us-east-2", "us-west-1", "us-west-2", "ca-central-1", "sa-east-1", "eu-west-1",
-    "eu-west-2", "eu-west-3", "eu-central-1", "eu-north-1", "eu-south-1", "me-south-1", "af-south-1",
-    "ap-south-1", "ap-east-1", "ap-northeast-1", "ap-northeast-2", "ap-southeast-1", "ap-southeast-2",
+    "us-east-1",
+    "us-east-2",
+    "us-west-1",
+    "us-west-2",
+    "ca-central-1",
+    "sa-east-1",
+    "eu-west-1",
+    "eu-west-2",
+    "eu-west-3",
+    "eu-central-1",
+    "eu-north-1",
+    "eu-south-1",
+    "me-south-1",
+    "af-south-1",
+    "ap-south-1",
+    "ap-east-1",
+    "ap-northeast-1",
+    "ap-northeast-2",
+    "ap-southeast-1",
+    "ap-southeast-2",
 ];
 /// The good statuses, in the order of the draws.
 pub const STATUSES: [&str; 5] = ["pending", "confirmed", "shipped", "delivered", "cancelled"];
@@ -253,7 +270,9 @@ impl Oracle {
     /// The answer.
     pub fn finish(self) -> Groups {
         let full = |cell: crate::answers::Cell| crate::answers::Cell { avg: cell.average(), ..cell };
-        Groups(self.groups.into_iter().map(|((region, w), cell)| ((region.to_owned(), w), full(cell))).collect())
+        Groups(
+            self.groups.into_iter().map(|((region, w), cell)| ((region.to_owned(), w), full(cell))).collect(),
+        )
     }
 }
 

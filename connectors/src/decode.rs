@@ -107,8 +107,10 @@ impl Decoder {
     }
 
     /// Takes one record. Never fails: what cannot be decoded is refused with its reasons.
+    #[inline]
     pub fn push(&mut self, record: Record<'_>) {
-        self.record(&record, None);
+        let origin = Origin { offset: record.offset, part: 0, received: record.received };
+        self.record(record.value, &origin, record.headers, None);
     }
 
     /// Makes `buffer` the buffer of the next chunk, so that [`Self::push_shared`] copies no payload.
@@ -123,7 +125,7 @@ impl Decoder {
     /// If `range` is outside of `buffer`.
     pub fn push_shared(&mut self, buffer: &Bytes, range: Range<usize>, offset: i64, received: i64) {
         let at = self.sink.shares(buffer).then_some(range.start);
-        self.record(&Record { value: &buffer[range], offset, received, headers: &[] }, at);
+        self.record(&buffer[range], &Origin { offset, part: 0, received }, &[], at);
     }
 
     /// Takes the rows of an Arrow batch (of a Parquet file) as events with offsets from `first_offset`
@@ -152,12 +154,7 @@ impl Decoder {
     }
 
     /// What was taken since the last time. `next_offset` is where to resume, `end_offset` the known end.
-    pub fn finish(
-        &mut self,
-        partition: &Partition,
-        next_offset: i64,
-        end_offset: Option<i64>,
-    ) -> Chunk {
+    pub fn finish(&mut self, partition: &Partition, next_offset: i64, end_offset: Option<i64>) -> Chunk {
         self.json.walker.settle();
         if let Some(structured) = &mut self.structured {
             structured.plan.walker.settle();
@@ -168,22 +165,28 @@ impl Decoder {
         self.sink.finish(partition, next_offset, end_offset)
     }
 
-    fn record(&mut self, record: &Record<'_>, shared: Option<usize>) {
-        let payload = Payload { bytes: record.value, shared };
-        let origin = Origin { offset: record.offset, part: 0, received: record.received };
-        let room = self.sink.admit(record.value.len());
-        if record.value.is_empty() {
+    fn record(&mut self, value: &[u8], origin: &Origin, headers: &[(&str, &[u8])], shared: Option<usize>) {
+        let payload = Payload { bytes: value, shared };
+        let room = self.sink.admit(value.len());
+        if value.is_empty() {
             return self.sink.skip();
         }
-        if record.value.len() > self.spec.max_record_bytes || !room {
+        if value.len() > self.spec.max_record_bytes || !room {
             return self.oversize(payload, origin, room);
         }
-        let form = if record.headers.is_empty() {
-            Form::by_format(self.spec.format)
+        if headers.is_empty() {
+            match self.spec.format {
+                Format::Json => json::record(self, payload, origin, json::event),
+                Format::CloudEvents => json::record(self, payload, origin, cloudevents::structured),
+                Format::Csv => table::line(self, payload, origin),
+            }
         } else {
-            Form::by_headers(record.headers, &self.spec)
-        };
-        match form {
+            self.with_headers(headers, payload, origin);
+        }
+    }
+
+    fn with_headers(&mut self, headers: &[(&str, &[u8])], payload: Payload<'_>, origin: &Origin) {
+        match Form::by_headers(headers, &self.spec) {
             Form::Json => json::record(self, payload, origin, json::event),
             Form::Structured => json::record(self, payload, origin, cloudevents::structured),
             Form::Binary(attributes) => cloudevents::binary(self, &attributes, payload, origin),
@@ -195,7 +198,7 @@ impl Decoder {
     }
 
     #[cold]
-    fn oversize(&mut self, payload: Payload<'_>, origin: Origin, room: bool) {
+    fn oversize(&mut self, payload: Payload<'_>, origin: &Origin, room: bool) {
         let most = self.spec.max_record_bytes;
         let message = if room {
             format!("the record has {} bytes, at most {most} are allowed", payload.bytes.len())

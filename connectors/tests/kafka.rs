@@ -123,7 +123,7 @@ fn bad_records_survive_and_are_counted() {
     broker.send("bad", 0, Some(&huge), None);
     broker.send("bad", 0, None, None);
     broker.send("bad", 0, Some(b"\xff\xfe not json"), None);
-    let soon = common::now_ms() + 3_600_000;
+    let soon = common::now_ms() + 1_800_000;
     broker.send("bad", 0, Some(event(2).as_bytes()), Some(soon));
     broker.send("bad", 0, Some(event(3).as_bytes()), Some(1_767_000_000_123));
     let (feed, out) = feed("orders", 1000);
@@ -135,7 +135,7 @@ fn bad_records_survive_and_are_counted() {
     assert_eq!(refused, [(1, "oversize"), (3, "malformed_json")]);
     assert_eq!(chunks.iter().map(|c| c.skipped).sum::<u64>(), 1, "the tombstone");
     let received: Vec<i64> = chunks.iter().flat_map(|c| &c.batches).flat_map(|b| b.received.clone()).collect();
-    assert!(received[1] <= common::now_ms() * 1000, "a producer's clock ahead of ours is brought back");
+    assert!(received[1] <= (common::now_ms() + 1) * 1000, "a producer's clock ahead of ours is brought back");
     assert_eq!(received[2], 1_767_000_000_123_000);
     assert_eq!(receiver.status().received, 6);
 }

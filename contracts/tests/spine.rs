@@ -93,3 +93,39 @@ fn the_hash_is_about_meaning() {
     assert_ne!(before, hash(&SOUND.replace("q: 0.95", "q: 0.9")));
     assert_ne!(before, hash(&SOUND.replace("< 50 THEN", "< 60 THEN")), "an event below changed");
 }
+
+/// Several event types under one alias, and columns that not all of them have.
+#[test]
+fn columns_that_a_feed_lacks_are_null_there() {
+    let text = include_str!("golden/sound/deploys.yaml");
+    let loaded = load(&[SourceFile::new("deploys.yaml", text)]);
+    assert!(loaded.diagnostics.is_empty(), "{}", contracts::diagnostic::render(&loaded.diagnostics));
+    let catalog = loaded.catalog;
+    let metric = &catalog.metrics[0];
+    let aliases: Vec<&str> = metric.feeds.iter().map(|feed| feed.alias.as_str()).collect();
+    assert_eq!(aliases, ["deploy", "deploy", "incident"]);
+    let moved = |measure: usize| -> Vec<bool> {
+        let MeasureKind::Fold(fold) = metric.measures[measure].kind else { panic!() };
+        metric.feeds.iter().map(|feed| feed.folds[fold].is_some()).collect()
+    };
+    assert_eq!(moved(0), [true, true, false], "of: deploy");
+    assert_eq!(moved(1), [false, false, true], "mentioned in where");
+    assert_eq!(moved(2), [true, true, false], "mentioned in value");
+    assert_eq!(moved(5), [true, true, true], "all");
+    for feed in &metric.feeds {
+        let Input::Event(event) = feed.input else { panic!() };
+        let own = &catalog.events[event].admitted;
+        let folds = feed.folds.iter().flatten().filter_map(|fold| fold.value.as_ref());
+        for typed in feed.dimensions.iter().chain(folds).chain(&feed.filter) {
+            assert_eq!(&typed.schema, own, "{} over {}", typed.sql, feed.alias);
+        }
+        assert!(feed.dimensions.iter().all(|typed| typed.ty == ValueType::Text));
+    }
+    // decimal(10,2) and decimal(12,4) are summed at four digits.
+    assert_eq!(metric.measures[3].ty, decimal(4));
+    let sliding = |name: &str| match metric.windows.iter().find(|w| w.name == name).unwrap().kind {
+        WindowKind::Sliding { every, .. } => every / 1_000_000,
+        _ => panic!(),
+    };
+    assert_eq!([sliding("30s"), sliding("1h"), sliding("7d")], [1, 60, 3600]);
+}

@@ -148,6 +148,8 @@ fn feed(local: &SharedLocal, inputs: &mut Inputs, tick: Tick) {
         local.tell_refused(&tick.refused);
         local.release()
     };
+    // Ticks count from 1, inputs stand at 0 when they are new.
+    inputs.advance_to(tick.number);
     released.into_iter().for_each(|rows| inputs.released.send(rows));
     tick.work.into_iter().for_each(|work| inputs.decoded.send(work));
 }

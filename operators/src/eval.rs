@@ -255,14 +255,13 @@ fn out_of_range(values: &ArrayRef) -> Vec<(usize, String)> {
             bad.map(|row| (row, "the result is not a finite number".to_owned())).collect()
         }
         DataType::Decimal128(decimal::MAX_DIGITS, _) => {
+            let limit = decimal::pow10(u32::from(decimal::MAX_DIGITS)).unwrap_or(i128::MAX).unsigned_abs();
             let decimals = values.as_primitive::<Decimal128Type>().values();
-            if decimals.iter().all(|value| decimal::fits(*value, decimal::MAX_DIGITS)) {
+            if decimals.iter().all(|value| value.unsigned_abs() < limit) {
                 return Vec::new();
             }
-            let bad = (0..decimals.len()).filter(valid);
-            bad.filter(|row| !decimal::fits(decimals[*row], decimal::MAX_DIGITS))
-                .map(|row| (row, "overflow: the result has more than 38 digits".to_owned()))
-                .collect()
+            let bad = (0..decimals.len()).filter(valid).filter(|row| decimals[*row].unsigned_abs() >= limit);
+            bad.map(|row| (row, "overflow: the result has more than 38 digits".to_owned())).collect()
         }
         _ => Vec::new(),
     }

@@ -75,7 +75,10 @@ pub struct Live {
 
 impl std::fmt::Debug for Live {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Live").field("generation", &self.generation).field("catalog", &self.catalog.hash).finish_non_exhaustive()
+        f.debug_struct("Live")
+            .field("generation", &self.generation)
+            .field("catalog", &self.catalog.hash)
+            .finish_non_exhaustive()
     }
 }
 
@@ -124,7 +127,7 @@ pub struct Parts {
     pub limits: Limits,
     /// Effective settings without secrets, shown by `/readyz?verbose`.
     pub settings: serde_json::Value,
-    /// Folder of the contracts, for error texts.
+    /// Where the contracts come from, shown by `/readyz?verbose`.
     pub contracts: Vec<PathBuf>,
 }
 
@@ -154,17 +157,25 @@ pub struct App {
 
 impl App {
     /// The state before any engine runs: reads answer 503 until [`App::swap`].
-    pub fn new(parts: Parts) -> Arc<App> {
+    ///
+    /// # Errors
+    /// `InvalidInput` when the default source has no log.
+    pub fn new(parts: Parts) -> std::io::Result<Arc<App>> {
+        let default_source = parts.default_source.or_else(|| parts.logs.keys().next().cloned());
+        if let Some(name) = default_source.as_ref().filter(|name| !parts.logs.contains_key(*name)) {
+            let message = format!("the default source `{name}` has no log");
+            return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, message));
+        }
         let ring = Ring::new();
-        let streams = Arc::new(tokio::sync::Semaphore::new(parts.limits.streams));
-        Arc::new(App {
+        Ok(Arc::new(App {
             live: ArcSwapOption::empty(),
             pulse: Pulse::new(parts.dead.clone(), ring.clone()),
-            default_source: parts.default_source.or_else(|| parts.logs.keys().next().cloned()),
             logs: parts.logs,
+            default_source,
             dead: parts.dead,
             sources: RwLock::default(),
             reload: RwLock::default(),
+            streams: Arc::new(tokio::sync::Semaphore::new(parts.limits.streams)),
             limits: parts.limits,
             settings: parts.settings,
             contracts: parts.contracts,
@@ -175,8 +186,7 @@ impl App {
             swaps: AtomicU64::new(0),
             started: Instant::now(),
             boot: u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or(0),
-            streams,
-        })
+        }))
     }
 
     /// The hook for a new engine; give the same one to [`Engine::start`] and to [`Live`].

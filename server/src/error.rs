@@ -78,14 +78,7 @@ pub type Result<T> = std::result::Result<T, Problem>;
 impl Problem {
     /// A problem without places.
     pub fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Problem {
-        Problem {
-            status,
-            code,
-            detail: detail.into(),
-            errors: Vec::new(),
-            retry_after: None,
-            allow: None,
-        }
+        Problem { status, code, detail: detail.into(), errors: Vec::new(), retry_after: None, allow: None }
     }
 
     /// 400.
@@ -101,18 +94,14 @@ impl Problem {
     /// 422 about one parameter.
     pub fn parameter(name: &str, found: &str, message: impl Into<String>) -> Problem {
         let message = message.into();
-        Problem::new(
-            StatusCode::UNPROCESSABLE_ENTITY,
-            "invalid_parameter",
-            format!("{name}: {message}"),
-        )
-        .item(ProblemItem {
-            place: name.into(),
-            code: "invalid_parameter".into(),
-            message,
-            found: Some(found.into()),
-            ..ProblemItem::default()
-        })
+        Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_parameter", format!("{name}: {message}"))
+            .item(ProblemItem {
+                place: name.into(),
+                code: "invalid_parameter".into(),
+                message,
+                found: Some(found.into()),
+                ..ProblemItem::default()
+            })
     }
 
     /// 503 with `Retry-After`.
@@ -134,12 +123,21 @@ impl Problem {
     }
 
     /// A name that does not exist: `status`, the names there are (nearest first) and a hint.
-    pub fn unknown(status: StatusCode, code: &'static str, what: &str, found: &str, allowed: Vec<String>) -> Problem {
+    pub fn unknown(
+        status: StatusCode,
+        code: &'static str,
+        what: &str,
+        found: &str,
+        allowed: Vec<String>,
+    ) -> Problem {
         let allowed = nearest(found, allowed);
         let detail = match allowed.first() {
             None => format!("There is no {what} `{found}`; there is none at all."),
             Some(near) if similar(found, near) => {
-                format!("There is no {what} `{found}`. Did you mean `{near}`? There are: {}.", allowed.join(", "))
+                format!(
+                    "There is no {what} `{found}`. Did you mean `{near}`? There are: {}.",
+                    allowed.join(", ")
+                )
             }
             Some(_) => format!("There is no {what} `{found}`. There are: {}.", allowed.join(", ")),
         };
@@ -261,7 +259,8 @@ pub fn panicked(panic: Box<dyn std::any::Any + Send + 'static>) -> Response {
         .or_else(|| panic.downcast_ref::<&str>().copied())
         .unwrap_or("no message");
     tracing::error!(panic = message, "a request handler panicked");
-    Problem::internal("A bug in streamgauge stopped this request; its cause is in the server's log.").into_response()
+    Problem::internal("A bug in streamgauge stopped this request; its cause is in the server's log.")
+        .into_response()
 }
 
 /// Path parameters whose rejection is a problem answer.
@@ -342,5 +341,12 @@ mod tests {
         }
         assert_eq!(body["status"], 422);
         assert_eq!(body["errors"][0]["in"], "window");
+    }
+
+    #[test]
+    fn a_panic_is_a_problem_without_its_text() {
+        let response = panicked(Box::new("secret".to_owned()));
+        assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        assert_eq!(response.headers()[header::CONTENT_TYPE], "application/problem+json");
     }
 }

@@ -100,7 +100,12 @@ pub(crate) enum Once {
 }
 
 /// Appends `records` to the log of `source`, waits for the verdicts at most `wait`.
-pub async fn push(app: &Arc<App>, source: &str, records: Vec<Outgoing>, wait: Duration) -> Result<PushAnswer> {
+pub async fn push(
+    app: &Arc<App>,
+    source: &str,
+    records: Vec<Outgoing>,
+    wait: Duration,
+) -> Result<PushAnswer> {
     let pushed = append(app, source, records).await?;
     Ok(verdicts(app, &pushed, wait).await)
 }
@@ -218,7 +223,9 @@ pub(crate) async fn append(app: &Arc<App>, source: &str, records: Vec<Outgoing>)
 fn settled<T>(
     outcome: std::result::Result<std::result::Result<T, LogError>, tokio::sync::oneshot::error::RecvError>,
 ) -> Result<T> {
-    outcome.map_err(|_| Problem::internal("The log stopped before it answered."))?.map_err(|e| log_problem(&e))
+    outcome
+        .map_err(|_| Problem::internal("The log stopped before it answered."))?
+        .map_err(|e| log_problem(&e))
 }
 
 fn log_of<'a>(app: &'a App, source: &str) -> Result<&'a Arc<PushLog>> {
@@ -235,9 +242,13 @@ fn log_of<'a>(app: &'a App, source: &str) -> Result<&'a Arc<PushLog>> {
 
 fn log_problem(error: &LogError) -> Problem {
     match error {
-        LogError::TooLarge(_) => Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "record_too_large", format!("{error}.")),
+        LogError::TooLarge(_) => {
+            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "record_too_large", format!("{error}."))
+        }
         LogError::Key { .. } => Problem::bad_request("invalid_idempotency_key", format!("{error}.")),
-        LogError::Full { .. } => Problem::unavailable("log_full", format!("The events were not stored: {error}."), 1),
+        LogError::Full { .. } => {
+            Problem::unavailable("log_full", format!("The events were not stored: {error}."), 1)
+        }
         _ => Problem::unavailable("log_unavailable", format!("The events were not stored: {error}."), 5),
     }
 }

@@ -146,3 +146,64 @@ impl Drop for Reading {
         self.0.readers.fetch_sub(1, Ordering::AcqRel);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
+    use contracts::batch::{EventBatch, Partition, Payloads};
+
+    use super::*;
+
+    fn admitted(rows: usize) -> Vec<Admitted> {
+        let numbers: ArrayRef = Arc::new(Int64Array::from(vec![0; rows]));
+        vec![Admitted {
+            partition: Partition { source: "push".into(), topic: "log".into(), number: 0 },
+            batch: EventBatch {
+                event: 0,
+                columns: RecordBatch::try_from_iter([("n", numbers)]).unwrap(),
+                ids: StringArray::new_null(rows),
+                offsets: vec![0; rows],
+                parts: vec![0; rows],
+                received: vec![0; rows],
+                payloads: Payloads::default(),
+            },
+        }]
+    }
+
+    #[test]
+    fn a_slow_reader_is_told_what_it_missed() {
+        let ring = Ring::new();
+        let catalog = Arc::new(Catalog::default());
+        for _ in 0..20 {
+            ring.push(&catalog, admitted(4_096));
+        }
+        let found = ring.since(0, 100);
+        assert_eq!(found.missed, 4 * 4_096, "16 batches fit");
+        assert_eq!(found.batches.len(), 16);
+        let newest = ring.since(ring.next() - 1, 100);
+        assert_eq!((newest.missed, newest.batches.len()), (0, 1));
+        assert!(ring.since(ring.next(), 100).batches.is_empty());
+    }
+
+    #[test]
+    fn rows_that_were_not_handed_over_count_as_missed() {
+        let ring = Ring::new();
+        let catalog = Arc::new(Catalog::default());
+        ring.push(&catalog, admitted(3));
+        let seen = ring.next();
+        ring.clear();
+        ring.push(&catalog, admitted(2));
+        let found = ring.since(seen, 100);
+        assert_eq!((found.missed, found.batches.len()), (1, 1));
+    }
+
+    #[test]
+    fn wanted_while_somebody_reads_and_a_while_after() {
+        let ring = Ring::new();
+        assert!(!ring.wanted());
+        let reading = ring.enter();
+        assert!(ring.wanted());
+        drop(reading);
+        assert!(ring.wanted(), "a reader may come back");
+    }
+}

@@ -142,7 +142,7 @@ fn gate(chunks: &Channel<Chunk>, engine: &Sender<Chunk>, closed: &AtomicBool) {
             Err(RecvTimeoutError::Disconnected) => return,
         };
         while closed.load(Ordering::Acquire) {
-            #[allow(clippy::disallowed_methods)] // Waiting for memory to fall is what the gate is for.
+            // Waiting for memory to fall is what the gate is for.
             std::thread::sleep(LOOK);
         }
         // The engine is gone only when the process ends.
@@ -169,7 +169,7 @@ fn start_one(source: &Source, logs: &Logs, feed: Feed) -> Result<Receiver, recei
             let log = logs.get(&source.name).expect("open_logs opened one per http source");
             log::start(log, &beginning, feed)
         }
-        Transport::File { path } => receive::file::start(&FileSource::new(path), &beginning, feed),
+        Transport::File { path } => receive::file::start(FileSource::new(path.to_string_lossy()), &beginning, feed),
         Transport::Kafka(settings) => kafka::start(&kafka_source(settings), &beginning, feed),
     }
 }

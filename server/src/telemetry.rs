@@ -21,7 +21,8 @@ use crate::app::App;
 use crate::error::Problem;
 
 /// Upper bounds of the request latency buckets, seconds.
-const BUCKETS: [f64; 14] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+const BUCKETS: [f64; 14] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
 /// Everything the pages of this server need is its own; nothing else may load or run.
 const CSP: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; \
@@ -87,7 +88,10 @@ pub(crate) async fn observe(State(app): State<Arc<App>>, request: Request, next:
     if status == 500 {
         app.telemetry.panics.fetch_add(1, Ordering::Relaxed);
     }
-    app.telemetry.requests.get_or_create(&RequestLabels { method: method.clone(), route: route.clone(), status }).inc();
+    app.telemetry
+        .requests
+        .get_or_create(&RequestLabels { method: method.clone(), route: route.clone(), status })
+        .inc();
     app.telemetry.latency.get_or_create(&RouteLabels { method, route }).observe(elapsed.as_secs_f64());
     headers(&mut response, &id);
     response
@@ -95,9 +99,13 @@ pub(crate) async fn observe(State(app): State<Arc<App>>, request: Request, next:
 
 /// The caller's id when it is harmless, else a new one.
 fn request_id(request: &Request) -> String {
-    let given = ["x-request-id", "x-correlation-id"].iter().find_map(|name| request.headers().get(*name)?.to_str().ok());
+    let given = ["x-request-id", "x-correlation-id"]
+        .iter()
+        .find_map(|name| request.headers().get(*name)?.to_str().ok());
     match given {
-        Some(id) if (1..=128).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_graphic()) => id.to_owned(),
+        Some(id) if (1..=128).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_graphic()) => {
+            id.to_owned()
+        }
         _ => uuid::Uuid::new_v4().to_string(),
     }
 }

@@ -82,7 +82,6 @@ struct EventModel {
 /// A declared field.
 #[derive(Debug, Clone)]
 struct FieldModel {
-    name: String,
     path: Vec<String>,
     kind: &'static str,
     required: bool,

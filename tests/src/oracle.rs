@@ -31,7 +31,9 @@ pub use val::Val;
 /// How the oracle reads what semantics.md leaves open.
 pub const CHOICES: &[&str] = &[
     "rows alike in event time and id: `first` takes the lesser value, `last` the greater; no id sorts before any id",
-    "a null dimension value takes no place among the `max`",
+    "a null dimension value takes a place among the `max` like any other",
+    "an event refused as malformed_json counts under no type, even if its type could be read",
+    "`all` is everything: an event older than `retain.live` counts in `all` windows, in no other",
     "an hour of `to_date: hour` is an hour at the offset in force: the repeated hour of autumn is two hours",
     "days of `tumbling: 14d` and longer multiples of 7 count from Monday 1969-12-29",
     "an operand of `ratio` and `expr` is the measure as shown: after `type` and `empty`",

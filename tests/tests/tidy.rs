@@ -41,7 +41,7 @@ fn is_test(path: &Path) -> bool {
     let path = shown(path);
     let parts: Vec<&str> = path.split('/').collect();
     let inner = &parts[1..];
-    inner.iter().any(|part| ["tests", "examples", "benches", "fuzz", "tests.rs"].contains(part))
+    inner.iter().any(|part| ["tests", "examples", "benches", "fuzz", "tests.rs", "testing.rs"].contains(part))
         || inner.last().is_some_and(|name| name.ends_with("_tests.rs"))
 }
 
@@ -49,7 +49,8 @@ fn is_test(path: &Path) -> bool {
 fn production(text: &str) -> Vec<&str> {
     let lines: Vec<&str> = text.lines().collect();
     let inline = |i: usize| {
-        lines[i].trim() == "#[cfg(test)]" && lines.get(i + 1).is_some_and(|next| next.starts_with("mod ") && next.ends_with('{'))
+        let next = lines[i + 1..].iter().find(|line| !line.starts_with("#["));
+        lines[i].trim() == "#[cfg(test)]" && next.is_some_and(|next| next.starts_with("mod ") && next.ends_with('{'))
     };
     let end = (0..lines.len()).find(|&i| inline(i)).unwrap_or(lines.len());
     lines[..end].to_vec()

@@ -33,11 +33,14 @@ impl Broker {
         if let Some(brokers) = &options.brokers {
             return Ok(Self { brokers: brokers.clone(), topic, started: None });
         }
-        let started = Started { script: script(options.kafka_script.as_deref())?, folder: folder.join("kafka") };
+        let started =
+            Started { script: script(options.kafka_script.as_deref())?, folder: folder.join("kafka") };
         let output = started.call("start")?;
         let address = output.lines().find_map(|line| line.strip_prefix("bootstrap="));
         let brokers = address.map(str::to_owned);
-        let brokers = brokers.ok_or_else(|| Error::Unreachable(format!("{} did not say where the broker is", started.script.display())))?;
+        let brokers = brokers.ok_or_else(|| {
+            Error::Unreachable(format!("{} did not say where the broker is", started.script.display()))
+        })?;
         Ok(Self { brokers, topic, started: Some(started) })
     }
 
@@ -86,7 +89,9 @@ fn script(given: Option<&Path>) -> Result<PathBuf, Error> {
     let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(NAME);
     let found = here.ancestors().map(|folder| folder.join(NAME)).chain([built]).find(|path| path.is_file());
     found.ok_or_else(|| {
-        Error::Unreachable(format!("there is no {NAME} here to start Kafka with: give --brokers or --kafka-script"))
+        Error::Unreachable(format!(
+            "there is no {NAME} here to start Kafka with: give --brokers or --kafka-script"
+        ))
     })
 }
 

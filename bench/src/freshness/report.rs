@@ -110,10 +110,16 @@ impl fmt::Display for Report {
         row(f, "reading the metric", &self.read)?;
         row(f, "HTTP floor (/livez)", &self.floor)?;
         writeln!(f, "\n  due to visible\n{}", plot::buckets(&self.visible).trim_end())?;
-        writeln!(f, "\n  {} answers; server {}{}", self.answers, usage(&self.server), match &self.broker {
-            Some(broker) => format!("; Kafka {}", usage(broker)),
-            None => String::new(),
-        })?;
+        writeln!(
+            f,
+            "\n  {} answers; server {}{}",
+            self.answers,
+            usage(&self.server),
+            match &self.broker {
+                Some(broker) => format!("; Kafka {}", usage(broker)),
+                None => String::new(),
+            }
+        )?;
         write!(f, "  {}", self.machine.line())
     }
 }
@@ -137,7 +143,15 @@ pub(crate) mod tests {
     use super::*;
 
     pub(crate) fn report(p50: f64) -> Report {
-        let visible = Latency { count: 10, p50, p95: 5.0, p99: 9.0, p999: 9.5, max: 10.0, buckets: vec![(Some(2.0), 10)] };
+        let visible = Latency {
+            count: 10,
+            p50,
+            p95: 5.0,
+            p99: 9.0,
+            p999: 9.5,
+            max: 10.0,
+            buckets: vec![(Some(2.0), 10)],
+        };
         Report {
             kind: "freshness".to_owned(),
             road: Road::Kafka,
@@ -163,7 +177,10 @@ pub(crate) mod tests {
     fn the_table() {
         let text = report(1.5).to_string();
         assert!(text.contains("10 scored, 0 missed, final answers equal"), "{text}");
-        assert!(text.contains("  due to VISIBLE           1.50     5.00     9.00     9.50    10.00"), "{text}");
+        assert!(
+            text.contains("  due to VISIBLE           1.50     5.00     9.00     9.50    10.00"),
+            "{text}"
+        );
         assert!(!text.contains("/livez"), "{text}");
         assert!(text.contains("server used 0.50 cores, 1 MB at most"), "{text}");
     }

@@ -119,7 +119,11 @@ impl Sender {
             match self.road {
                 Road::Kafka { .. } => self.produce_tick(event..due, schedule, start, &mut sent)?,
                 // A push that is late takes everything along that has become due meanwhile.
-                Road::Push { .. } if due < schedule.events() && is_past(start.due(tick + 1)) && due - event < PUSH => continue,
+                Road::Push { .. }
+                    if due < schedule.events() && is_past(start.due(tick + 1)) && due - event < PUSH =>
+                {
+                    continue;
+                }
                 Road::Push { .. } => self.push_ticks(event..due, schedule, start, &mut sent)?,
             }
             event = due;
@@ -159,7 +163,8 @@ impl Sender {
         let Road::Kafka { producer, topic, .. } = &self.road else { return Ok(()) };
         let opaque = usize::try_from(number).unwrap_or(usize::MAX);
         let began = due.unwrap_or_else(Instant::now);
-        let mut record = BaseRecord::<(), [u8], usize>::with_opaque_to(topic, opaque).partition(0).payload(&self.line[..]);
+        let mut record =
+            BaseRecord::<(), [u8], usize>::with_opaque_to(topic, opaque).partition(0).payload(&self.line[..]);
         loop {
             match producer.send(record) {
                 Ok(()) => return Ok(()),

@@ -154,7 +154,8 @@ fn settings_text(options: &Options, broker: Option<&Broker>, folder: &Path) -> S
 /// How an answer by region differs from what was sent.
 fn differences(truth: &BTreeMap<&'static str, Cell>, answer: &Value) -> Vec<String> {
     let rows = answer["rows"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let found: BTreeMap<&str, &Value> = rows.iter().filter_map(|row| Some((row["region"].as_str()?, row))).collect();
+    let found: BTreeMap<&str, &Value> =
+        rows.iter().filter_map(|row| Some((row["region"].as_str()?, row))).collect();
     let mut differences = Vec::new();
     for (region, cell) in truth {
         let revenue = match cell.n {

@@ -125,7 +125,12 @@ impl Patience {
     }
 }
 
-fn poll(options: &Options, server: &Server, sending: &AtomicBool, score: &mut Score<'_>) -> Result<(), Error> {
+fn poll(
+    options: &Options,
+    server: &Server,
+    sending: &AtomicBool,
+    score: &mut Score<'_>,
+) -> Result<(), Error> {
     let agent = agent(PATIENCE);
     let url = metric_url(server);
     let mut patience = Patience::new();
@@ -143,7 +148,12 @@ fn poll(options: &Options, server: &Server, sending: &AtomicBool, score: &mut Sc
     Ok(())
 }
 
-fn stream(options: &Options, server: &Server, sending: &AtomicBool, score: &mut Score<'_>) -> Result<(), Error> {
+fn stream(
+    options: &Options,
+    server: &Server,
+    sending: &AtomicBool,
+    score: &mut Score<'_>,
+) -> Result<(), Error> {
     let whole = Duration::from_secs(u64::from(options.warm_up + options.seconds)) + 2 * PATIENCE;
     let url = format!("{}/v1/metrics/{METRIC}/stream?window=all&every=0", server.url());
     let lost = |error: &dyn std::fmt::Display| Error::Unreachable(format!("{url}: {error}"));
@@ -200,7 +210,8 @@ fn ask(agent: &ureq::Agent, url: &str) -> Result<u64, Error> {
     if !status.is_success() {
         return Err(Error::Unreachable(format!("{url}: {status} {}", String::from_utf8_lossy(&body))));
     }
-    let answer: Answer = serde_json::from_slice(&body).map_err(|e| Error::Unreachable(format!("{url}: {e}")))?;
+    let answer: Answer =
+        serde_json::from_slice(&body).map_err(|e| Error::Unreachable(format!("{url}: {e}")))?;
     Ok(answer.value.unwrap_or(0))
 }
 
@@ -212,7 +223,8 @@ mod tests {
     fn every_scored_event_is_scored_once() {
         let schedule = Schedule::new(1000, 1, 1); // 1 + 100 + 1000 events
         let start = Start { instant: Instant::now(), wall: 0 };
-        let mut score = Score { schedule: &schedule, start, watched: Watched { seen: 1, ..Watched::default() } };
+        let mut score =
+            Score { schedule: &schedule, start, watched: Watched { seen: 1, ..Watched::default() } };
         for count in [1, 50, 50, 102, 90, 600, 1101] {
             score.saw(count, start.due(2000));
         }

@@ -89,7 +89,8 @@ pub(super) fn measure(options: &Options, data: &Data, program: Program) -> Resul
         .stdout(Stdio::piped())
         .spawn()
         .map_err(Error::file("start", &options.binary))?;
-    let (text, books) = finish(child, program).map_err(|error| if options.stopped() { Error::Interrupted } else { error })?;
+    let (text, books) =
+        finish(child, program).map_err(|error| if options.stopped() { Error::Interrupted } else { error })?;
     let wall = started.elapsed();
     let outcome: Outcome = serde_json::from_str(&text)
         .map_err(|error| Error::Process(format!("{}: not the output of a child: {error}", program.name())))?;
@@ -123,7 +124,10 @@ fn finish(mut child: Child, program: Program) -> Result<(String, Option<Duration
     let books = final_cpu(child.id());
     let status = child.wait().map_err(lost)?;
     if !status.success() {
-        return Err(Error::Process(format!("`bench throughput --child {}` ended with {status}", program.name())));
+        return Err(Error::Process(format!(
+            "`bench throughput --child {}` ended with {status}",
+            program.name()
+        )));
     }
     Ok((text, books))
 }

@@ -166,9 +166,13 @@ impl fmt::Display for Report {
             self.bytes as f64 / 1e6,
             self.groups
         )?;
-        writeln!(f, "  program  x limit (min-max)       CPU-s (min-max)      M ev/CPU-s  marginal  peak RSS")?;
+        writeln!(
+            f,
+            "  program  x limit (min-max)       CPU-s (min-max)      M ev/CPU-s  marginal  peak RSS"
+        )?;
         for s in &self.summary {
-            let rss = s.peak_rss.map_or_else(|| "?".to_owned(), |bytes| format!("{:.0} MB", bytes as f64 / 1e6));
+            let rss =
+                s.peak_rss.map_or_else(|| "?".to_owned(), |bytes| format!("{:.0} MB", bytes as f64 / 1e6));
             writeln!(
                 f,
                 "  {:<8} {:>5.2} ({:.2}-{:.2})  {:>9.3} ({:.3}-{:.3})  {:>10.2} {:>9.2}  {rss:>8}",
@@ -189,7 +193,8 @@ impl fmt::Display for Report {
             writeln!(f, "  {:<8} {}", s.program.name(), bar(s.events_per_cpu_second, most))?;
         }
         let noisy = self.rounds.iter().filter(|round| round.noisy).count();
-        let foreign = Spread::of(self.rounds.iter().flat_map(|r| r.runs.iter().filter_map(|run| run.foreign_cores)));
+        let foreign =
+            Spread::of(self.rounds.iter().flat_map(|r| r.runs.iter().filter_map(|run| run.foreign_cores)));
         writeln!(
             f,
             "\n  {} rounds, {noisy} left out as noisy; others used {:.1} cores ({:.1}-{:.1}) meanwhile",
@@ -221,7 +226,8 @@ pub(crate) mod tests {
 
     pub(crate) fn report(ours: f64) -> Report {
         let data = crate::w1::make(10, None, |_| true).unwrap();
-        let round = |limit: f64, ours: f64| Round::new(vec![run(Program::Ours, ours), run(Program::Limit, limit)]);
+        let round =
+            |limit: f64, ours: f64| Round::new(vec![run(Program::Ours, ours), run(Program::Limit, limit)]);
         let rounds = vec![round(1.0, ours), round(1.02, ours), round(2.0, ours)];
         Report::new(&data, rounds, &[Program::Limit, Program::Ours], Machine::here())
     }

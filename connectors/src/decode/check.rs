@@ -64,9 +64,10 @@ impl Ready {
             Some(Value::Text(text)) => Some(text.to_string()),
             _ => None,
         };
-        let pattern = checks.pattern.as_ref().map(|pattern| {
-            (pattern.clone(), Regex::new(pattern).map_err(|error| error.to_string()))
-        });
+        let pattern = checks
+            .pattern
+            .as_ref()
+            .map(|pattern| (pattern.clone(), Regex::new(pattern).map_err(|error| error.to_string())));
         Self {
             one_of: checks.one_of.clone(),
             pattern,

@@ -218,7 +218,7 @@ fn owned(raw: Raw<'_>) -> Option<String> {
 }
 
 /// One structured event.
-pub(super) fn structured(decoder: &mut Decoder, payload: Payload<'_>, origin: Origin) {
+pub(super) fn structured(decoder: &mut Decoder, payload: Payload<'_>, origin: &Origin) {
     let Decoder { spec, structured, data, sink, .. } = decoder;
     let form = structured.get_or_insert_with(|| Box::new(Structured::new(sink.catalog(), spec)));
     let bytes = payload.bytes;
@@ -276,7 +276,7 @@ pub(super) fn structured(decoder: &mut Decoder, payload: Payload<'_>, origin: Or
         let name = sink.catalog().events[event].fields[field].path.join(".");
         return json::twice(sink, name, origin, bytes);
     }
-    let cells = |field| plan.field(walk, event, field, bytes);
+    let cells = plan.fields_of(walk, event, bytes);
     sink.take(event, cells, &envelope, &plan.names, origin, payload);
 }
 
@@ -296,7 +296,7 @@ pub(super) fn binary(
     decoder: &mut Decoder,
     attributes: &Attributes<'_>,
     payload: Payload<'_>,
-    origin: Origin,
+    origin: &Origin,
 ) {
     fn text<'a>(value: &'a Option<Cow<'_, [u8]>>) -> Raw<'a> {
         value.as_deref().map_or(Raw::Absent, Raw::Text)
@@ -330,7 +330,7 @@ fn apart(
     event: usize,
     content: &[u8],
     envelope: &Envelope<'_>,
-    origin: Origin,
+    origin: &Origin,
     payload: Payload<'_>,
 ) {
     let start = super::scan::Scan::new(content).space(0);
@@ -350,6 +350,6 @@ fn apart(
         let name = sink.catalog().events[event].fields[field].path.join(".");
         return json::twice(sink, name, origin, payload.bytes);
     }
-    let cells = |field| plan.field(walk, event, field, content);
+    let cells = plan.fields_of(walk, event, content);
     sink.take(event, cells, envelope, &plan.names, origin, payload);
 }

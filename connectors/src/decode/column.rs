@@ -7,8 +7,7 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, BooleanArray, Date32Array, Decimal128Array, Float64Array, Int64Array,
-    TimestampMicrosecondArray,
+    ArrayRef, BooleanArray, Date32Array, Decimal128Array, Float64Array, Int64Array, TimestampMicrosecondArray,
 };
 use arrow::buffer::{BooleanBuffer, ScalarBuffer};
 use arrow::datatypes::DataType;
@@ -75,26 +74,25 @@ impl Column {
             return self.push_null();
         }
         let expected = match &mut self.cells {
-            Kinds::Codes(cells) => match raw.text() {
-                Some(text) => match cells.push(&text) {
-                    Some(true) => return,
-                    Some(false) => {
-                        self.checks.text(&text, at, row);
-                        return;
-                    }
-                    None => {
-                        let good = self.checks.text(&text, at, row);
-                        return cells.judge(good);
-                    }
+            Kinds::Codes(cells) => match raw {
+                Raw::Text(text) => return code(cells, &self.checks, text, at, row),
+                raw => match raw.text() {
+                    Some(text) => return code(cells, &self.checks, &text, at, row),
+                    None => "a string",
                 },
-                None => "a string",
             },
-            Kinds::Text(cells) => match raw.text() {
-                Some(text) => {
-                    self.checks.text(&text, at, row);
-                    return cells.push(&text);
+            Kinds::Text(cells) => match raw {
+                Raw::Text(text) => {
+                    self.checks.text(text, at, row);
+                    return cells.push(text);
                 }
-                None => "a string",
+                raw => match raw.text() {
+                    Some(text) => {
+                        self.checks.text(&text, at, row);
+                        return cells.push(&text);
+                    }
+                    None => "a string",
+                },
             },
             Kinds::Int(cells) => match raw.integer() {
                 Some(value) => {
@@ -295,6 +293,21 @@ impl Column {
     }
 }
 
+/// Adds text by its code; its checks are made once per value.
+#[inline]
+fn code(cells: &mut Codes, checks: &Ready, text: &[u8], at: &Path<'_>, row: &mut Row<'_>) {
+    match cells.push(text) {
+        Some(true) => {}
+        Some(false) => {
+            checks.text(text, at, row);
+        }
+        None => {
+            let good = checks.text(text, at, row);
+            cells.judge(good);
+        }
+    }
+}
+
 /// An array of the system's timestamp type.
 pub(super) fn instants(
     values: Vec<i64>,
@@ -317,9 +330,7 @@ impl Kinds {
             FieldType::Bool => Self::Bool(Cells::default()),
             FieldType::Int => Self::Int(Cells::default()),
             FieldType::Float => Self::Float(Cells::default()),
-            FieldType::Decimal { precision, scale } => {
-                Self::Decimal(Cells::default(), *precision, *scale)
-            }
+            FieldType::Decimal { precision, scale } => Self::Decimal(Cells::default(), *precision, *scale),
             FieldType::Timestamp => Self::Timestamp(Cells::default()),
             FieldType::Date => Self::Date(Cells::default()),
             FieldType::List(item) => Self::List(Box::new(List::of(item, checks, nested, path, walker))),

@@ -8,16 +8,16 @@ use super::plan::Plan;
 use super::raw::Raw;
 use super::reason::{malformed, reason};
 use super::rows::Origin;
-use super::scan::{Elements, Kind, Scan, Syntax};
+use super::scan::{Bad, Elements, Kind, Scan, Syntax};
 use super::sink::{Payload, Sink};
 use super::walk::Walk;
 
 /// Decodes one JSON object; its bytes start with the brace.
-type Event = fn(&mut Decoder, Payload<'_>, Origin);
+type Event = fn(&mut Decoder, Payload<'_>, &Origin);
 
 /// Decodes a record, each of its events by `event`.
 #[inline]
-pub(super) fn record(decoder: &mut Decoder, payload: Payload<'_>, origin: Origin, event: Event) {
+pub(super) fn record(decoder: &mut Decoder, payload: Payload<'_>, origin: &Origin, event: Event) {
     let bytes = payload.bytes;
     let start = Scan::new(bytes).space(0);
     match bytes.get(start) {
@@ -30,8 +30,10 @@ pub(super) fn record(decoder: &mut Decoder, payload: Payload<'_>, origin: Origin
                 Some([0xEF, 0xBB, 0xBF, ..]) => Syntax { at, what: "a byte order mark before the JSON" },
                 Some(_) => {
                     let mut scan = Scan::new(bytes);
-                    let whole = scan.value(start, 0).and_then(|(_, end)| scan.finish(end));
-                    whole.err().unwrap_or(Syntax { at, what: "expected an object or an array of objects" })
+                    match scan.value(start, 0).and_then(|(_, end)| scan.finish(end)) {
+                        Err(Bad) => scan.fault,
+                        Ok(()) => Syntax { at, what: "expected an object or an array of objects" },
+                    }
                 }
             };
             decoder.sink.refuse(origin, bytes, None, Raw::Absent, vec![malformed(found)]);
@@ -40,7 +42,7 @@ pub(super) fn record(decoder: &mut Decoder, payload: Payload<'_>, origin: Origin
 }
 
 #[cold]
-fn array(decoder: &mut Decoder, payload: Payload<'_>, start: usize, origin: Origin, event: Event) {
+fn array(decoder: &mut Decoder, payload: Payload<'_>, start: usize, origin: &Origin, event: Event) {
     let parts = match elements(payload.bytes, start) {
         Ok(parts) => parts,
         Err(syntax) => {
@@ -52,13 +54,13 @@ fn array(decoder: &mut Decoder, payload: Payload<'_>, start: usize, origin: Orig
     }
     for (part, (kind, start, end)) in parts.into_iter().enumerate() {
         let payload = payload.part(start, end);
-        let origin = Origin { part: part as u32, ..origin };
+        let origin = Origin { part: part as u32, ..*origin };
         if kind == Kind::Object {
-            event(decoder, payload, origin);
+            event(decoder, payload, &origin);
         } else {
             let message = "expected an object in the array of events".to_owned();
             let reason = reason("malformed_json", String::new(), message);
-            decoder.sink.refuse(origin, payload.bytes, None, Raw::Absent, vec![reason]);
+            decoder.sink.refuse(&origin, payload.bytes, None, Raw::Absent, vec![reason]);
         }
     }
 }
@@ -68,10 +70,10 @@ fn elements(bytes: &[u8], start: usize) -> Result<Vec<(Kind, usize, usize)>, Syn
     let mut scan = Scan::new(bytes);
     let mut elements = Elements::new(start + 1);
     let mut parts = Vec::new();
-    while let Some(part) = elements.next(&mut scan, 1)? {
+    while let Some(part) = elements.next(&mut scan, 1).map_err(|Bad| scan.fault)? {
         parts.push(part);
     }
-    scan.finish(elements.at)?;
+    scan.finish(elements.at).map_err(|Bad| scan.fault)?;
     Ok(parts)
 }
 
@@ -80,12 +82,12 @@ fn elements(bytes: &[u8], start: usize) -> Result<Vec<(Kind, usize, usize)>, Syn
 pub(super) fn walk(plan: &mut Plan, bytes: &[u8]) -> Result<Walk, Syntax> {
     let mut scan = Scan::new(bytes);
     let (walk, end) = plan.walker.walk(plan.root, &mut scan, 0)?;
-    scan.finish(end)?;
+    scan.finish(end).map_err(|Bad| scan.fault)?;
     Ok(walk)
 }
 
 /// An event with the declared envelope.
-pub(super) fn event(decoder: &mut Decoder, payload: Payload<'_>, origin: Origin) {
+pub(super) fn event(decoder: &mut Decoder, payload: Payload<'_>, origin: &Origin) {
     let Decoder { spec, json: plan, sink, .. } = decoder;
     let bytes = payload.bytes;
     let walk = match walk(plan, bytes) {
@@ -113,13 +115,13 @@ pub(super) fn event(decoder: &mut Decoder, payload: Payload<'_>, origin: Origin)
         let name = sink.catalog().events[event].fields[field].path.join(".");
         return twice(sink, name, origin, bytes);
     }
-    let cells = |field| plan.field(walk, event, field, bytes);
+    let cells = plan.fields_of(walk, event, bytes);
     sink.take(event, cells, &envelope, &plan.names, origin, payload);
 }
 
 /// A wanted key came twice: which one holds is nobody's guess.
 #[cold]
-pub(super) fn twice(sink: &mut Sink, path: String, origin: Origin, bytes: &[u8]) {
+pub(super) fn twice(sink: &mut Sink, path: String, origin: &Origin, bytes: &[u8]) {
     let reason = reason("malformed_json", path, "the key comes twice".to_owned());
     sink.refuse(origin, bytes, None, Raw::Absent, vec![reason]);
 }

@@ -38,15 +38,23 @@ impl List {
         path: &mut Vec<String>,
         walker: &mut Walker,
     ) -> Self {
-        // Items have no name of their own. Lengths are the list's, the other checks its items', unless
-        // the items of a top-level list have an entry of their own.
-        let own = nested.iter().find(|field| path.is_empty() && field.path.is_empty());
+        // Items have no name of their own: below the top level the first entry at `path` is the list's
+        // and the next its items'; a top-level list has its checks in the field. Without an entry for the
+        // items, lengths are the list's and the other checks its items'.
+        let mut entries = nested.iter().filter(|field| field.path == *path);
+        let own = if path.is_empty() { entries.next() } else { entries.nth(1) };
         let checks = match own {
             Some(field) => field.checks.clone(),
             None => Checks { min_length: None, max_length: None, ..checks.clone() },
         };
         let required = own.is_some_and(|field| field.required);
-        let item = Column::inside(item, &checks, nested, path, walker);
+        let item = if matches!(item, FieldType::List(_)) {
+            // A list of lists: the entries at `path` are spent.
+            let deeper: Vec<NestedField> = nested.iter().filter(|f| f.path != *path).cloned().collect();
+            Column::inside(item, &checks, &deeper, path, walker)
+        } else {
+            Column::inside(item, &checks, nested, path, walker)
+        };
         Self { item, required, ends: vec![0], nulls: Nulls::default() }
     }
 
@@ -217,9 +225,8 @@ impl Struct {
         if self.fields.is_empty() {
             return Arc::new(StructArray::new_empty_fields(len, nulls));
         }
-        let columns = self.fields.iter_mut().zip(fields).map(|(inner, field)| {
-            inner.column.take(field.data_type())
-        });
+        let columns =
+            self.fields.iter_mut().zip(fields).map(|(inner, field)| inner.column.take(field.data_type()));
         Arc::new(StructArray::new(fields.clone(), columns.collect(), nulls))
     }
 }
@@ -234,12 +241,7 @@ pub(super) fn parse(bytes: &[u8]) -> Option<Raw<'_>> {
 }
 
 /// The bytes of a value as [`Raw::of`] wants them.
-pub(super) fn unquoted(
-    kind: super::scan::Kind,
-    bytes: &[u8],
-    start: usize,
-    end: usize,
-) -> &[u8] {
+pub(super) fn unquoted(kind: super::scan::Kind, bytes: &[u8], start: usize, end: usize) -> &[u8] {
     let quote = usize::from(matches!(kind, super::scan::Kind::Text | super::scan::Kind::Escaped));
     &bytes[start + quote..end - quote]
 }

@@ -14,11 +14,16 @@ pub(super) fn integer(text: &[u8]) -> Option<i64> {
     }
     if digits.len() <= 18 {
         let mut value = 0i64;
-        for byte in digits {
-            if !byte.is_ascii_digit() {
+        let (eights, rest) = digits.as_chunks::<8>();
+        for eight in eights {
+            value = value * 100_000_000 + i64::from(eight_digits(*eight)?);
+        }
+        for byte in rest {
+            let digit = byte.wrapping_sub(b'0');
+            if digit > 9 {
                 return None;
             }
-            value = value * 10 + i64::from(byte - b'0');
+            value = value * 10 + i64::from(digit);
         }
         return Some(if negative { -value } else { value });
     }
@@ -30,6 +35,20 @@ pub(super) fn integer(text: &[u8]) -> Option<i64> {
         value = value.checked_mul(10)?.checked_add(i128::from(byte - b'0'))?;
     }
     i64::try_from(if negative { -value } else { value }).ok()
+}
+
+/// Eight digits in three multiplications (Johnny Lee, "Fast numeric string to int").
+#[inline]
+fn eight_digits(text: [u8; 8]) -> Option<u32> {
+    const ZEROS: u64 = 0x3030_3030_3030_3030;
+    let word = u64::from_le_bytes(text) ^ ZEROS;
+    let over = word.wrapping_add(0x7676_7676_7676_7676) | word;
+    if over & 0x8080_8080_8080_8080 != 0 {
+        return None;
+    }
+    let pairs = (word * 10 + (word >> 8)) & 0x00FF_00FF_00FF_00FF;
+    let fours = (pairs * 100 + (pairs >> 16)) & 0x0000_FFFF_0000_FFFF;
+    Some((fours * 10_000 + (fours >> 32)) as u32)
 }
 
 /// `text`, a number by JSON's grammar, as the nearest float. `None`: no number, or infinite.
@@ -66,7 +85,10 @@ fn short(text: &[u8], precision: u8, scale: i8) -> Option<i128> {
         [b'-', digits @ ..] => (true, digits),
         digits => (false, digits),
     };
-    if digits.is_empty() || digits.len() > 19 || (digits[0] == b'0' && digits.get(1).is_some_and(|b| *b != b'.')) {
+    if digits.is_empty()
+        || digits.len() > 19
+        || (digits[0] == b'0' && digits.get(1).is_some_and(|b| *b != b'.'))
+    {
         return None;
     }
     let mut value = 0u64;
@@ -211,7 +233,10 @@ mod tests {
         assert_eq!(ok("0.9999999999999999999", 19, 19), Ok(9_999_999_999_999_999_999));
         assert_eq!(ok(&"9".repeat(38), 38, 0), Ok(10i128.pow(38) - 1));
         assert_eq!(ok(&"9".repeat(39), 38, 0), Err(NotExact::Precision));
-        for text in ["", "-", "+1", ".5", "5.", "01", "1e", "1e+", " 1", "1 ", "0x10", "NaN", "1_0", "--1", "1.2.3", "٣"] {
+        for text in [
+            "", "-", "+1", ".5", "5.", "01", "1e", "1e+", " 1", "1 ", "0x10", "NaN", "1_0", "--1", "1.2.3",
+            "٣",
+        ] {
             assert_eq!(ok(text, 18, 2), Err(NotExact::NotANumber), "{text}");
         }
     }
@@ -222,6 +247,18 @@ mod tests {
         assert_eq!(integer(b"-9223372036854775808"), Some(i64::MIN));
         assert_eq!(integer(b"9223372036854775808"), None);
         assert_eq!(integer(b"-0"), Some(0));
+        assert_eq!(integer(b"1767225600123"), Some(1_767_225_600_123));
+        assert_eq!(integer(b"-99999999"), Some(-99_999_999));
+        for wrong in 0..=255u8 {
+            for at in 0..16 {
+                let mut text = *b"1234567890123456";
+                text[at] = wrong;
+                let expected = std::str::from_utf8(&text)
+                    .ok()
+                    .filter(|t| !t.contains('+') && !t.starts_with("0") && !t.starts_with("-0"));
+                assert_eq!(integer(&text), expected.and_then(|t| t.parse().ok()), "{text:?}");
+            }
+        }
         for text in ["", "-", "1.0", "1e3", "007", "a", "1234567890123456789012345678901234567890123"] {
             assert_eq!(integer(text.as_bytes()), None, "{text}");
         }

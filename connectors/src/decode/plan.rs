@@ -73,10 +73,16 @@ impl Plan {
         }
     }
 
-    /// What field `field` of event `event` leads to.
+    /// What each field of event `event` leads to, by its index.
     #[inline]
-    pub(super) fn field<'a>(&self, walk: Walk, event: usize, field: usize, buf: &'a [u8]) -> Raw<'a> {
-        self.walker.raw(walk, self.slots[event][field], buf)
+    pub(super) fn fields_of<'a>(
+        &'a self,
+        walk: Walk,
+        event: usize,
+        buf: &'a [u8],
+    ) -> impl Fn(usize) -> Raw<'a> + 'a {
+        let slots = &self.slots[event];
+        move |field| self.walker.raw(walk, slots[field], buf)
     }
 
     /// The first path of the envelope that came twice.

@@ -34,7 +34,7 @@ pub(super) enum Raw<'a> {
 }
 
 impl<'a> Raw<'a> {
-    #[inline]
+    #[inline(always)]
     pub(super) fn of(kind: Kind, bytes: &'a [u8]) -> Self {
         match kind {
             Kind::Null => Self::Null,
@@ -118,8 +118,7 @@ impl<'a> Raw<'a> {
             Self::Integer(text) => time::millis(number::integer(text)?),
             Self::Text(text) => time::instant(text),
             Self::Escaped(inside) => time::instant(&text::unescape(inside)?),
-            Self::Cell(cell) => time::instant(cell)
-                .or_else(|| time::millis(number::integer(cell)?)),
+            Self::Cell(cell) => time::instant(cell).or_else(|| time::millis(number::integer(cell)?)),
             _ => None,
         }
     }

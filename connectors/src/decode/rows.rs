@@ -72,10 +72,10 @@ struct FieldRows {
 
 impl Rows {
     pub(super) fn new(event: usize, contract: Arc<Event>, walker: &mut Walker) -> Self {
-        let fields = contract.fields.iter().map(|field| FieldRows {
-            path: field.path.join("."),
-            column: Column::of(field, walker),
-        });
+        let fields = contract
+            .fields
+            .iter()
+            .map(|field| FieldRows { path: field.path.join("."), column: Column::of(field, walker) });
         let fields = fields.collect();
         let index = |name: &Option<String>| {
             name.as_ref().and_then(|name| contract.fields.iter().position(|f| f.name == *name))
@@ -114,7 +114,7 @@ impl Rows {
         cells: impl Fn(usize) -> Raw<'a>,
         envelope: &Envelope<'a>,
         names: &Names,
-        origin: Origin,
+        origin: &Origin,
         walker: &mut Walker,
     ) -> Result<(), Vec<Reason>> {
         let mut row = Row { reasons: Vec::new(), hide: false, nested: walker };
@@ -152,7 +152,7 @@ impl Rows {
         self.ids.truncate(len);
     }
 
-    fn push_time(&mut self, envelope: &Envelope<'_>, names: &Names, origin: Origin, row: &mut Row<'_>) {
+    fn push_time(&mut self, envelope: &Envelope<'_>, names: &Names, origin: &Origin, row: &mut Row<'_>) {
         row.hide = false;
         let before = row.reasons.len();
         let of_field = self.time_field.and_then(|i| self.fields[i].column.last_instant());

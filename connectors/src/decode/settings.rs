@@ -85,7 +85,8 @@ mod dotted {
         let Some(text) = text else { return Ok(None) };
         let path: Vec<String> = text.split('.').map(str::to_owned).collect();
         if path.iter().any(String::is_empty) {
-            let message = format!("`{text}` is not a path: expected keys with dots between, like `subject.id`");
+            let message =
+                format!("`{text}` is not a path: expected keys with dots between, like `subject.id`");
             return Err(serde::de::Error::custom(message));
         }
         Ok(Some(path))

@@ -84,16 +84,27 @@ impl Shapes {
     #[inline]
     pub(super) fn follow(&self, state: u16, buf: &[u8], at: usize) -> Option<Followed> {
         let rest = buf.get(at..)?;
-        for &state in &self.runs.get(state as usize)?.next {
+        let next = &self.runs.get(state as usize)?.next;
+        let Some(chunk) = rest.first_chunk::<16>() else {
+            return self.follow_slowly(next, rest, at);
+        };
+        let word = u128::from_le_bytes(*chunk);
+        for &state in next {
             let run = self.runs.get(state as usize)?;
-            let holds = match rest.first_chunk::<16>() {
-                Some(chunk) => {
-                    (u128::from_le_bytes(*chunk) ^ run.word) & run.mask == 0
-                        && (run.bytes.len() <= 16 || rest.starts_with(&run.bytes))
-                }
-                None => rest.starts_with(&run.bytes),
-            };
-            if holds {
+            if (word ^ run.word) & run.mask == 0 && (run.bytes.len() <= 16 || rest.starts_with(&run.bytes)) {
+                let at = at + run.bytes.len();
+                return Some(Followed { state, child: run.child, at, seen: run.seen });
+            }
+        }
+        None
+    }
+
+    /// The same within 16 bytes of the end.
+    #[cold]
+    fn follow_slowly(&self, next: &[u16; NEXT], rest: &[u8], at: usize) -> Option<Followed> {
+        for &state in next {
+            let run = self.runs.get(state as usize)?;
+            if rest.starts_with(&run.bytes) {
                 let at = at + run.bytes.len();
                 return Some(Followed { state, child: run.child, at, seen: run.seen });
             }

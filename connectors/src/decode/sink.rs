@@ -184,7 +184,7 @@ impl Sink {
         cells: impl Fn(usize) -> Raw<'a>,
         envelope: &Envelope<'a>,
         names: &Names,
-        origin: Origin,
+        origin: &Origin,
         payload: Payload<'_>,
     ) {
         match self.rows[event].push(&cells, envelope, names, origin, &mut self.nested) {
@@ -223,7 +223,7 @@ impl Sink {
     #[cold]
     pub(super) fn refuse(
         &mut self,
-        origin: Origin,
+        origin: &Origin,
         payload: &[u8],
         event_type: Option<String>,
         id: Raw<'_>,
@@ -232,7 +232,7 @@ impl Sink {
         self.received += 1;
         let cut = &payload[..payload.len().min(MAX_REFUSED_PAYLOAD)];
         self.refused.push(Waiting {
-            origin,
+            origin: *origin,
             event_type,
             event_id: id.id().map(|id| String::from_utf8_lossy(&id).into_owned()),
             payload: Bytes::copy_from_slice(cut),

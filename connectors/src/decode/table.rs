@@ -92,7 +92,7 @@ impl Table {
         cell: impl Fn(usize) -> Raw<'a>,
         fixed: Option<&str>,
         sink: &mut Sink,
-        origin: Origin,
+        origin: &Origin,
         payload: Payload<'_>,
     ) {
         let at = |column: Option<usize>| column.map_or(Raw::Absent, &cell);
@@ -125,11 +125,8 @@ impl Table {
         self.ends.resize(self.columns + 1, 0);
         let (mut input, mut written, mut cells) = (line, 0, 0);
         loop {
-            let (result, read, wrote, ended) = self.reader.read_record(
-                input,
-                &mut self.text[written..],
-                &mut self.ends[cells..],
-            );
+            let (result, read, wrote, ended) =
+                self.reader.read_record(input, &mut self.text[written..], &mut self.ends[cells..]);
             (input, written, cells) = (&input[read..], written + wrote, cells + ended);
             match result {
                 ReadRecordResult::InputEmpty if input.is_empty() => input = &[],
@@ -163,7 +160,7 @@ pub fn csv_record_end(bytes: &[u8]) -> Option<usize> {
 }
 
 /// One CSV line of a decoder made by [`Decoder::csv`].
-pub(super) fn line(decoder: &mut Decoder, payload: Payload<'_>, origin: Origin) {
+pub(super) fn line(decoder: &mut Decoder, payload: Payload<'_>, origin: &Origin) {
     let Decoder { spec, csv, sink, .. } = decoder;
     let bytes = payload.bytes;
     let refuse = |sink: &mut Sink, message: String| {
@@ -224,11 +221,11 @@ pub(super) fn push_batch(
             if array.is_null(row) { Raw::Null } else { Raw::Cell(array.value(row).as_bytes()) }
         };
         if sink.admit(payload.bytes.len()) && payload.bytes.len() <= spec.max_record_bytes {
-            table.row(cell, spec.fixed_type.as_deref(), sink, origin, payload);
+            table.row(cell, spec.fixed_type.as_deref(), sink, &origin, payload);
         } else {
             let message = format!("the row has {} bytes of JSON", payload.bytes.len());
             let reason = reason("oversize", String::new(), message);
-            sink.refuse(origin, payload.bytes, None, Raw::Absent, vec![reason]);
+            sink.refuse(&origin, payload.bytes, None, Raw::Absent, vec![reason]);
         }
         at = (end + 1).min(payloads.len());
     }
@@ -245,11 +242,7 @@ fn lines(batch: &RecordBatch) -> Result<Vec<u8>, ArrowError> {
 
 /// `array` as text columns: scalars by cast, lists and structs as JSON, and each struct's fields again
 /// under `name.field`.
-fn flatten(
-    name: &str,
-    array: &ArrayRef,
-    columns: &mut Vec<(String, StringArray)>,
-) -> Result<(), ArrowError> {
+fn flatten(name: &str, array: &ArrayRef, columns: &mut Vec<(String, StringArray)>) -> Result<(), ArrowError> {
     if !array.data_type().is_nested() {
         let text = cast(array, &DataType::Utf8)?;
         columns.push((name.to_owned(), text.as_string::<i32>().clone()));

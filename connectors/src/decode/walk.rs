@@ -5,7 +5,7 @@
 //! value taken apart, a key found inside a string or in a nested object of the same name.
 
 use super::raw::Raw;
-use super::scan::{Kind, Scan, Syntax, deep};
+use super::scan::{Bad, Kind, Scan, Syntax, deep};
 use super::shapes::Shapes;
 use super::text;
 use super::words::WordMap;
@@ -24,27 +24,27 @@ struct Node {
 #[derive(Debug, Clone, Copy)]
 struct Capture {
     /// The walk that found it; of another walk it says nothing.
-    walk: u64,
-    /// The key came twice.
-    twice: bool,
-    kind: Kind,
+    walk: u32,
     /// Strings: inside the quotes.
     start: u32,
     end: u32,
+    kind: Kind,
+    /// The key came twice.
+    twice: bool,
 }
 
 const NOTHING: Capture = Capture { walk: 0, twice: false, kind: Kind::Null, start: 0, end: 0 };
 
 /// Names one finished walk, so that captures of another are not taken for its.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Walk(u64);
+pub(super) struct Walk(u32);
 
 /// See the module's words.
 #[derive(Debug)]
 pub(super) struct Walker {
     nodes: Vec<Node>,
     captures: Vec<Capture>,
-    walk: u64,
+    walk: u32,
     /// Some wanted key came twice in this walk.
     twice: bool,
     shapes: Shapes,
@@ -59,7 +59,14 @@ enum Member {
 
 impl Walker {
     pub(super) fn new() -> Self {
-        Self { nodes: Vec::new(), captures: Vec::new(), walk: 0, twice: false, shapes: Shapes::new(), stale: false }
+        Self {
+            nodes: Vec::new(),
+            captures: Vec::new(),
+            walk: 0,
+            twice: false,
+            shapes: Shapes::new(),
+            stale: false,
+        }
     }
 
     /// A new tree. Trees are built before the first walk.
@@ -102,14 +109,18 @@ impl Walker {
             self.shapes.reset(self.nodes.len());
             self.stale = false;
         }
+        if self.walk == u32::MAX {
+            self.captures.fill(NOTHING);
+            self.walk = 0;
+        }
         self.walk += 1;
         self.twice = false;
-        let end = self.object(scan, root, at, 1)?;
+        let end = self.object(scan, root, at, 1).map_err(|Bad| scan.fault)?;
         Ok((Walk(self.walk), end))
     }
 
     /// What stands at `node`; `buf` is what was walked.
-    #[inline]
+    #[inline(always)]
     pub(super) fn raw<'a>(&self, walk: Walk, node: u32, buf: &'a [u8]) -> Raw<'a> {
         let capture = &self.captures[node as usize];
         if capture.walk != walk.0 {
@@ -141,14 +152,8 @@ impl Walker {
         }
     }
 
-    fn object(
-        &mut self,
-        scan: &mut Scan<'_>,
-        node: u32,
-        start: usize,
-        depth: u32,
-    ) -> Result<usize, Syntax> {
-        deep(start, depth)?;
+    fn object(&mut self, scan: &mut Scan<'_>, node: u32, start: usize, depth: u32) -> Result<usize, Bad> {
+        deep(scan, start, depth)?;
         let mut state = self.shapes.start(node);
         let mut at = start;
         loop {
@@ -156,7 +161,7 @@ impl Walker {
             let (child, value) = if let Some(followed) = self.shapes.follow(state, scan.buf, at) {
                 state = followed.state;
                 scan.seen |= followed.seen;
-                (followed.child, scan.space(followed.at))
+                (followed.child, followed.at)
             } else {
                 match self.member(scan, node, at, at == start)? {
                     Member::End(end) => return Ok(end),
@@ -166,11 +171,22 @@ impl Walker {
                     }
                 }
             };
-            at = if child == IGNORED {
-                scan.value(value, depth)?.1
-            } else {
-                self.wanted(scan, child, value, depth)?
+            let mut value = value;
+            let (kind, end) = loop {
+                match scan.buf.get(value) {
+                    Some(b'"') => break scan.string(value + 1)?,
+                    Some(b'{') if self.goes_into(child) => {
+                        break (Kind::Object, self.object(scan, child, value, depth + 1)?);
+                    }
+                    // More white space than the run had.
+                    Some(b' ' | b'\t' | b'\n' | b'\r') => value = scan.space(value),
+                    _ => break scan.value(value, depth)?,
+                }
             };
+            if child != IGNORED {
+                self.capture(child, kind, value, end);
+            }
+            at = end;
             if scan.buf.get(at) == Some(&b'}') {
                 return Ok(at + 1);
             }
@@ -178,19 +194,13 @@ impl Walker {
     }
 
     /// The slow way to the next value: white space, comma, key, colon.
-    fn member(
-        &self,
-        scan: &mut Scan<'_>,
-        node: u32,
-        at: usize,
-        first: bool,
-    ) -> Result<Member, Syntax> {
+    fn member(&self, scan: &mut Scan<'_>, node: u32, at: usize, first: bool) -> Result<Member, Bad> {
         let mut at = scan.space(at + usize::from(first));
         match scan.buf.get(at) {
             Some(b'}') => return Ok(Member::End(at + 1)),
             Some(b',') if !first => at = scan.space(at + 1),
             _ if first => {}
-            _ => return Err(Syntax { at, what: "expected `,` or `}`" }),
+            _ => return scan.fail(at, "expected `,` or `}`"),
         }
         let (kind, end) = scan.key(at)?;
         let Node { keys, children } = &self.nodes[node as usize];
@@ -202,35 +212,26 @@ impl Walker {
         Ok(Member::Key { child, at: scan.colon(end)? })
     }
 
+    /// Something below `child` is wanted.
+    fn goes_into(&self, child: u32) -> bool {
+        child != IGNORED && !self.nodes[child as usize].children.is_empty()
+    }
+
     #[inline]
-    fn wanted(
-        &mut self,
-        scan: &mut Scan<'_>,
-        child: u32,
-        at: usize,
-        depth: u32,
-    ) -> Result<usize, Syntax> {
-        let inside = scan.buf.get(at) == Some(&b'{')
-            && !self.nodes[child as usize].children.is_empty();
-        let (kind, end) = if inside {
-            (Kind::Object, self.object(scan, child, at, depth + 1)?)
-        } else {
-            scan.value(at, depth)?
-        };
+    fn capture(&mut self, child: u32, kind: Kind, at: usize, end: usize) {
         let quote = usize::from(matches!(kind, Kind::Text | Kind::Escaped));
         let capture = &mut self.captures[child as usize];
         if capture.walk == self.walk {
             capture.twice = true;
             self.twice = true;
-        } else {
-            *capture = Capture {
-                walk: self.walk,
-                twice: false,
-                kind,
-                start: (at + quote) as u32,
-                end: (end - quote) as u32,
-            };
+            return;
         }
-        Ok(end)
+        *capture = Capture {
+            walk: self.walk,
+            twice: false,
+            kind,
+            start: (at + quote) as u32,
+            end: (end - quote) as u32,
+        };
     }
 }

@@ -55,6 +55,11 @@ impl WordMap {
         &self.bytes[from as usize..to as usize]
     }
 
+    #[cold]
+    fn is(&self, id: u32, text: &[u8]) -> bool {
+        self.text(id) == text
+    }
+
     /// Forgets everything.
     pub(super) fn clear(&mut self) {
         self.slots = vec![FREE; FIRST_SLOTS];
@@ -76,7 +81,7 @@ impl WordMap {
             if slot.head == head
                 && slot.tail == tail
                 && slot.len as usize == text.len()
-                && (text.len() <= 16 || self.text(slot.id) == text)
+                && (text.len() <= 16 || self.is(slot.id, text))
             {
                 return Some(slot.id);
             }
@@ -134,22 +139,36 @@ impl WordMap {
 /// Two words that are different for different texts of one length up to 16 bytes.
 #[inline]
 fn words(text: &[u8], seed: u64) -> (u64, u64) {
-    if let (Some(first), Some(last)) = (text.first_chunk::<8>(), text.last_chunk::<8>()) {
-        let tail = u64::from_le_bytes(*last);
-        if text.len() <= 16 {
-            return (u64::from_le_bytes(*first), tail);
-        }
-        let mut head = seed;
-        for chunk in text.as_chunks::<8>().0 {
-            head = fold(head ^ u64::from_le_bytes(*chunk), 0x9E37_79B9_7F4A_7C15);
-        }
-        return (head, tail);
+    let len = text.len();
+    if len > 16 {
+        return long_words(text, seed);
     }
-    if let (Some(first), Some(last)) = (text.first_chunk::<4>(), text.last_chunk::<4>()) {
-        return (u64::from(u32::from_le_bytes(*first)), u64::from(u32::from_le_bytes(*last)));
+    if len >= 4 {
+        // Four overlapping loads cover 4 to 16 bytes without a branch on the length.
+        let head = half(text, 0) | half(text, 4.min(len - 4)) << 32;
+        return (head, half(text, len.max(8) - 8) | half(text, len - 4) << 32);
     }
     let word = text.iter().fold(0u64, |word, byte| word << 8 | u64::from(*byte));
     (word, 0)
+}
+
+/// The hash of all but the last words, and the last word.
+#[cold]
+fn long_words(text: &[u8], seed: u64) -> (u64, u64) {
+    let chunks = text.as_chunks::<8>().0;
+    let head = chunks
+        .iter()
+        .fold(seed, |head, chunk| fold(head ^ u64::from_le_bytes(*chunk), 0x9E37_79B9_7F4A_7C15));
+    (head, half(text, text.len() - 8) | half(text, text.len() - 4) << 32)
+}
+
+/// The four bytes from `at`.
+#[inline(always)]
+fn half(text: &[u8], at: usize) -> u64 {
+    match text.get(at..).and_then(|rest| rest.first_chunk::<4>()) {
+        Some(bytes) => u64::from(u32::from_le_bytes(*bytes)),
+        None => 0,
+    }
 }
 
 /// Folded multiplication: every bit of both factors reaches every bit of the result.

@@ -13,7 +13,7 @@ mod parts;
 mod topics;
 mod watch;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -78,6 +78,8 @@ pub const DEFAULT_METADATA_REFRESH: Duration = Duration::from_secs(5);
 
 /// How long one poll waits when nothing comes.
 const POLL: Duration = Duration::from_millis(50);
+/// How long after a pause librdkafka's statistics are not believed; two of their intervals.
+const SETTLED: Duration = Duration::from_millis(1000);
 /// How often progress is committed to the group.
 const COMMIT_EVERY: Duration = Duration::from_secs(5);
 
@@ -109,11 +111,13 @@ struct Reader<'a> {
     decoder: Decoder,
     batch: Option<Batch>,
     /// Messages that came while the partitions were being paused.
-    stash: Vec<OwnedMessage>,
+    stash: VecDeque<OwnedMessage>,
     connected: bool,
     /// librdkafka said that some partition's offset does not exist (any more).
     lost_offset: bool,
     committed_at: Instant,
+    /// When partitions were last resumed after a pause.
+    resumed_at: Option<Instant>,
 }
 
 impl<'a> Reader<'a> {
@@ -135,10 +139,11 @@ impl<'a> Reader<'a> {
             watcher,
             news,
             batch: None,
-            stash: Vec::new(),
+            stash: VecDeque::new(),
             connected: false,
             lost_offset: false,
             committed_at: Instant::now(),
+            resumed_at: None,
         })
     }
 
@@ -155,12 +160,17 @@ impl<'a> Reader<'a> {
 
     /// Reads until a batch closes, or nothing came for [`POLL`].
     fn collect(&mut self) -> Result<(), Stop> {
-        for message in std::mem::take(&mut self.stash) {
-            self.take(&message)?;
-        }
         let client = self.client.clone();
         let mut wait = POLL;
         loop {
+            // Older than anything the client still has, so always before it: a later message would
+            // move the position past these, and they would be taken for repeated ones.
+            if let Some(message) = self.stash.pop_front() {
+                if self.take(&message)? {
+                    return Ok(());
+                }
+                continue;
+            }
             match client.poll(wait) {
                 Some(Ok(message)) => {
                     if self.take(&message)? {
@@ -264,8 +274,11 @@ impl<'a> Reader<'a> {
             if self.port.stopped() {
                 return Err(Stop::Asked);
             }
+            if self.stash.len() >= BATCH_ROWS {
+                continue; // more than a paused client can have left
+            }
             match client.poll(Duration::from_millis(1)) {
-                Some(Ok(message)) => self.stash.push(message.detach()),
+                Some(Ok(message)) => self.stash.push_back(message.detach()),
                 Some(Err(error)) => self.broker_error(&error),
                 None => {}
             }
@@ -273,6 +286,7 @@ impl<'a> Reader<'a> {
         if let Err(error) = self.client.resume(&assigned) {
             self.port.status.error(format!("cannot resume: {error}"));
         }
+        self.resumed_at = Some(Instant::now());
         Ok(())
     }
 
@@ -325,11 +339,15 @@ impl<'a> Reader<'a> {
     /// Positions that moved without a record (control records of transactions, aborted records), and
     /// ends, from librdkafka's statistics.
     fn take_notes(&mut self) -> Result<(), Stop> {
+        // A pause empties librdkafka's queue without handing it over; statistics from then, or from
+        // before the fetcher went back, must not be read as "everything was handed over".
+        let settled = self.resumed_at.is_none_or(|at| at.elapsed() >= SETTLED);
         for note in self.client.take_notes() {
+            let settled = settled && self.stash.is_empty();
             let Note { topic, number, end, drained_to } = note;
             let Some(part) = self.parts.find(&topic, number) else { continue };
             self.parts.set_end(part, end);
-            if let Some(to) = drained_to.filter(|to| *to > self.parts.next(part)) {
+            if let Some(to) = drained_to.filter(|to| settled && *to > self.parts.next(part)) {
                 self.parts.advance(part, to);
                 let (partition, next, end) = self.parts.position(part);
                 let chunk = self.decoder.finish(&partition, next, end);

@@ -33,7 +33,7 @@ fields:
 const LONG: Duration = Duration::from_secs(20);
 
 /// A feed named `source` whose channel holds `room` chunks.
-pub fn feed(source: &str, room: usize) -> (Feed, Chunks<Chunk>) {
+pub(crate) fn feed(source: &str, room: usize) -> (Feed, Chunks<Chunk>) {
     let loaded = contracts::load(&[SourceFile::new("reading.yaml", CONTRACTS)]);
     assert!(!loaded.has_errors(), "{:?}", loaded.diagnostics);
     let path = |name: &str| Some(vec![name.to_owned()]);
@@ -44,16 +44,16 @@ pub fn feed(source: &str, room: usize) -> (Feed, Chunks<Chunk>) {
     (Feed { source: source.into(), catalog, decode, chunks, clock: wall_clock() }, out)
 }
 
-pub fn now_ms() -> i64 {
+pub(crate) fn now_ms() -> i64 {
     wall_clock()() / 1000
 }
 
-pub fn event(n: i64) -> String {
+pub(crate) fn event(n: i64) -> String {
     format!(r#"{{"id":"e{n}","at":"2025-12-01T00:30:00Z","n":{n}}}"#)
 }
 
 /// (offset, n) of all rows.
-pub fn rows(chunk: &Chunk) -> Vec<(i64, i64)> {
+pub(crate) fn rows(chunk: &Chunk) -> Vec<(i64, i64)> {
     use arrow::array::AsArray;
     let mut out = Vec::new();
     for batch in &chunk.batches {
@@ -65,7 +65,7 @@ pub fn rows(chunk: &Chunk) -> Vec<(i64, i64)> {
 }
 
 /// Takes chunks until `count` rows have come.
-pub fn collect(chunks: &Chunks<Chunk>, count: u64) -> Vec<Chunk> {
+pub(crate) fn collect(chunks: &Chunks<Chunk>, count: u64) -> Vec<Chunk> {
     let (mut out, mut have) = (Vec::new(), 0);
     while have < count {
         let got = chunks.recv_timeout(Duration::from_secs(30));
@@ -78,8 +78,8 @@ pub fn collect(chunks: &Chunks<Chunk>, count: u64) -> Vec<Chunk> {
 }
 
 /// Apache Kafka, started by `scripts/kafka.sh`.
-pub struct Broker {
-    pub bootstrap: String,
+pub(crate) struct Broker {
+    pub(crate) bootstrap: String,
     folder: PathBuf,
     /// Stopped and removed at the end; the shared one is, by a watching shell.
     own: bool,
@@ -109,7 +109,7 @@ impl Broker {
 
     /// One broker for all tests of the program; a watching shell stops it when the program ends,
     /// however it ends.
-    pub fn shared() -> Option<&'static Broker> {
+    pub(crate) fn shared() -> Option<&'static Broker> {
         static SHARED: OnceLock<Broker> = OnceLock::new();
         wanted().then(|| {
             SHARED.get_or_init(|| {
@@ -131,7 +131,7 @@ impl Broker {
     }
 
     /// A broker that a test may kill.
-    pub fn of_its_own() -> Option<Broker> {
+    pub(crate) fn of_its_own() -> Option<Broker> {
         wanted().then(|| {
             let folder = tempfile::tempdir().unwrap().keep();
             Broker { bootstrap: String::new(), folder, own: true }.started()
@@ -139,12 +139,12 @@ impl Broker {
     }
 
     /// SIGKILL.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         script(&["stop", "--now", "--dir", self.folder.to_str().unwrap()]);
     }
 
     /// Starts it again on the same port and data.
-    pub fn restart(&mut self) {
+    pub(crate) fn restart(&mut self) {
         let said = script(&["start", "--dir", self.folder.to_str().unwrap()]);
         self.bootstrap = said.trim().strip_prefix("bootstrap=").expect("bootstrap=...").to_owned();
     }
@@ -159,7 +159,7 @@ impl Broker {
         self.config().create().unwrap()
     }
 
-    pub fn create(&self, topic: &str, partitions: i32, settings: &[(&str, &str)]) {
+    pub(crate) fn create(&self, topic: &str, partitions: i32, settings: &[(&str, &str)]) {
         let mut new = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
         for (key, value) in settings {
             new = new.set(key, value);
@@ -168,21 +168,21 @@ impl Broker {
         assert_eq!(made, [Ok(topic.to_owned())]);
     }
 
-    pub fn add_partitions(&self, topic: &str, count: usize) {
+    pub(crate) fn add_partitions(&self, topic: &str, count: usize) {
         let new = NewPartitions::new(topic, count);
         let made = block_on(self.admin().create_partitions(&[new], &AdminOptions::new())).unwrap();
         assert_eq!(made, [Ok(topic.to_owned())]);
     }
 
     /// What retention does: records before `offset` are gone.
-    pub fn delete_before(&self, topic: &str, partition: i32, offset: i64) {
+    pub(crate) fn delete_before(&self, topic: &str, partition: i32, offset: i64) {
         let mut list = TopicPartitionList::new();
         list.add_partition_offset(topic, partition, Offset::Offset(offset)).unwrap();
         block_on(self.admin().delete_records(&list, &AdminOptions::new())).unwrap();
     }
 
     /// Events with these numbers, spread over the topic's partitions.
-    pub fn produce(&self, topic: &str, numbers: Range<i64>) {
+    pub(crate) fn produce(&self, topic: &str, numbers: Range<i64>) {
         let producer: BaseProducer = self.config().set("linger.ms", "5").create().unwrap();
         for n in numbers {
             let (key, value) = (n.to_string(), event(n));
@@ -191,14 +191,14 @@ impl Broker {
         producer.flush(LONG).unwrap();
     }
 
-    pub fn produce_to(&self, topic: &str, partition: i32, numbers: Range<i64>) {
+    pub(crate) fn produce_to(&self, topic: &str, partition: i32, numbers: Range<i64>) {
         for n in numbers {
             self.send(topic, partition, Some(event(n).as_bytes()), None);
         }
     }
 
     /// One record, waited for.
-    pub fn send(&self, topic: &str, partition: i32, value: Option<&[u8]>, timestamp_ms: Option<i64>) {
+    pub(crate) fn send(&self, topic: &str, partition: i32, value: Option<&[u8]>, timestamp_ms: Option<i64>) {
         static PRODUCERS: OnceLock<parking_lot::Mutex<std::collections::HashMap<String, Arc<BaseProducer>>>> =
             OnceLock::new();
         let producer = {
@@ -214,7 +214,7 @@ impl Broker {
     }
 
     /// The same value `count` times to partition 0.
-    pub fn send_many(&self, topic: &str, value: &[u8], count: usize) {
+    pub(crate) fn send_many(&self, topic: &str, value: &[u8], count: usize) {
         let producer: BaseProducer = self.config().set("linger.ms", "5").create().unwrap();
         for _ in 0..count {
             push(&producer, BaseRecord::<(), [u8]>::to(topic).partition(0).payload(value));
@@ -223,7 +223,7 @@ impl Broker {
     }
 
     /// Events of one transaction, committed or aborted.
-    pub fn produce_transaction(&self, topic: &str, numbers: Range<i64>, commit: bool) {
+    pub(crate) fn produce_transaction(&self, topic: &str, numbers: Range<i64>, commit: bool) {
         let id = format!("tx-{}", numbers.start);
         let producer: BaseProducer = self.config().set("transactional.id", id).create().unwrap();
         producer.init_transactions(LONG).unwrap();
@@ -238,7 +238,7 @@ impl Broker {
     }
 
     /// What lag tools see.
-    pub fn committed(&self, group: &str, topic: &str, partition: i32) -> Option<i64> {
+    pub(crate) fn committed(&self, group: &str, topic: &str, partition: i32) -> Option<i64> {
         let consumer: BaseConsumer = self.config().set("group.id", group).create().unwrap();
         let mut list = TopicPartitionList::new();
         list.add_partition(topic, partition);

@@ -5,10 +5,10 @@
 
 use std::sync::Arc;
 
+use ::contracts::catalog::Head;
 use ::contracts::diagnostic::Diagnostic;
 use ::contracts::text::SourceFile;
 use ::contracts::{Change, Class, Kind};
-use ::contracts::catalog::Head;
 use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
@@ -33,7 +33,8 @@ fn with_candidate(live: &Live, head: &Head, candidate: &str) -> Vec<SourceFile> 
             Some((cut, start, end)) if cut.path == file.path => {
                 // Emptied lines keep the numbers of the others.
                 let lines = file.text.lines().enumerate();
-                let kept: Vec<&str> = lines.map(|(i, l)| if (start..end).contains(&i) { "" } else { l }).collect();
+                let kept: Vec<&str> =
+                    lines.map(|(i, l)| if (start..end).contains(&i) { "" } else { l }).collect();
                 SourceFile::new(file.path.clone(), kept.join("\n"))
             }
             _ => file.clone(),
@@ -62,7 +63,10 @@ impl Candidate {
 
     /// The head of the contract in the candidate's catalog.
     fn head(&self, kind: Kind, name: &str) -> Option<&Head> {
-        all(&self.loaded.catalog).into_iter().find(|((k, _), head)| *k == kind && head.name == name).map(|(_, head)| head)
+        all(&self.loaded.catalog)
+            .into_iter()
+            .find(|((k, _), head)| *k == kind && head.name == name)
+            .map(|(_, head)| head)
     }
 
     /// 400 when the candidate is about something else.
@@ -72,7 +76,8 @@ impl Candidate {
             .find(|((k, _), h)| h.file == CANDIDATE && (*k != kind || h.name != head.name))
             .map(|((k, _), h)| format!("{} `{}`", word(k), h.name));
         // A contract that is there already stands in its own file, so the candidate's is a second one.
-        let second = self.loaded.diagnostics.iter().find(|d| d.code == "duplicate_contract" && d.file == CANDIDATE);
+        let second =
+            self.loaded.diagnostics.iter().find(|d| d.code == "duplicate_contract" && d.file == CANDIDATE);
         match other.or_else(|| second.map(|d| format!("another one ({})", d.message))) {
             None => Ok(()),
             Some(other) => Err(Problem::bad_request(
@@ -111,7 +116,8 @@ pub(crate) async fn validate(
     let ((kind, _), head) = find(&live, &name)?;
     let candidate = Candidate::read(&app, &live, head, request).await?;
     candidate.about(kind, head)?;
-    let (errors, warnings): (Vec<_>, Vec<_>) = candidate.loaded.diagnostics.iter().partition(|d| d.is_error());
+    let (errors, warnings): (Vec<_>, Vec<_>) =
+        candidate.loaded.diagnostics.iter().partition(|d| d.is_error());
     let mut out = changes(&live, kind, head, &candidate);
     out["valid"] = json!(errors.is_empty());
     out["errors"] = errors.into_iter().map(mistake).collect();

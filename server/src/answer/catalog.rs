@@ -101,8 +101,12 @@ fn events(live: &Live) -> JsonValue {
 fn sources(app: &App) -> JsonValue {
     let mut out = Map::new();
     for source in app.sources() {
-        let topics: std::collections::BTreeSet<String> = source.partitions.iter().map(|p| p.topic.to_string()).collect();
-        out.insert(source.name.clone(), json!({ "kind": source.kind, "topics": topics, "status": source.state }));
+        let topics: std::collections::BTreeSet<String> =
+            source.partitions.iter().map(|p| p.topic.to_string()).collect();
+        out.insert(
+            source.name.clone(),
+            json!({ "kind": source.kind, "topics": topics, "status": source.state }),
+        );
     }
     JsonValue::Object(out)
 }

@@ -34,7 +34,9 @@ pub(crate) fn cell(column: &dyn Array, row: usize) -> Json {
 mod tests {
     use std::sync::Arc;
 
-    use arrow::array::{ArrayRef, Decimal128Array, DictionaryArray, Int64Array, ListArray, StringArray, StructArray};
+    use arrow::array::{
+        ArrayRef, Decimal128Array, DictionaryArray, Int64Array, ListArray, StringArray, StructArray,
+    };
     use arrow::datatypes::{Field, Int32Type, Int64Type};
     use serde_json::json;
 
@@ -49,8 +51,14 @@ mod tests {
         let list = ListArray::from_iter_primitive::<Int64Type, _, _>([Some(vec![Some(1), None])]);
         assert_eq!(cell(&list, 0), json!([1, null]));
         let pair = StructArray::from(vec![
-            (Arc::new(Field::new("n", DataType::Int64, true)), Arc::new(Int64Array::from(vec![7])) as ArrayRef),
-            (Arc::new(Field::new("s", DataType::Utf8, true)), Arc::new(StringArray::from(vec!["x"])) as ArrayRef),
+            (
+                Arc::new(Field::new("n", DataType::Int64, true)),
+                Arc::new(Int64Array::from(vec![7])) as ArrayRef,
+            ),
+            (
+                Arc::new(Field::new("s", DataType::Utf8, true)),
+                Arc::new(StringArray::from(vec!["x"])) as ArrayRef,
+            ),
         ]);
         assert_eq!(cell(&pair, 0), json!({ "n": 7, "s": "x" }));
     }

@@ -39,7 +39,9 @@ pub(super) fn find<'a>(live: &'a Live, name: &str) -> Result<(Found, &'a Head)> 
     let contracts = all(&live.catalog);
     let matches: Vec<_> = contracts
         .iter()
-        .filter(|((kind, _), head)| head.name == name || name.strip_prefix(&format!("{}.", word(*kind))) == Some(&head.name))
+        .filter(|((kind, _), head)| {
+            head.name == name || name.strip_prefix(&format!("{}.", word(*kind))) == Some(&head.name)
+        })
         .collect();
     match matches.as_slice() {
         [] => Err(Problem::unknown(
@@ -61,7 +63,8 @@ pub(super) fn find<'a>(live: &'a Live, name: &str) -> Result<(Found, &'a Head)> 
 }
 
 fn summary(kind: Kind, head: &Head) -> Map<String, JsonValue> {
-    let entity = if kind == Kind::Entity { head.name.clone() } else { format!("{}.{}", word(kind), head.name) };
+    let entity =
+        if kind == Kind::Entity { head.name.clone() } else { format!("{}.{}", word(kind), head.name) };
     let value = json!({
         "entity": entity,
         "kind": word(kind),
@@ -92,10 +95,12 @@ pub(crate) async fn list(State(app): State<Arc<App>>, params: Params) -> Result<
     let live = app.live()?;
     let wanted = match params.one("kind")? {
         None => None,
-        Some(text) => Some(Kind::ALL.into_iter().find(|k| word(*k) == text.to_lowercase()).ok_or_else(|| {
-            let allowed = Kind::ALL.into_iter().map(word).collect();
-            Problem::unknown(StatusCode::UNPROCESSABLE_ENTITY, "unknown_kind", "kind", text, allowed)
-        })?),
+        Some(text) => {
+            Some(Kind::ALL.into_iter().find(|k| word(*k) == text.to_lowercase()).ok_or_else(|| {
+                let allowed = Kind::ALL.into_iter().map(word).collect();
+                Problem::unknown(StatusCode::UNPROCESSABLE_ENTITY, "unknown_kind", "kind", text, allowed)
+            })?)
+        }
     };
     let contracts: Vec<JsonValue> = all(&live.catalog)
         .into_iter()
@@ -114,7 +119,11 @@ pub(crate) async fn list(State(app): State<Arc<App>>, params: Params) -> Result<
         (status = 404, description = "No such contract; the names there are", body = ProblemBody, content_type = "application/problem+json"),
     )
 )]
-pub(crate) async fn read(State(app): State<Arc<App>>, Path(name): Path<String>, params: Params) -> Result<Json<JsonValue>> {
+pub(crate) async fn read(
+    State(app): State<Arc<App>>,
+    Path(name): Path<String>,
+    params: Params,
+) -> Result<Json<JsonValue>> {
     params.only(&[])?;
     let live = app.live()?;
     let (found, head) = find(&live, &name)?;
@@ -144,7 +153,13 @@ pub(crate) async fn read_version(
     let here = describe::version(head);
     let asked = version.strip_prefix('v').unwrap_or(&version);
     if asked != here && asked != head.version.0.to_string() {
-        return Err(Problem::unknown(StatusCode::NOT_FOUND, "unknown_version", "version", &version, vec![here]));
+        return Err(Problem::unknown(
+            StatusCode::NOT_FOUND,
+            "unknown_version",
+            "version",
+            &version,
+            vec![here],
+        ));
     }
     Ok(Json(full(&live, found, head)))
 }
@@ -205,11 +220,15 @@ fn entity(catalog: &Catalog, index: usize) -> JsonValue {
         EntityFold::Set => "set",
     };
     let key = json!({ "name": entity.key, "type": "string", "required": true });
-    let fields = entity.fields.iter().map(|f| {
-        json!({ "name": f.name, "type": f.ty.to_string(), "required": false, "fold": fold(f.fold) })
-    });
-    let events: Vec<&str> =
-        entity.feeds.iter().filter_map(|f| catalog.events.get(f.event)).map(|e| e.head.name.as_str()).collect();
+    let fields = entity.fields.iter().map(
+        |f| json!({ "name": f.name, "type": f.ty.to_string(), "required": false, "fold": fold(f.fold) }),
+    );
+    let events: Vec<&str> = entity
+        .feeds
+        .iter()
+        .filter_map(|f| catalog.events.get(f.event))
+        .map(|e| e.head.name.as_str())
+        .collect();
     json!({
         "key": entity.key,
         "fields": std::iter::once(key).chain(fields).collect::<Vec<_>>(),
@@ -232,7 +251,10 @@ fn metric(catalog: &Catalog, index: usize) -> JsonValue {
 }
 
 /// The YAML document of a contract: its text, and its lines in the file (from 0, end exclusive).
-pub(super) fn document<'a>(texts: &'a [SourceFile], head: &Head) -> Option<(String, (&'a SourceFile, usize, usize))> {
+pub(super) fn document<'a>(
+    texts: &'a [SourceFile],
+    head: &Head,
+) -> Option<(String, (&'a SourceFile, usize, usize))> {
     let file = texts.iter().find(|t| t.path == head.file)?;
     let lines: Vec<&str> = file.text.lines().collect();
     let at = head.line.checked_sub(1).filter(|at| *at < lines.len())?;

@@ -21,7 +21,10 @@ use crate::error::{Path, Problem, ProblemBody, Result};
 impl From<DeadLetterError> for Problem {
     fn from(error: DeadLetterError) -> Problem {
         match error {
-            DeadLetterError::Unknown(_) => Problem::not_found("unknown_dead_letter", format!("{error}. Ids are listed at /v1/deadletter.")),
+            DeadLetterError::Unknown(_) => Problem::not_found(
+                "unknown_dead_letter",
+                format!("{error}. Ids are listed at /v1/deadletter."),
+            ),
             _ => Problem::unavailable("dead_letters_unavailable", format!("{error}."), 5),
         }
     }
@@ -76,10 +79,17 @@ pub(crate) async fn list(State(app): State<Arc<App>>, params: Params) -> Result<
         Some("dismissed") => Some(Status::Dismissed),
         Some(other) => {
             let allowed = ["failed", "replayed", "dismissed"].map(str::to_owned).to_vec();
-            return Err(Problem::unknown(StatusCode::UNPROCESSABLE_ENTITY, "unknown_status", "status", other, allowed));
+            return Err(Problem::unknown(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "unknown_status",
+                "status",
+                other,
+                allowed,
+            ));
         }
     };
-    let filter = Filter { reason: text("reason")?, event_type: text("event_type")?, source: text("source")?, status };
+    let filter =
+        Filter { reason: text("reason")?, event_type: text("event_type")?, source: text("source")?, status };
     let (items, total) = blocking(&app, move |app| app.dead.list(&filter, page as u64, size as u64)).await?;
     Ok(Json(json!({
         "items": items.iter().map(item).collect::<Vec<_>>(),
@@ -123,7 +133,11 @@ pub(crate) async fn stats(State(app): State<Arc<App>>, params: Params) -> Result
         (status = 404, description = "No such dead letter", body = ProblemBody, content_type = "application/problem+json"),
     )
 )]
-pub(crate) async fn read(State(app): State<Arc<App>>, Path(id): Path<String>, params: Params) -> Result<Json<JsonValue>> {
+pub(crate) async fn read(
+    State(app): State<Arc<App>>,
+    Path(id): Path<String>,
+    params: Params,
+) -> Result<Json<JsonValue>> {
     params.only(&[])?;
     let letter = blocking(&app, move |app| app.dead.get(&id)).await?;
     Ok(Json(detail(&letter)))

@@ -5,8 +5,8 @@
 
 use contracts::Catalog;
 use contracts::catalog::{
-    Agg, CalendarUnit, Event, Field, Head, Input, Measure, MeasureKind, Metric, Micros, Overflow, Status, Window,
-    WindowKind,
+    Agg, CalendarUnit, Event, Field, Head, Input, Measure, MeasureKind, Metric, Micros, Overflow, Status,
+    Window, WindowKind,
 };
 use contracts::value::ValueType;
 use contracts::value::time::format_timestamp;
@@ -62,7 +62,9 @@ pub(crate) fn unit(metric: &Metric, measure: &Measure) -> String {
             _ => "",
         },
         MeasureKind::Expr { .. } => "",
-        MeasureKind::Shift { of, .. } => return metric.measures.get(*of).map_or_else(String::new, |m| unit(metric, m)),
+        MeasureKind::Shift { of, .. } => {
+            return metric.measures.get(*of).map_or_else(String::new, |m| unit(metric, m));
+        }
     };
     if measure.ty == ValueType::Duration { "s".to_owned() } else { by_kind.to_owned() }
 }
@@ -91,13 +93,19 @@ fn calendar(unit: CalendarUnit) -> &'static str {
 pub(crate) fn window(window: &Window) -> Json {
     let name = &window.name;
     match &window.kind {
-        WindowKind::Tumbling { size } => json!({ "name": name, "kind": "tumbling", "size_seconds": seconds(*size) }),
+        WindowKind::Tumbling { size } => {
+            json!({ "name": name, "kind": "tumbling", "size_seconds": seconds(*size) })
+        }
         WindowKind::Days { days, tz } => json!({ "name": name, "kind": "tumbling", "days": days, "tz": tz }),
         WindowKind::Sliding { size, every } => {
             json!({ "name": name, "kind": "sliding", "size_seconds": seconds(*size), "every_seconds": seconds(*every) })
         }
-        WindowKind::Session { gap } => json!({ "name": name, "kind": "session", "gap_seconds": seconds(*gap) }),
-        WindowKind::ToDate { unit, tz } => json!({ "name": name, "kind": "to_date", "unit": calendar(*unit), "tz": tz }),
+        WindowKind::Session { gap } => {
+            json!({ "name": name, "kind": "session", "gap_seconds": seconds(*gap) })
+        }
+        WindowKind::ToDate { unit, tz } => {
+            json!({ "name": name, "kind": "to_date", "unit": calendar(*unit), "tz": tz })
+        }
         WindowKind::All => json!({ "name": name, "kind": "all" }),
     }
 }

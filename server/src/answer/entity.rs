@@ -22,7 +22,7 @@ use crate::error::{Path, Problem, ProblemBody, Result};
 
 /// The live row of a key.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct EntityAnswer {
+pub(crate) struct EntityAnswer {
     /// Name of the entity contract.
     pub entity_type: String,
     /// The key.

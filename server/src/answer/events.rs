@@ -59,9 +59,10 @@ pub(crate) async fn push(State(app): State<Arc<App>>, params: Params, request: R
         return Ok((StatusCode::ACCEPTED, Json(answer)).into_response());
     };
     // On a task of its own: a client that goes away must not lose the answer that is kept for its key.
-    let once = tokio::spawn(async move { intake::push_once(&app, &source, &key, &body, records, wait).await })
-        .await
-        .map_err(|e| Problem::internal(format!("The push was not finished: {e}.")))??;
+    let once =
+        tokio::spawn(async move { intake::push_once(&app, &source, &key, &body, records, wait).await })
+            .await
+            .map_err(|e| Problem::internal(format!("The push was not finished: {e}.")))??;
     Ok(match once {
         Once::Fresh(answer) => (StatusCode::ACCEPTED, Json(answer)).into_response(),
         Once::Repeated(answer) => repeated(answer),

@@ -56,9 +56,9 @@ impl CaughtUp {
             sources.insert(source.name.clone(), Progress::Target(target.collect()));
         }
         let reached = match (sources.get(&source.name), published) {
-            (Some(Progress::Target(target)), Some(published)) => target
-                .iter()
-                .all(|(p, next)| *next <= 0 || published.offsets.get(p).is_some_and(|progress| progress.next >= *next)),
+            (Some(Progress::Target(target)), Some(published)) => target.iter().all(|(p, next)| {
+                *next <= 0 || published.offsets.get(p).is_some_and(|progress| progress.next >= *next)
+            }),
             _ => false,
         };
         if reached {
@@ -108,6 +108,7 @@ pub(crate) async fn readyz(State(app): State<Arc<App>>, params: Params) -> Resul
     if params.has("verbose") {
         body["sources"] = sources.iter().map(|s| source(s, published.as_deref())).collect();
         body["engine"] = engine(&app, published.as_deref());
+        body["contracts"] = app.contracts.iter().map(|p| p.display().to_string()).collect();
         body["reload"] = json!(app.reload_state());
         body["settings"] = app.settings.clone();
         body["uptime_seconds"] = json!(app.uptime().as_secs_f64());
@@ -115,7 +116,9 @@ pub(crate) async fn readyz(State(app): State<Arc<App>>, params: Params) -> Resul
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let mut response = (status, Json(body)).into_response();
     if !ready {
-        response.headers_mut().insert(axum::http::header::RETRY_AFTER, axum::http::HeaderValue::from_static("1"));
+        response
+            .headers_mut()
+            .insert(axum::http::header::RETRY_AFTER, axum::http::HeaderValue::from_static("1"));
     }
     Ok(response)
 }
@@ -124,7 +127,11 @@ fn checks(app: &App, published: Option<&Published>, sources: &[SourceStatus]) ->
     let mut checks = vec![Check {
         name: "draining".into(),
         ok: !app.draining(),
-        message: if app.draining() { "the server is shutting down".into() } else { "accepting requests".into() },
+        message: if app.draining() {
+            "the server is shutting down".into()
+        } else {
+            "accepting requests".into()
+        },
     }];
     checks.push(Check {
         name: "engine".into(),
@@ -214,13 +221,21 @@ fn component(name: &str, status: &str, message: String, metrics: JsonValue) -> J
 
 fn freshness(published: Option<&Published>) -> JsonValue {
     let Some(published) = published else {
-        return component("freshness", "unhealthy", "the engine is starting".into(), json!({ "last_event_age_seconds": null }));
+        return component(
+            "freshness",
+            "unhealthy",
+            "the engine is starting".into(),
+            json!({ "last_event_age_seconds": null }),
+        );
     };
     let wall = wall_now();
     let fresh_ms = age_ms(wall, published.as_of);
-    let newest = (0..published.catalog.metrics.len()).filter_map(|m| published.newest(m)).max_by_key(|n| n.received);
+    let newest =
+        (0..published.catalog.metrics.len()).filter_map(|m| published.newest(m)).max_by_key(|n| n.received);
     let (status, message) = match newest {
-        _ if fresh_ms > STUCK_MS => ("unhealthy", format!("the engine has not published for {:.0} s", fresh_ms / 1e3)),
+        _ if fresh_ms > STUCK_MS => {
+            ("unhealthy", format!("the engine has not published for {:.0} s", fresh_ms / 1e3))
+        }
         None => ("healthy", "no event has moved a metric yet".to_owned()),
         Some(n) => ("healthy", format!("newest event received {}", format_timestamp(n.received))),
     };
@@ -240,10 +255,17 @@ fn freshness(published: Option<&Published>) -> JsonValue {
 fn contracts(app: &App) -> JsonValue {
     let state = app.reload_state();
     let (status, message) = match &state.error {
-        Some(error) => ("degraded", format!("the last reload was refused, the contracts before it stay: {error}")),
+        Some(error) => {
+            ("degraded", format!("the last reload was refused, the contracts before it stay: {error}"))
+        }
         None => ("healthy", "the contracts on disk are the ones that run".to_owned()),
     };
-    component("contracts", status, message, json!({ "reloads": state.succeeded, "refused_reloads": state.failed }))
+    component(
+        "contracts",
+        status,
+        message,
+        json!({ "reloads": state.succeeded, "refused_reloads": state.failed }),
+    )
 }
 
 fn source_component(status: &SourceStatus, published: Option<&Published>) -> JsonValue {
@@ -261,7 +283,12 @@ fn dead_letters(app: &App) -> JsonValue {
     let stats = app.dead.stats();
     let (status, message) = match stats.overflowed {
         0 => ("healthy", "refused events are kept".to_owned()),
-        n => ("degraded", format!("{n} refused events were counted but not kept: they came faster than the disk takes them")),
+        n => (
+            "degraded",
+            format!(
+                "{n} refused events were counted but not kept: they came faster than the disk takes them"
+            ),
+        ),
     };
     component(
         "deadletters",

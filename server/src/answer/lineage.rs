@@ -80,7 +80,8 @@ pub(crate) async fn read(
     let mut reached: BTreeSet<Node> = reach(&start, &edges, false);
     reached.extend(reach(&start, &edges, true));
     let wall = wall_now();
-    let lineage: Vec<JsonValue> = reached.iter().map(|node| describe_node(&app, &published, node, wall)).collect();
+    let lineage: Vec<JsonValue> =
+        reached.iter().map(|node| describe_node(&app, &published, node, wall)).collect();
     let edges: Vec<JsonValue> = edges
         .iter()
         .filter(|(from, to)| reached.contains(from) && reached.contains(to))
@@ -119,7 +120,9 @@ fn edges(app: &App, published: &Published) -> BTreeSet<(Node, Node)> {
         for feed in &metric.feeds {
             let from = match feed.input {
                 Input::Event(index) => event(index),
-                Input::Entity(index) => catalog.entities.get(index).map(|e| (Layer::Entity, e.head.name.clone())),
+                Input::Entity(index) => {
+                    catalog.entities.get(index).map(|e| (Layer::Entity, e.head.name.clone()))
+                }
             };
             edges.extend(from.map(|from| (from, to.clone())));
         }

@@ -27,7 +27,7 @@ use crate::error::{Path, Problem, ProblemBody, Result};
 
 /// A number, and what it is about.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct MetricAnswer {
+pub(crate) struct MetricAnswer {
     /// Name of the metric.
     pub metric_name: String,
     /// The first visible measure over all rows; `null` is "nothing to say" and never 0.
@@ -72,7 +72,7 @@ pub struct MetricAnswer {
 
 /// Version and hash of a contract.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct ContractRef {
+pub(crate) struct ContractRef {
     /// Semantic version.
     pub version: String,
     /// Hash of its meaning.
@@ -86,7 +86,8 @@ pub(crate) fn find(live: &Live, name: &str) -> Result<usize> {
         Some((base, major)) => (base, Some(major)),
         None => (name, None),
     };
-    let unknown = |names: Vec<String>| Problem::unknown(StatusCode::NOT_FOUND, "unknown_metric", "metric", name, names);
+    let unknown =
+        |names: Vec<String>| Problem::unknown(StatusCode::NOT_FOUND, "unknown_metric", "metric", name, names);
     let Some(index) = catalog.metric_index(base) else {
         return Err(unknown(served(live).map(|m| m.head.name.clone()).collect()));
     };
@@ -150,11 +151,20 @@ struct Cursor {
 
 fn fingerprint(name: &str, query: &MetricQuery) -> String {
     let mut hash = Sha256::new();
-    hash.update(format!("{name}\0{:?}\0{:?}\0{:?}\0{:?}", query.window, query.measures, query.by, query.filter));
+    hash.update(format!(
+        "{name}\0{:?}\0{:?}\0{:?}\0{:?}",
+        query.window, query.measures, query.by, query.filter
+    ));
     URL_SAFE_NO_PAD.encode(&hash.finalize()[..9])
 }
 
-fn page<'a>(name: &str, query: &MetricQuery, answer: &'a Answer, cursor: Option<&str>, limit: usize) -> Result<Page<'a>> {
+fn page<'a>(
+    name: &str,
+    query: &MetricQuery,
+    answer: &'a Answer,
+    cursor: Option<&str>,
+    limit: usize,
+) -> Result<Page<'a>> {
     let q = fingerprint(name, query);
     let start = match cursor {
         None => 0,
@@ -177,7 +187,13 @@ fn page<'a>(name: &str, query: &MetricQuery, answer: &'a Answer, cursor: Option<
 }
 
 /// The promised shape.
-pub(crate) fn shape(published: &Published, index: usize, query: &MetricQuery, answer: &Answer, page: &Page<'_>) -> MetricAnswer {
+pub(crate) fn shape(
+    published: &Published,
+    index: usize,
+    query: &MetricQuery,
+    answer: &Answer,
+    page: &Page<'_>,
+) -> MetricAnswer {
     let metric = &published.catalog.metrics[index];
     let wall = wall_now();
     let rows: Vec<JsonValue> = page.rows.iter().map(|row| describe::row(metric, answer, row)).collect();
@@ -244,7 +260,11 @@ pub(crate) fn shape(published: &Published, index: usize, query: &MetricQuery, an
     )
 )]
 #[tracing::instrument(name = "answer", skip_all, fields(metric = %name))]
-pub(crate) async fn read(State(app): State<Arc<App>>, Path(name): Path<String>, params: Params) -> Result<Json<MetricAnswer>> {
+pub(crate) async fn read(
+    State(app): State<Arc<App>>,
+    Path(name): Path<String>,
+    params: Params,
+) -> Result<Json<MetricAnswer>> {
     params.only(&["window", "measure", "by", "where", "as_of", "after", "wait", "limit", "cursor"])?;
     let limit = params.number("limit", 1..=app.limits.max_rows)?.unwrap_or(app.limits.rows);
     let wait = params.wait(app.limits.max_wait)?;
@@ -288,7 +308,9 @@ fn summary(published: &Published, index: usize, wall: Micros) -> JsonValue {
     let head = &metric.head;
     let answer = published.metric(index, &MetricQuery::default());
     let (value, window, complete, level, error) = match &answer {
-        Ok(a) => (describe::value(metric, a), json!(a.window), json!(a.complete), json!(a.level), JsonValue::Null),
+        Ok(a) => {
+            (describe::value(metric, a), json!(a.window), json!(a.complete), json!(a.level), JsonValue::Null)
+        }
         Err(e) => (JsonValue::Null, JsonValue::Null, JsonValue::Null, JsonValue::Null, json!(e.to_string())),
     };
     let mut out = json!({

@@ -87,7 +87,11 @@ impl Params {
     pub(crate) fn duration(&self, name: &str) -> Result<Option<Micros>> {
         let Some(text) = self.one(name)? else { return Ok(None) };
         parse_duration(text).map(Some).ok_or_else(|| {
-            Problem::parameter(name, text, format!("`{text}` is not a duration such as 500ms, 30s, 5m, 24h or 7d"))
+            Problem::parameter(
+                name,
+                text,
+                format!("`{text}` is not a duration such as 500ms, 30s, 5m, 24h or 7d"),
+            )
         })
     }
 
@@ -124,14 +128,18 @@ impl Params {
         if at > newest.saturating_add(SKEW) {
             let text = self.one("as_of")?.unwrap_or_default().to_owned();
             let message = format!("`{text}` is in the future; now is {}", format_timestamp(newest));
-            return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "as_of_in_future", format!("as_of: {message}"))
-                .item(ProblemItem {
-                    place: "as_of".into(),
-                    code: "as_of_in_future".into(),
-                    message,
-                    found: Some(text),
-                    ..ProblemItem::default()
-                }));
+            return Err(Problem::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "as_of_in_future",
+                format!("as_of: {message}"),
+            )
+            .item(ProblemItem {
+                place: "as_of".into(),
+                code: "as_of_in_future".into(),
+                message,
+                found: Some(text),
+                ..ProblemItem::default()
+            }));
         }
         Ok((at < published).then_some(at))
     }

@@ -26,7 +26,7 @@ use crate::intake::{self, Outgoing, PushAnswer};
 
 /// What became of a replay or a dismissal.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct ReplayAnswer {
+pub(crate) struct ReplayAnswer {
     /// Id of the dead letter.
     pub event_id: String,
     /// `replayed`, `replay_pending`, `dismissed`.
@@ -77,7 +77,11 @@ pub(crate) async fn replay(
         blocking(&app, move |app| app.dead.get(&id)).await?
     };
     if letter.status == Status::Replayed {
-        return Err(Problem::new(StatusCode::CONFLICT, "already_replayed", format!("Dead letter `{id}` has been replayed already.")));
+        return Err(Problem::new(
+            StatusCode::CONFLICT,
+            "already_replayed",
+            format!("Dead letter `{id}` has been replayed already."),
+        ));
     }
     let value = corrected(&letter, &body)?;
     let source = replay_source(&app, &letter.partition)?;
@@ -87,7 +91,13 @@ pub(crate) async fn replay(
         .map_err(|e| Problem::internal(format!("The replay was not finished: {e}.")))?
 }
 
-async fn settle(app: &Arc<App>, id: String, source: &str, value: Bytes, wait: Duration) -> Result<Json<ReplayAnswer>> {
+async fn settle(
+    app: &Arc<App>,
+    id: String,
+    source: &str,
+    value: Bytes,
+    wait: Duration,
+) -> Result<Json<ReplayAnswer>> {
     let record = Outgoing { value, headers: Vec::new(), parts: 1 };
     let pushed = intake::append(app, source, vec![record]).await?;
     let verdict = intake::verdicts(app, &pushed, wait).await;
@@ -121,7 +131,12 @@ fn answer(letter: DeadLetter, status: &str, verdict: &PushAnswer) -> ReplayAnswe
 
 /// Notes the refusal on the original, and puts aside the dead letter that the replayed record itself
 /// has become, so that one event is not two open items.
-async fn still_refused(app: &Arc<App>, id: String, place: (Partition, i64), verdict: &PushAnswer) -> Result<Problem> {
+async fn still_refused(
+    app: &Arc<App>,
+    id: String,
+    place: (Partition, i64),
+    verdict: &PushAnswer,
+) -> Result<Problem> {
     let reasons: Vec<_> = verdict.errors.iter().flat_map(|e| &e.reasons).collect();
     let note = reasons.iter().map(|r| r.code.as_str()).collect::<Vec<_>>().join(", ");
     let note = format!("replay refused: {note}");
@@ -226,7 +241,11 @@ fn replay_source(app: &App, partition: &Partition) -> Result<String> {
         (status = 404, description = "No such dead letter", body = ProblemBody, content_type = "application/problem+json"),
     )
 )]
-pub(crate) async fn dismiss(State(app): State<Arc<App>>, Path(id): Path<String>, params: Params) -> Result<Json<ReplayAnswer>> {
+pub(crate) async fn dismiss(
+    State(app): State<Arc<App>>,
+    Path(id): Path<String>,
+    params: Params,
+) -> Result<Json<ReplayAnswer>> {
     params.only(&[])?;
     let letter = blocking(&app, move |app| app.dead.dismiss(&id)).await?;
     Ok(Json(ReplayAnswer {

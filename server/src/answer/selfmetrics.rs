@@ -48,8 +48,10 @@ pub(crate) async fn metrics(State(app): State<Arc<App>>) -> Result<Response> {
     }
     dead_letters(&app, &mut registry);
     let mut text = String::new();
-    encode(&mut text, &registry).map_err(|e| Problem::internal(format!("The metrics could not be written: {e}.")))?;
-    Ok(([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response())
+    encode(&mut text, &registry)
+        .map_err(|e| Problem::internal(format!("The metrics could not be written: {e}.")))?;
+    Ok(([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text)
+        .into_response())
 }
 
 fn labels(pairs: &[(&str, &str)]) -> Labels {
@@ -72,8 +74,12 @@ fn process(app: &App, registry: &mut Registry) {
     gauges(registry, "build_info", "The version that runs; always 1")
         .get_or_create(&labels(&[("version", env!("CARGO_PKG_VERSION"))]))
         .set(1.0);
-    gauges(registry, "uptime_seconds", "Time since start").get_or_create(&Vec::new()).set(app.uptime().as_secs_f64());
-    gauges(registry, "draining", "1 while shutting down").get_or_create(&Vec::new()).set(f64::from(u8::from(app.draining())));
+    gauges(registry, "uptime_seconds", "Time since start")
+        .get_or_create(&Vec::new())
+        .set(app.uptime().as_secs_f64());
+    gauges(registry, "draining", "1 while shutting down")
+        .get_or_create(&Vec::new())
+        .set(f64::from(u8::from(app.draining())));
     let reloads = counters(registry, "contract_reloads", "Contract reloads by outcome");
     let state = app.reload_state();
     reloads.get_or_create(&labels(&[("outcome", "succeeded")])).inc_by(state.succeeded);
@@ -82,7 +88,11 @@ fn process(app: &App, registry: &mut Registry) {
 
 fn http(app: &App, registry: &mut Registry) {
     registry.register("http_requests", "Requests by route and status", app.telemetry.requests.clone());
-    registry.register("http_request_duration_seconds", "Time until the answer began", app.telemetry.latency.clone());
+    registry.register(
+        "http_request_duration_seconds",
+        "Time until the answer began",
+        app.telemetry.latency.clone(),
+    );
     let open = app.limits.streams.saturating_sub(app.streams.available_permits());
     gauges(registry, "http_streams", "Open event streams").get_or_create(&Vec::new()).set(open as f64);
 }
@@ -95,8 +105,9 @@ fn sources(app: &App, registry: &mut Registry) {
     let lag = gauges(registry, "source_lag", "Records between the position of the source and its end");
     for source in app.sources().into_iter().take(MAX_SERIES) {
         let name = labels(&[("source", &source.name)]);
-        up.get_or_create(&labels(&[("source", &source.name), ("kind", source.kind)]))
-            .set(f64::from(u8::from(!matches!(source.state, SourceState::Connecting | SourceState::Failed(_)))));
+        up.get_or_create(&labels(&[("source", &source.name), ("kind", source.kind)])).set(f64::from(
+            u8::from(!matches!(source.state, SourceState::Connecting | SourceState::Failed(_))),
+        ));
         bytes.get_or_create(&name).inc_by(source.bytes);
         errors.get_or_create(&name).inc_by(source.errors);
         gaps.get_or_create(&name).inc_by(source.gap);
@@ -107,7 +118,11 @@ fn sources(app: &App, registry: &mut Registry) {
 }
 
 fn events(published: &Published, registry: &mut Registry) {
-    let events = counters(registry, "events", "Events by source, type and outcome; received = admitted + refused + duplicate + skipped");
+    let events = counters(
+        registry,
+        "events",
+        "Events by source, type and outcome; received = admitted + refused + duplicate + skipped",
+    );
     for ((source, name), counts) in &published.counters {
         // Types come from outside: only declared ones are labels.
         let known = published.catalog.event_index(name).is_some();
@@ -121,7 +136,9 @@ fn events(published: &Published, registry: &mut Registry) {
             ("warned", counts.warned),
         ];
         for (outcome, n) in outcomes {
-            events.get_or_create(&labels(&[("source", source), ("event_type", kind), ("outcome", outcome)])).inc_by(n);
+            events
+                .get_or_create(&labels(&[("source", source), ("event_type", kind), ("outcome", outcome)]))
+                .inc_by(n);
         }
     }
 }
@@ -134,12 +151,19 @@ fn refused(by_reason: &[(String, u64)], registry: &mut Registry) {
 }
 
 fn ticks(app: &App, published: &Published, registry: &mut Registry) {
-    counters(registry, "ticks", "Published ticks").get_or_create(&Vec::new()).inc_by(app.pulse.beats.load(Ordering::Relaxed));
-    registry.register("publish_delay_seconds", "From a tick's instant to its being visible", app.pulse.delay.clone());
+    counters(registry, "ticks", "Published ticks")
+        .get_or_create(&Vec::new())
+        .inc_by(app.pulse.beats.load(Ordering::Relaxed));
+    registry.register(
+        "publish_delay_seconds",
+        "From a tick's instant to its being visible",
+        app.pulse.delay.clone(),
+    );
     gauges(registry, "publish_age_seconds", "Age of the published tick")
         .get_or_create(&Vec::new())
         .set(age_seconds(wall_now(), published.as_of));
-    let lag = gauges(registry, "partition_lag", "Records between the published state and the partition's end");
+    let lag =
+        gauges(registry, "partition_lag", "Records between the published state and the partition's end");
     let offset = gauges(registry, "partition_offset", "Next offset of the published state");
     for (p, progress) in published.offsets.iter().take(MAX_SERIES) {
         let number = p.number.to_string();
@@ -152,8 +176,13 @@ fn ticks(app: &App, published: &Published, registry: &mut Registry) {
 }
 
 fn values(published: &Published, registry: &mut Registry) {
-    let value = gauges(registry, "metric_value", "Present value of each measure in the metric's first window (rounded to a float)");
-    let fresh = gauges(registry, "metric_newest_event_age_seconds", "Age of the newest event that moved the metric");
+    let value = gauges(
+        registry,
+        "metric_value",
+        "Present value of each measure in the metric's first window (rounded to a float)",
+    );
+    let fresh =
+        gauges(registry, "metric_newest_event_age_seconds", "Age of the newest event that moved the metric");
     let budget = gauges(registry, "metric_freshness_budget_seconds", "The contract's p95 budget");
     let lost = counters(registry, "metric_lost", "Admitted rows that a metric did not count, by reason");
     let wall = wall_now();
@@ -178,7 +207,9 @@ fn values(published: &Published, registry: &mut Registry) {
             if series > MAX_SERIES {
                 return;
             }
-            value.get_or_create(&labels(&[("metric", name), ("measure", measure), ("window", &answer.window)])).set(number);
+            value
+                .get_or_create(&labels(&[("metric", name), ("measure", measure), ("window", &answer.window)]))
+                .set(number);
         }
     }
 }

@@ -50,7 +50,11 @@ const DAY: Micros = 86_400_000_000;
     )
 )]
 #[tracing::instrument(name = "answer", skip_all, fields(metric = %name))]
-pub(crate) async fn series(State(app): State<Arc<App>>, Path(name): Path<String>, params: Params) -> Result<Json<JsonValue>> {
+pub(crate) async fn series(
+    State(app): State<Arc<App>>,
+    Path(name): Path<String>,
+    params: Params,
+) -> Result<Json<JsonValue>> {
     params.only(&["from", "to", "step", "window", "measure", "by", "where", "after", "wait"])?;
     let wait = params.wait(app.limits.max_wait)?;
     find(&*app.live()?, &name)?;
@@ -60,9 +64,10 @@ pub(crate) async fn series(State(app): State<Arc<App>>, Path(name): Path<String>
     let metric = published.catalog.metrics[index].clone();
     let span = span(&params, &metric, &query, published.as_of)?;
     let asked = published.clone();
-    let answers = tokio::task::spawn_blocking(move || asked.series(index, &query, span.from, span.to, span.step))
-        .await
-        .map_err(|e| Problem::internal(format!("The series was not finished: {e}.")))??;
+    let answers =
+        tokio::task::spawn_blocking(move || asked.series(index, &query, span.from, span.to, span.step))
+            .await
+            .map_err(|e| Problem::internal(format!("The series was not finished: {e}.")))??;
     Ok(Json(json!({
         "metric_name": metric.head.name,
         "window": answers.first().map(|a| a.window.clone()),
@@ -104,14 +109,22 @@ fn span(params: &Params, metric: &Metric, query: &MetricQuery, now: Micros) -> R
         return Err(Problem::parameter("step", "0", "must be longer than 0"));
     }
     let to = match params.instant("to", now)? {
-        Some(to) if to > now => return Err(Problem::parameter("to", &format_timestamp(to), "is in the future")),
+        Some(to) if to > now => {
+            return Err(Problem::parameter("to", &format_timestamp(to), "is in the future"));
+        }
         Some(to) => to,
         None => now - now.rem_euclid(step),
     };
-    let from = params.instant("from", now)?.unwrap_or_else(|| to.saturating_sub(step.saturating_mul(DEFAULT_POINTS)));
+    let from = params
+        .instant("from", now)?
+        .unwrap_or_else(|| to.saturating_sub(step.saturating_mul(DEFAULT_POINTS)));
     if from >= to {
         let text = format_timestamp(from);
-        return Err(Problem::parameter("from", &text, format!("`{text}` is not before `to`, {}", format_timestamp(to))));
+        return Err(Problem::parameter(
+            "from",
+            &text,
+            format!("`{text}` is not before `to`, {}", format_timestamp(to)),
+        ));
     }
     if to.saturating_sub(from) / step > MAX_POINTS {
         return Err(Problem::parameter(

@@ -91,7 +91,11 @@ pub(crate) async fn stream(
         (status = 503, description = "Too many streams", body = ProblemBody, content_type = "application/problem+json"),
     )
 )]
-pub(crate) async fn stream_many(State(app): State<Arc<App>>, params: Params, headers: HeaderMap) -> Result<Response> {
+pub(crate) async fn stream_many(
+    State(app): State<Arc<App>>,
+    params: Params,
+    headers: HeaderMap,
+) -> Result<Response> {
     params.only(&["metric", "every", "last_event_id"])?;
     let every = every(&params)?;
     let live = app.live()?;
@@ -125,7 +129,11 @@ pub(crate) fn permit(app: &App) -> Result<OwnedSemaphorePermit> {
         return Err(Problem::unavailable("draining", "This server is shutting down.", 5));
     }
     app.streams.clone().try_acquire_owned().map_err(|_| {
-        Problem::unavailable("too_many_streams", format!("There are {} open streams, which is the limit.", app.limits.streams), 5)
+        Problem::unavailable(
+            "too_many_streams",
+            format!("There are {} open streams, which is the limit.", app.limits.streams),
+            5,
+        )
     })
 }
 
@@ -139,11 +147,18 @@ pub(crate) fn last_event_id(headers: &HeaderMap, params: &Params) -> Result<Opti
 }
 
 /// An event stream with its headers and heartbeat.
-pub(crate) fn respond(events: impl Stream<Item = std::result::Result<Event, Infallible>> + Send + 'static) -> Response {
-    let mut response = Sse::new(events).keep_alive(KeepAlive::new().interval(HEARTBEAT).text("heartbeat")).into_response();
+pub(crate) fn respond(
+    events: impl Stream<Item = std::result::Result<Event, Infallible>> + Send + 'static,
+) -> Response {
+    let mut response =
+        Sse::new(events).keep_alive(KeepAlive::new().interval(HEARTBEAT).text("heartbeat")).into_response();
     // Proxies must not collect the stream.
-    response.headers_mut().insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
-    response.headers_mut().insert(axum::http::header::CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform"));
+    response
+        .headers_mut()
+        .insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
+    response
+        .headers_mut()
+        .insert(axum::http::header::CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform"));
     response
 }
 
@@ -224,7 +239,13 @@ impl Watch {
         if first && self.up_to_date(id, live, index) {
             return Ok(None);
         }
-        let body = metrics::shape(published, index, &self.query, &answer, &Page::first(&answer, app.limits.max_rows));
+        let body = metrics::shape(
+            published,
+            index,
+            &self.query,
+            &answer,
+            &Page::first(&answer, app.limits.max_rows),
+        );
         let event = Event::default()
             .event(if first { "snapshot" } else { "change" })
             .id(format!("{id}-{}", published.tick))

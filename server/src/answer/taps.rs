@@ -47,7 +47,11 @@ const READY: usize = 512;
         (status = 503, description = "Too many streams", body = ProblemBody, content_type = "application/problem+json"),
     )
 )]
-pub(crate) async fn stream(State(app): State<Arc<App>>, params: Params, headers: HeaderMap) -> Result<Response> {
+pub(crate) async fn stream(
+    State(app): State<Arc<App>>,
+    params: Params,
+    headers: HeaderMap,
+) -> Result<Response> {
     params.only(&["type", "event_type", "key", "entity_id", "last_event_id"])?;
     app.live()?;
     let permit = permit(&app)?;
@@ -97,7 +101,8 @@ struct Filter {
 
 impl Filter {
     fn takes_type(&self, name: &str) -> bool {
-        let takes = |t: &String| name == t || name.strip_prefix(t.as_str()).is_some_and(|rest| rest.starts_with('.'));
+        let takes =
+            |t: &String| name == t || name.strip_prefix(t.as_str()).is_some_and(|rest| rest.starts_with('.'));
         self.types.is_empty() || self.types.iter().any(takes)
     }
 }

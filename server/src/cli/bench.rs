@@ -31,7 +31,9 @@ enum What {
 }
 
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  streamgauge bench throughput\n  streamgauge bench throughput --events 5000000 --rounds 7 --with decode,types --out now.json\n  streamgauge bench throughput --compare before.json")]
+#[command(
+    after_help = "Examples:\n  streamgauge bench throughput\n  streamgauge bench throughput --events 5000000 --rounds 7 --with decode,types --out now.json\n  streamgauge bench throughput --compare before.json"
+)]
 struct Throughput {
     /// Events of W1 (200000 and 5000000 have published checksums)
     #[arg(long, default_value_t = 1_000_000, value_name = "N")]
@@ -59,8 +61,10 @@ struct Throughput {
 }
 
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Without --brokers, scripts/kafka.sh starts one. The server is this program, started on a temporary folder.\n\n\
-    Examples:\n  streamgauge bench freshness\n  streamgauge bench freshness --rate 100000 --seconds 12\n  streamgauge bench freshness --path push --reader sse")]
+#[command(
+    after_help = "Without --brokers, scripts/kafka.sh starts one. The server is this program, started on a temporary folder.\n\n\
+    Examples:\n  streamgauge bench freshness\n  streamgauge bench freshness --rate 100000 --seconds 12\n  streamgauge bench freshness --path push --reader sse"
+)]
 struct Freshness {
     /// How events reach the server: kafka or push
     #[arg(long, default_value = "kafka", value_name = "PATH")]
@@ -128,8 +132,10 @@ fn throughput(args: Throughput) -> Outcome {
         stop: interrupted()?,
         ..throughput::Options::new(binary()?)
     };
+    before.as_ref().map_or(Ok(()), |before| compare::throughput_fits(before, &options)).map_err(failure)?;
     let report = throughput::run(&options).map_err(failure)?;
-    let comparison = before.map(|before| compare::throughput(&before, &report)).transpose().map_err(failure)?;
+    let comparison =
+        before.map(|before| compare::throughput(&before, &report)).transpose().map_err(failure)?;
     args.result.show(&report, comparison.as_ref())
 }
 
@@ -147,8 +153,10 @@ fn freshness(args: Freshness) -> Outcome {
         stop: interrupted()?,
         ..freshness::Options::new(binary()?)
     };
+    before.as_ref().map_or(Ok(()), |before| compare::freshness_fits(before, &options)).map_err(failure)?;
     let report = freshness::run(&options).map_err(failure)?;
-    let comparison = before.map(|before| compare::freshness(&before, &report)).transpose().map_err(failure)?;
+    let comparison =
+        before.map(|before| compare::freshness(&before, &report)).transpose().map_err(failure)?;
     let exit = args.result.show(&report, comparison.as_ref())?;
     Ok(if report.misses > 0 { Exit::Failed } else { exit })
 }
@@ -159,7 +167,11 @@ impl Shown {
         self.compare.as_deref().map(compare::read).transpose().map_err(failure)
     }
 
-    fn show(&self, report: &(impl Serialize + std::fmt::Display), comparison: Option<&Comparison>) -> Outcome {
+    fn show(
+        &self,
+        report: &(impl Serialize + std::fmt::Display),
+        comparison: Option<&Comparison>,
+    ) -> Outcome {
         let mut value: Value = serde_json::to_value(report).expect("reports have text keys");
         if let Some(path) = &self.out {
             write(path, &value)?;
@@ -185,7 +197,8 @@ fn write(path: &Path, report: &Value) -> Result<(), Failure> {
 }
 
 fn binary() -> Result<PathBuf, Failure> {
-    std::env::current_exe().map_err(|error| Failure::new(Exit::Bug, format!("this program does not find itself: {error}")))
+    std::env::current_exe()
+        .map_err(|error| Failure::new(Exit::Bug, format!("this program does not find itself: {error}")))
 }
 
 /// Becomes true at Ctrl-C or SIGTERM, so that the programs started here are ended in order.

@@ -65,7 +65,7 @@ impl Client {
             if response.status().as_u16() != 503 || tries == TRIES {
                 return self.answer(response);
             }
-            #[allow(clippy::disallowed_methods)] // Waiting is what the server asks for.
+            // Waiting is what the server asks for.
             std::thread::sleep(Duration::from_secs(1));
         }
     }

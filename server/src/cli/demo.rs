@@ -4,7 +4,7 @@
 //! comparison of its answers with the generator's books. *Never*: a short cut: the events take the road
 //! of pushed events, through the durable log.
 
-mod compare;
+pub mod compare;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -135,7 +135,7 @@ impl Pump {
         let body = move || {
             while !stopped.load(Ordering::Acquire) {
                 append(&log, generator.until(clock()), &stopped);
-                #[allow(clippy::disallowed_methods)] // The generator follows the machine's clock.
+                // The generator follows the machine's clock.
                 std::thread::sleep(STEP);
             }
             generator.truth()
@@ -175,7 +175,7 @@ fn append(log: &PushLog, events: Vec<bytes::Bytes>, stopped: &AtomicBool) {
                 // The truth counts them, so the comparison will show that they are missing.
                 return;
             }
-            #[allow(clippy::disallowed_methods)] // Waiting for room on a real disk.
+            // Waiting for room on a real disk.
             std::thread::sleep(Duration::from_millis(100));
         }
     }
@@ -245,7 +245,7 @@ fn wait_for_fold(running: &Running, end: i64) -> bool {
                 return true;
             }
         }
-        #[allow(clippy::disallowed_methods)] // Waiting for the real engine.
+        // Waiting for the real engine.
         std::thread::sleep(Duration::from_millis(5));
     }
     tracing::warn!("{} of {end} events were folded", folded.load(Ordering::Relaxed));

@@ -4,7 +4,7 @@
 //! progress bar with rate and time left, and what became of the events. *Never*: an event in memory
 //! beyond the batch that is being sent; a batch sent twice unless the server said it stored nothing.
 
-mod rows;
+pub mod rows;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};

@@ -6,6 +6,7 @@
 pub mod client;
 pub mod exit;
 pub mod files;
+pub mod interrupt;
 pub mod out;
 pub mod panic;
 
@@ -82,6 +83,9 @@ pub fn main() -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(Exit::Usage as u8));
         }
     };
+    if !matches!(cli.command, Command::Serve(_) | Command::Demo(_)) {
+        interrupt::install();
+    }
     match run(cli.command) {
         Ok(exit) => exit.into(),
         Err(failure) => {

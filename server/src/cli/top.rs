@@ -48,7 +48,7 @@ pub fn run(args: Args) -> Outcome {
         // Home, then clear what is below: no flicker. A server that is away may come back.
         let text = text.unwrap_or_else(|failure| failure.message);
         crate::say!("\x1b[H\x1b[J{text}\n\nCtrl-C ends");
-        #[allow(clippy::disallowed_methods)] // A terminal picture is refreshed by the clock.
+        // A terminal picture is refreshed by the clock.
         std::thread::sleep(Duration::from_secs_f64(args.every));
     }
 }

@@ -46,13 +46,18 @@ pub fn split(headers: &HeaderMap, body: &Bytes) -> Result<Vec<Outgoing>> {
         return Ok(vec![Outgoing { value: body.clone(), headers: binary_headers(headers), parts: 1 }]);
     }
     let records = match mime.as_str() {
-        "application/x-ndjson" | "application/ndjson" | "application/jsonl" | "application/json-lines"
+        "application/x-ndjson"
+        | "application/ndjson"
+        | "application/jsonl"
+        | "application/json-lines"
         | "application/x-jsonlines" => lines(body),
         mime if mime.starts_with("multipart/") => {
             return Err(Problem::new(
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,
                 "unsupported_media_type",
-                format!("Content-Type `{mime}` is not taken. Send application/json, application/x-ndjson or application/cloudevents+json."),
+                format!(
+                    "Content-Type `{mime}` is not taken. Send application/json, application/x-ndjson or application/cloudevents+json."
+                ),
             ));
         }
         // Also what clients send who say nothing (curl: application/x-www-form-urlencoded).
@@ -87,13 +92,15 @@ fn binary_headers(headers: &HeaderMap) -> Vec<(String, Bytes)> {
 /// Events in one record as decode will count them: the elements of an array that is JSON to its end,
 /// else 1 (what is not JSON is refused as one event).
 fn parts(record: &[u8]) -> u32 {
-    if record.iter().find(|b| !b.is_ascii_whitespace()) != Some(&b'[') || std::str::from_utf8(record).is_err() {
+    if record.iter().find(|b| !b.is_ascii_whitespace()) != Some(&b'[') || std::str::from_utf8(record).is_err()
+    {
         return 1;
     }
     if depth(record) > MAX_DEPTH {
         return 1;
     }
-    serde_json::from_slice::<Vec<IgnoredAny>>(record).map_or(1, |items| u32::try_from(items.len()).unwrap_or(u32::MAX))
+    serde_json::from_slice::<Vec<IgnoredAny>>(record)
+        .map_or(1, |items| u32::try_from(items.len()).unwrap_or(u32::MAX))
 }
 
 /// Containers open around the innermost value, at most.

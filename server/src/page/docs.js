@@ -71,6 +71,8 @@
   const info = doc.info;
   main.replaceChildren(el("h1", {}, `${info.title} ${info.version}`), el("p", {}, info.description || ""),
     el("p", {}, "Try it: ", el("code", {}, `curl ${location.origin}/v1/metrics`)));
-  for (const [tag, list] of groups) main.append(el("h2", {}, tag), ...list);
+  const order = ["metrics", "events", "entities", "catalog", "contracts", "dead letters", "health"];
+  const rank = (tag) => order.includes(tag) ? order.indexOf(tag) : order.length;
+  for (const [tag, list] of [...groups].sort((a, b) => rank(a[0]) - rank(b[0]))) main.append(el("h2", {}, tag), ...list);
   if (location.hash) { const open = document.getElementById(location.hash.slice(1)); if (open) { open.open = true; open.scrollIntoView(); } }
 })();

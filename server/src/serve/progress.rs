@@ -47,7 +47,7 @@ pub fn show(running: &Running) {
             if shared.stopping() || statuses.is_empty() {
                 break;
             }
-            if statuses.iter().all(|s| s.caught_up()) {
+            if statuses.iter().all(|s| s.caught_up) {
                 let events: u64 = statuses.iter().map(|s| s.received).sum();
                 let seconds = started.elapsed().as_secs_f64();
                 tracing::info!("ready: {} events read in {seconds:.1} s", thousands(events));
@@ -61,7 +61,7 @@ pub fn show(running: &Running) {
                     tracing::info!("{}", line(&statuses));
                 }
             }
-            #[allow(clippy::disallowed_methods)] // A picture for people.
+            // A picture for people.
             std::thread::sleep(Duration::from_millis(50));
         }
         if let Some(bar) = bar {
@@ -90,7 +90,7 @@ fn draw(bar: &ProgressBar, statuses: &[SourceStatus]) {
 }
 
 fn waiting(statuses: &[SourceStatus]) -> String {
-    let open: Vec<&str> = statuses.iter().filter(|s| !s.caught_up()).map(|s| s.name.as_str()).collect();
+    let open: Vec<&str> = statuses.iter().filter(|s| !s.caught_up).map(|s| s.name.as_str()).collect();
     open.join(", ")
 }
 
@@ -98,7 +98,7 @@ fn waiting(statuses: &[SourceStatus]) -> String {
 pub fn line(statuses: &[SourceStatus]) -> String {
     let open: Vec<String> = statuses
         .iter()
-        .filter(|s| !s.caught_up())
+        .filter(|s| !s.caught_up)
         .map(|s| {
             let left = s.lag.and_then(|l| u64::try_from(l).ok()).map_or_else(|| "end not known".into(), |l| format!("{} left", thousands(l)));
             let error = s.last_error.as_ref().map(|e| format!(" ({e})")).unwrap_or_default();

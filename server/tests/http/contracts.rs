@@ -13,7 +13,8 @@ fn names(list: &Value) -> Vec<(String, String)> {
 fn contracts_are_listed_and_shown_as_written() {
     let site = Site::start();
     let list = site.get("/v1/contracts").ok();
-    let expected = [("event", "order.created"), ("entity", "order"), ("metric", "order_count"), ("metric", "revenue")];
+    let expected =
+        [("event", "order.created"), ("entity", "order"), ("metric", "order_count"), ("metric", "revenue")];
     assert_eq!(names(&list), expected.map(|(k, n)| (k.to_owned(), n.to_owned())));
     assert_eq!(names(&site.get("/v1/contracts?kind=entity").ok()).len(), 1);
 
@@ -26,7 +27,10 @@ fn contracts_are_listed_and_shown_as_written() {
     assert_eq!(event["rules"][0]["name"], "not_huge");
     let entity = site.get("/v1/contracts/entity.order").ok();
     let yaml = entity["yaml"].as_str().unwrap();
-    assert!(yaml.starts_with("# The live row of an order.\n") && yaml.ends_with("seen: { count: true }\n"), "{yaml}");
+    assert!(
+        yaml.starts_with("# The live row of an order.\n") && yaml.ends_with("seen: { count: true }\n"),
+        "{yaml}"
+    );
     assert_eq!(entity["fields"][0]["name"], "order_id");
     let metric = site.get("/v1/contracts/revenue/v1").ok();
     assert_eq!((&metric["owner"]["team"], &metric["status"]), (&json!("shop"), &json!("active")));
@@ -48,7 +52,10 @@ fn a_candidate_is_checked_in_its_place() {
     assert_eq!(answer["valid"], false);
     let error = &answer["errors"][0];
     assert_eq!(error["file"], "candidate");
-    assert!(error["line"].as_u64().is_some_and(|l| l > 1) && error["text"].as_str().unwrap().contains("summ"), "{error}");
+    assert!(
+        error["line"].as_u64().is_some_and(|l| l > 1) && error["text"].as_str().unwrap().contains("summ"),
+        "{error}"
+    );
 
     let other = site.get("/v1/contracts/order_count").ok()["yaml"].as_str().unwrap().to_owned();
     site.post("/v1/contracts/revenue/validate", "application/yaml", &other).problem(400, "other_contract");
@@ -65,9 +72,15 @@ fn a_diff_says_what_breaks() {
     assert_eq!(diff["breaking_changes"].as_array().unwrap().len(), 1, "{diff}");
     assert_eq!(diff["is_breaking"], true);
     assert_eq!(diff["requires_version_bump"], true);
-    let added = yaml.replace("measures:\n", "measures:\n  smallest: { agg: min, value: amount, hidden: true }\n");
+    let added =
+        yaml.replace("measures:\n", "measures:\n  smallest: { agg: min, value: amount, hidden: true }\n");
     let diff = site.post("/v1/contracts/revenue/diff", "application/yaml", &added).ok();
-    assert_eq!((diff["breaking_changes"].as_array().unwrap().len(), &diff["is_breaking"]), (0, &json!(false)), "{diff}");
+    assert_eq!(
+        (diff["breaking_changes"].as_array().unwrap().len(), &diff["is_breaking"]),
+        (0, &json!(false)),
+        "{diff}"
+    );
     assert!(!diff["additive_changes"].as_array().unwrap().is_empty(), "{diff}");
-    site.post("/v1/contracts/revenue/diff", "application/yaml", "kind: Metric").problem(422, "invalid_contract");
+    site.post("/v1/contracts/revenue/diff", "application/yaml", "kind: Metric")
+        .problem(422, "invalid_contract");
 }

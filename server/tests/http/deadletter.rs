@@ -13,7 +13,8 @@ fn refused(site: &Site, id: &str) -> Value {
     wait_until("the dead letter is listed", || {
         let list = site.get("/v1/deadletter").ok();
         let items = list["items"].as_array().unwrap();
-        found = items.iter().find(|i| i["original_event_id"] == format!("evt-{id}")).cloned().unwrap_or_default();
+        found =
+            items.iter().find(|i| i["original_event_id"] == format!("evt-{id}")).cloned().unwrap_or_default();
         found.is_object()
     });
     found
@@ -23,7 +24,11 @@ fn refused(site: &Site, id: &str) -> Value {
 fn a_replayed_event_moves_the_metric() {
     let site = Site::start();
     let item = refused(&site, "D1");
-    assert_eq!((&item["failure_reason"], &item["status"]), (&json!("not_in_enum"), &json!("failed")), "{item}");
+    assert_eq!(
+        (&item["failure_reason"], &item["status"]),
+        (&json!("not_in_enum"), &json!("failed")),
+        "{item}"
+    );
     assert_eq!(item["event_type"], "order.created");
     let id = item["event_id"].as_str().unwrap();
     let detail = site.get(&format!("/v1/deadletter/{id}")).ok();
@@ -32,7 +37,9 @@ fn a_replayed_event_moves_the_metric() {
     assert_eq!(site.get("/v1/metrics/order_count").ok()["value"], 0);
 
     let still = json!({ "corrected_payload": { "status": "gone" } }).to_string();
-    let problem = site.post(&format!("/v1/deadletter/{id}/replay"), "application/json", &still).problem(422, "still_refused");
+    let problem = site
+        .post(&format!("/v1/deadletter/{id}/replay"), "application/json", &still)
+        .problem(422, "still_refused");
     assert_eq!(problem["errors"][0]["code"], "not_in_enum", "{problem}");
     let detail = site.get(&format!("/v1/deadletter/{id}")).ok();
     assert_eq!((&detail["status"], &detail["retry_count"]), (&json!("failed"), &json!(1)));
@@ -41,10 +48,14 @@ fn a_replayed_event_moves_the_metric() {
 
     let good = json!({ "corrected_payload": { "status": "shipped" } }).to_string();
     let answer = site.post(&format!("/v1/deadletter/{id}/replay"), "application/json", &good).ok();
-    assert_eq!((&answer["status"], &answer["retry_count"], &answer["event_id"]), (&json!("replayed"), &json!(2), &json!(id)));
+    assert_eq!(
+        (&answer["status"], &answer["retry_count"], &answer["event_id"]),
+        (&json!("replayed"), &json!(2), &json!(id))
+    );
     let token = answer["token"].as_str().unwrap();
     assert_eq!(site.get(&format!("/v1/metrics/revenue?after={token}&wait=5s")).ok()["value"], "12.30");
-    site.post(&format!("/v1/deadletter/{id}/replay"), "application/json", &good).problem(409, "already_replayed");
+    site.post(&format!("/v1/deadletter/{id}/replay"), "application/json", &good)
+        .problem(409, "already_replayed");
     assert_eq!(site.get("/v1/deadletter?status=replayed").ok()["pagination"]["total"], 1);
 }
 
@@ -62,9 +73,13 @@ fn payloads_that_are_no_text() {
     let detail = site.get(&format!("/v1/deadletter/{id}")).ok();
     assert_eq!(detail["payload_text"], "{broken");
     let merge = json!({ "corrected_payload": {} }).to_string();
-    site.post(&format!("/v1/deadletter/{id}/replay"), "application/json", &merge).problem(422, "invalid_replay");
+    site.post(&format!("/v1/deadletter/{id}/replay"), "application/json", &merge)
+        .problem(422, "invalid_replay");
     let whole = json!({ "payload": order("D2", "1.00", "north") }).to_string();
-    assert_eq!(site.post(&format!("/v1/deadletter/{id}/replay"), "application/json", &whole).ok()["status"], "replayed");
+    assert_eq!(
+        site.post(&format!("/v1/deadletter/{id}/replay"), "application/json", &whole).ok()["status"],
+        "replayed"
+    );
     assert_eq!(site.get("/v1/metrics/order_count").ok()["value"], 1);
 }
 
@@ -76,7 +91,8 @@ fn dismissing_filtering_and_counting() {
     let id = first["event_id"].as_str().unwrap();
     let dismissed = site.post(&format!("/v1/deadletter/{id}/dismiss"), "application/json", "").ok();
     assert_eq!((&dismissed["event_id"], &dismissed["status"]), (&json!(id), &json!("dismissed")));
-    let total = |query: &str| site.get(&format!("/v1/deadletter?{query}")).ok()["pagination"]["total"].clone();
+    let total =
+        |query: &str| site.get(&format!("/v1/deadletter?{query}")).ok()["pagination"]["total"].clone();
     assert_eq!(total("status=dismissed"), 1);
     assert_eq!(total("status=failed"), 1);
     assert_eq!(total("source=push&event_type=order.created&reason=not_in_enum"), 2);
@@ -84,7 +100,11 @@ fn dismissing_filtering_and_counting() {
     let page = site.get("/v1/deadletter?page=2&page_size=1").ok();
     assert_eq!(page["pagination"], json!({ "page": 2, "page_size": 1, "total": 2, "pages": 2 }));
     let stats = site.get("/v1/deadletter/stats").ok();
-    assert_eq!((&stats["counts"]["failed"], &stats["counts"]["dismissed"]), (&json!(1), &json!(1)), "{stats}");
+    assert_eq!(
+        (&stats["counts"]["failed"], &stats["counts"]["dismissed"]),
+        (&json!(1), &json!(1)),
+        "{stats}"
+    );
     assert_eq!((&stats["last_24h"], &stats["by_reason"]["not_in_enum"]), (&json!(2), &json!(2)), "{stats}");
     site.get("/v1/deadletter?page_size=101").problem(422, "invalid_parameter");
     site.get("/v1/deadletter?status=open").problem(422, "unknown_status");

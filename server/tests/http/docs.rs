@@ -8,7 +8,10 @@ use crate::site::Site;
 
 fn paths(document: &Value) -> BTreeSet<(String, String)> {
     let paths = document["paths"].as_object().unwrap();
-    paths.iter().flat_map(|(p, item)| item.as_object().unwrap().keys().map(move |m| (m.clone(), p.clone()))).collect()
+    paths
+        .iter()
+        .flat_map(|(p, item)| item.as_object().unwrap().keys().map(move |m| (m.clone(), p.clone())))
+        .collect()
 }
 
 #[test]
@@ -49,14 +52,19 @@ fn the_document_is_the_router() {
     for (method, path) in &paths {
         let operation = &document["paths"][path][method];
         assert!(operation["summary"].is_string(), "{method} {path} has no summary");
-        assert!(operation["responses"].as_object().is_some_and(|r| !r.is_empty()), "{method} {path} has no responses");
+        assert!(
+            operation["responses"].as_object().is_some_and(|r| !r.is_empty()),
+            "{method} {path} has no responses"
+        );
         // Every documented route is one (a stream is left open, so it is not asked for here).
         if path.contains("stream") {
             continue;
         }
         let here = path.replace("{type}", "order").replace("{kind}", "metric").replace("{version}", "v1");
-        let here = here.split('/').map(|s| if s.starts_with('{') { "x" } else { s }).collect::<Vec<_>>().join("/");
-        let reply = if method == "get" { site.get(&here) } else { site.post(&here, "application/json", "{}") };
+        let here =
+            here.split('/').map(|s| if s.starts_with('{') { "x" } else { s }).collect::<Vec<_>>().join("/");
+        let reply =
+            if method == "get" { site.get(&here) } else { site.post(&here, "application/json", "{}") };
         assert!(reply.status != 405 && !reply.text.contains("no_route"), "{method} {here}: {}", reply.text);
     }
     // Every reference resolves.
@@ -74,11 +82,17 @@ fn the_pages_are_self_contained() {
         let page = site.get(path);
         assert_eq!(page.status, 200);
         assert!(page.headers["content-type"].starts_with("text/html"));
-        assert!(!page.text.contains("http://") || page.text.matches("http://").count() == page.text.matches("http://www.w3.org").count());
+        assert!(
+            !page.text.contains("http://")
+                || page.text.matches("http://").count() == page.text.matches("http://www.w3.org").count()
+        );
         assert!(!page.text.contains("https://"));
         for part in page.text.split(['"', '\'']).filter(|p| p.starts_with("/assets/")) {
             assert_eq!(site.get(part).status, 200, "{part}");
         }
-        assert!(!page.text.contains("<script>") && !page.text.contains("style=\""), "the CSP forbids inline code");
+        assert!(
+            !page.text.contains("<script>") && !page.text.contains("style=\""),
+            "the CSP forbids inline code"
+        );
     }
 }

@@ -20,12 +20,20 @@ fn the_row_follows_its_events_and_late_ones_do_not_spoil_it() {
     assert_eq!(row["entity_type"], "order");
     assert_eq!(row["entity_id"], "E1");
     assert_eq!(row["data"]["order_id"], "E1");
-    assert_eq!((&row["data"]["status"], &row["data"]["amount"]), (&json!("shipped"), &json!("20.00")), "{row}");
+    assert_eq!(
+        (&row["data"]["status"], &row["data"]["amount"]),
+        (&json!("shipped"), &json!("20.00")),
+        "{row}"
+    );
     assert_eq!(row["meta"]["events"], 2);
     assert!(row["freshness_seconds"].as_f64().is_some_and(|s| (50.0..600.0).contains(&s)), "{row}");
     assert!(row["last_updated"].is_string());
     let past = site.get("/v1/entity/order/E1?as_of=-5m").ok();
-    assert_eq!((&past["data"]["status"], &past["data"]["amount"]), (&json!("pending"), &json!("10.00")), "{past}");
+    assert_eq!(
+        (&past["data"]["status"], &past["data"]["amount"]),
+        (&json!("pending"), &json!("10.00")),
+        "{past}"
+    );
     site.get("/v1/entity/order/E1?as_of=-1h").problem(404, "unknown_entity");
 }
 

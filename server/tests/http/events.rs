@@ -9,7 +9,11 @@ use crate::site::{CONTRACTS, Site, order};
 fn a_pushed_event_is_counted_and_read_after_its_token() {
     let site = Site::start();
     let answer = site.push(&[order("A1", "10.50", "north"), order("A2", "4.50", "south")]);
-    assert_eq!((&answer["accepted"], &answer["refused"], &answer["pending"]), (&json!(2), &json!(0), &json!(0)), "{answer}");
+    assert_eq!(
+        (&answer["accepted"], &answer["refused"], &answer["pending"]),
+        (&json!(2), &json!(0), &json!(0)),
+        "{answer}"
+    );
     let token = answer["token"].as_str().unwrap();
     let metric = site.get(&format!("/v1/metrics/revenue?after={token}&wait=5s")).ok();
     assert_eq!(metric["value"], "15.00");
@@ -20,7 +24,12 @@ fn refused_and_duplicate_events_are_told_apart() {
     let site = Site::start();
     let mut wrong = order("B2", "oops", "north");
     wrong["status"] = json!("lost");
-    let answer = site.push(&[order("B1", "1.00", "north"), wrong, order("B1", "1.00", "north"), json!({"event_type": "nope"})]);
+    let answer = site.push(&[
+        order("B1", "1.00", "north"),
+        wrong,
+        order("B1", "1.00", "north"),
+        json!({"event_type": "nope"}),
+    ]);
     assert_eq!(answer["accepted"], 1, "{answer}");
     assert_eq!(answer["duplicate"], 1);
     assert_eq!(answer["refused"], 2);
@@ -49,10 +58,12 @@ fn every_form_of_body() {
     assert_eq!((&answer["accepted"], &answer["refused"]), (&json!(2), &json!(1)), "{answer}");
     assert_eq!((&answer["errors"][0]["index"], &answer["errors"][0]["part"]), (&json!(1), &json!(1)));
 
-    let cloud = |id: &str| json!({
-        "specversion": "1.0", "id": format!("ce-{id}"), "type": "order.created", "source": "/test",
-        "time": jiff::Timestamp::now().to_string(), "data": order(id, "1.00", "north"),
-    });
+    let cloud = |id: &str| {
+        json!({
+            "specversion": "1.0", "id": format!("ce-{id}"), "type": "order.created", "source": "/test",
+            "time": jiff::Timestamp::now().to_string(), "data": order(id, "1.00", "north"),
+        })
+    };
     let answer = site.post("/v1/events", "application/cloudevents+json", &cloud("C4").to_string()).json();
     assert_eq!(answer["accepted"], 1, "{answer}");
     let batch = json!([cloud("C5"), cloud("C6")]).to_string();
@@ -60,8 +71,12 @@ fn every_form_of_body() {
     assert_eq!(answer["accepted"], 2, "{answer}");
     let time = jiff::Timestamp::now().to_string();
     let headers = [
-        ("content-type", "application/json"), ("ce-specversion", "1.0"), ("ce-id", "ce-C7"),
-        ("ce-type", "order.created"), ("ce-source", "/test"), ("ce-time", time.as_str()),
+        ("content-type", "application/json"),
+        ("ce-specversion", "1.0"),
+        ("ce-id", "ce-C7"),
+        ("ce-type", "order.created"),
+        ("ce-source", "/test"),
+        ("ce-time", time.as_str()),
     ];
     let answer = site.post_with("/v1/events", &headers, &order("C7", "1.00", "north").to_string()).json();
     assert_eq!(answer["accepted"], 1, "{answer}");
@@ -72,11 +87,17 @@ fn every_form_of_body() {
 fn broken_input_is_counted_never_a_crash() {
     let site = Site::start();
     let deep = "[".repeat(50_000);
-    for (body, refused) in [("{broken", 1), ("\"text\"", 1), ("{\"a\":1}\n{broken\n42\n", 3), (deep.as_str(), 1)] {
+    for (body, refused) in
+        [("{broken", 1), ("\"text\"", 1), ("{\"a\":1}\n{broken\n42\n", 3), (deep.as_str(), 1)]
+    {
         let reply = site.post("/v1/events", "application/json", body);
         assert_eq!(reply.status, 202, "{}", reply.text);
         let answer = reply.json();
-        assert_eq!((&answer["refused"], &answer["accepted"], &answer["pending"]), (&json!(refused), &json!(0), &json!(0)), "{answer}");
+        assert_eq!(
+            (&answer["refused"], &answer["accepted"], &answer["pending"]),
+            (&json!(refused), &json!(0), &json!(0)),
+            "{answer}"
+        );
     }
 }
 
@@ -119,8 +140,10 @@ fn the_same_key_gives_the_same_answer() {
 #[test]
 fn without_waiting_everything_is_pending() {
     let site = Site::start();
-    let answer = site.post("/v1/events?wait=0", "application/json", &order("W1", "1.00", "north").to_string()).json();
-    let total: u64 = ["accepted", "refused", "duplicate", "pending"].iter().map(|n| answer[*n].as_u64().unwrap()).sum();
+    let answer =
+        site.post("/v1/events?wait=0", "application/json", &order("W1", "1.00", "north").to_string()).json();
+    let total: u64 =
+        ["accepted", "refused", "duplicate", "pending"].iter().map(|n| answer[*n].as_u64().unwrap()).sum();
     assert_eq!(total, 1, "{answer}");
     let token = answer["token"].as_str().unwrap();
     assert_eq!(site.get(&format!("/v1/metrics/order_count?after={token}&wait=5s")).ok()["value"], 1);

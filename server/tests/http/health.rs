@@ -65,7 +65,12 @@ fn self_metrics_count_everything_once() {
     ] {
         assert!(reply.text.contains(line), "{line} is not in\n{}", reply.text);
     }
-    for family in ["streamgauge_ticks_total", "streamgauge_publish_delay_seconds_bucket", "streamgauge_http_request_duration_seconds_bucket", "streamgauge_metric_newest_event_age_seconds"] {
+    for family in [
+        "streamgauge_ticks_total",
+        "streamgauge_publish_delay_seconds_bucket",
+        "streamgauge_http_request_duration_seconds_bucket",
+        "streamgauge_metric_newest_event_age_seconds",
+    ] {
         assert!(reply.text.contains(family), "{family} is not in\n{}", reply.text);
     }
 }

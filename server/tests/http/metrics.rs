@@ -18,7 +18,18 @@ fn a_read_has_the_promised_shape() {
     assert_eq!(answer["value"], "130.50");
     assert_eq!(answer["unit"], "RUB");
     assert_eq!(answer["window"], "all");
-    for member in ["window_start", "window_end", "computed_at", "as_of", "fresh_ms", "complete", "rows", "contract", "token", "meta"] {
+    for member in [
+        "window_start",
+        "window_end",
+        "computed_at",
+        "as_of",
+        "fresh_ms",
+        "complete",
+        "rows",
+        "contract",
+        "token",
+        "meta",
+    ] {
         assert!(answer.get(member).is_some(), "{member} is missing in {answer}");
     }
     assert_eq!(answer["rows"], json!([{ "total": "130.50", "orders": 3, "average": "43.50" }]));
@@ -42,7 +53,10 @@ fn by_where_and_measures() {
         rows("/v1/metrics/revenue?by=region,size&measure=orders&where=region%20%3D%20%27north%27"),
         json!([{ "region": "north", "size": "small", "orders": 2 }])
     );
-    assert_eq!(rows("/v1/metrics/revenue?measure=largest&measure=orders"), json!([{ "largest": "100.00", "orders": 3 }]));
+    assert_eq!(
+        rows("/v1/metrics/revenue?measure=largest&measure=orders"),
+        json!([{ "largest": "100.00", "orders": 3 }])
+    );
     assert_eq!(site.get("/v1/metrics/revenue?where=region%20%3D%20%27south%27").ok()["value"], "100.00");
 }
 
@@ -56,7 +70,9 @@ fn pages_follow_each_other() {
     loop {
         let page = site.get(&path).ok();
         assert_eq!(page["total_count"], 5);
-        seen.extend(page["rows"].as_array().unwrap().iter().map(|r| r["region"].as_str().unwrap().to_owned()));
+        seen.extend(
+            page["rows"].as_array().unwrap().iter().map(|r| r["region"].as_str().unwrap().to_owned()),
+        );
         let Some(cursor) = page["next_cursor"].as_str() else { break };
         path = format!("/v1/metrics/revenue?by=region&limit=2&cursor={cursor}");
     }
@@ -84,7 +100,10 @@ fn names_that_do_not_exist() {
 fn as_of_reaches_back_but_not_forward() {
     let site = Site::start();
     let hour = jiff::SignedDuration::from_hours(1);
-    site.push(&[order_at("old", "5.00", "north", jiff::Timestamp::now() - hour * 3), order("new", "7.00", "north")]);
+    site.push(&[
+        order_at("old", "5.00", "north", jiff::Timestamp::now() - hour * 3),
+        order("new", "7.00", "north"),
+    ]);
     assert_eq!(site.get("/v1/metrics/revenue").ok()["value"], "12.00");
     let past = site.get("/v1/metrics/revenue?as_of=-2h").ok();
     assert_eq!(past["value"], "5.00", "{past}");
@@ -113,13 +132,22 @@ fn the_list_describes_every_metric() {
     let site = filled();
     let list = site.get("/v1/metrics").ok();
     let metrics = list["metrics"].as_array().unwrap();
-    assert_eq!(metrics.iter().map(|m| m["name"].as_str().unwrap()).collect::<Vec<_>>(), ["order_count", "revenue"]);
+    assert_eq!(
+        metrics.iter().map(|m| m["name"].as_str().unwrap()).collect::<Vec<_>>(),
+        ["order_count", "revenue"]
+    );
     let revenue = &metrics[1];
     assert_eq!(revenue["title"], "Revenue");
     assert_eq!(revenue["value"], "130.50");
-    assert_eq!(revenue["windows"][1], json!({ "name": "1h", "kind": "sliding", "size_seconds": 3600, "every_seconds": 60 }));
+    assert_eq!(
+        revenue["windows"][1],
+        json!({ "name": "1h", "kind": "sliding", "size_seconds": 3600, "every_seconds": 60 })
+    );
     assert_eq!(revenue["dimensions"][0]["name"], "region");
-    assert_eq!(revenue["measures"][3], json!({ "name": "largest", "type": "decimal(18,2)", "unit": "", "hidden": true, "agg": "max" }));
+    assert_eq!(
+        revenue["measures"][3],
+        json!({ "name": "largest", "type": "decimal(18,2)", "unit": "", "hidden": true, "agg": "max" })
+    );
     assert_eq!(revenue["source_events"], json!(["order.created"]));
     assert_eq!(revenue["freshness"]["p95_budget_ms"], 1000.0);
 }
@@ -129,7 +157,10 @@ fn a_series_has_one_point_per_step() {
     let site = Site::start();
     let minute = jiff::SignedDuration::from_mins(1);
     let now = jiff::Timestamp::now();
-    site.push(&[order_at("s1", "1.00", "north", now - minute * 10), order_at("s2", "2.00", "south", now - minute * 5)]);
+    site.push(&[
+        order_at("s1", "1.00", "north", now - minute * 10),
+        order_at("s2", "2.00", "south", now - minute * 5),
+    ]);
     let series = site.get("/v1/metrics/revenue/series?from=-20m&step=1m").ok();
     let points = series["points"].as_array().unwrap();
     assert!((19..=20).contains(&points.len()), "{}", points.len());

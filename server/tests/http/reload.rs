@@ -14,7 +14,10 @@ fn after_a_reload_streams_send_a_new_snapshot() {
     assert_ne!(changed, CONTRACTS);
     site.swap(&changed, 2);
     let next = events.until(|m| m.event == "snapshot");
-    assert_eq!((&next.json()["contract"]["version"], &next.json()["value"]), (&json!("1.3.0"), &json!("3.00")));
+    assert_eq!(
+        (&next.json()["contract"]["version"], &next.json()["value"]),
+        (&json!("1.3.0"), &json!("3.00"))
+    );
     assert_ne!(next.id.split('-').next(), first.id.split('-').next());
     assert_eq!(site.get("/v1/contracts").ok()["generation"], 2);
     // Pushes go to the engine that answers now.

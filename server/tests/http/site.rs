@@ -105,7 +105,8 @@ impl Site {
     pub(crate) fn with(text: &str, limits: Limits) -> Site {
         let dir = tempfile::tempdir().unwrap();
         let (app, log) = app(dir.path(), limits);
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
         let service = router(app.clone());
@@ -120,7 +121,9 @@ impl Site {
         let (live, receiver) = live(&self.app, &self.log, text, generation);
         let reader = live.reader.clone();
         let end = self.log.end();
-        wait_until("the engine has read the log", || end == 0 || reader.load().offsets.values().any(|p| p.next >= end));
+        wait_until("the engine has read the log", || {
+            end == 0 || reader.load().offsets.values().any(|p| p.next >= end)
+        });
         let receiver = Arc::new(receiver);
         let probe = receiver.clone();
         self.app.set_sources(vec![SourceProbe::new(move || probe.status())]);
@@ -189,7 +192,8 @@ fn app(dir: &Path, limits: Limits) -> (Arc<App>, Arc<PushLog>) {
         limits,
         settings: json!({ "workers": 1 }),
         contracts: Vec::new(),
-    });
+    })
+    .unwrap();
     (app, log)
 }
 
@@ -202,7 +206,12 @@ fn live(app: &Arc<App>, log: &Arc<PushLog>, text: &str, generation: u64) -> (Liv
     let options = Options { workers: 1, keys_per_metric: 10_000, clock: Clock::Wall };
     let engine = Engine::start(catalog.clone(), options, hook.clone()).unwrap();
     let path = |name: &str| Some(vec![name.to_owned()]);
-    let envelope = Envelope { id: path("event_id"), event_type: path("event_type"), time: path("timestamp"), tenant: None };
+    let envelope = Envelope {
+        id: path("event_id"),
+        event_type: path("event_type"),
+        time: path("timestamp"),
+        tenant: None,
+    };
     let feed = Feed {
         source: "push".into(),
         catalog: catalog.clone(),
@@ -256,7 +265,8 @@ impl Reply {
 
 fn reply(mut response: ureq::http::Response<ureq::Body>) -> Reply {
     let headers = response.headers().iter();
-    let headers = headers.map(|(n, v)| (n.as_str().to_owned(), v.to_str().unwrap_or("").to_owned())).collect();
+    let headers =
+        headers.map(|(n, v)| (n.as_str().to_owned(), v.to_str().unwrap_or("").to_owned())).collect();
     let status = response.status().as_u16();
     Reply { status, headers, text: response.body_mut().read_to_string().unwrap() }
 }

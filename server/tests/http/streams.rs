@@ -55,7 +55,8 @@ fn resuming_sends_a_snapshot_only_after_a_change() {
 fn many_metrics_in_one_stream() {
     let site = Site::start();
     let events = site.events("/v1/stream/metrics?metric=revenue:1h&metric=order_count", &[]);
-    let mut first = [events.next().json(), events.next().json()].map(|m| m["metric_name"].as_str().unwrap().to_owned());
+    let mut first =
+        [events.next().json(), events.next().json()].map(|m| m["metric_name"].as_str().unwrap().to_owned());
     first.sort();
     assert_eq!(first, ["order_count", "revenue"]);
     site.push(&[order("M1", "5.00", "north")]);

@@ -75,13 +75,13 @@ fn event(rng: &mut fastrand::Rng, index: usize, yaml: &mut String) -> EventModel
         model.id = Some("eid".to_string());
         let required = chance(rng, 70);
         lines += &format!("  eid: {{ type: string, required: {required} }}\n");
-        model.fields.push(FieldModel { name: "eid".into(), path: vec!["eid".into()], kind: "id", required });
+        model.fields.push(FieldModel { path: vec!["eid".into()], kind: "id", required });
     }
     if chance(rng, 40) {
         model.time = Some("ts".to_string());
         let required = chance(rng, 70);
         lines += &format!("  ts: {{ type: timestamp, required: {required} }}\n");
-        model.fields.push(FieldModel { name: "ts".into(), path: vec!["ts".into()], kind: "time", required });
+        model.fields.push(FieldModel { path: vec!["ts".into()], kind: "time", required });
     }
     for (name, kind, t) in POOL {
         if chance(rng, 65) {
@@ -148,7 +148,7 @@ fn field(rng: &mut fastrand::Rng, name: &str, kind: &'static str, t: T, model: &
         options.push(format!("from: {}", path.join(".")));
     }
     *lines += &format!("  {name}: {{ {} }}\n", options.join(", "));
-    model.fields.push(FieldModel { name: name.into(), path, kind, required });
+    model.fields.push(FieldModel { path, kind, required });
     model.columns.push(Column { name: name.into(), t });
 }
 

@@ -47,7 +47,7 @@ pub(super) fn segments(rng: &mut fastrand::Rng, theme: &Theme, models: &[EventMo
         crossed: BTreeSet::new(),
         varied: BTreeSet::new(),
     };
-    let start = theme.base - theme.span / 2 - maker.rng.i64(..theme.span / 4 + 1);
+    let start = theme.base - theme.span / 2 - maker.rng.i64(0..theme.span / 4 + 1);
     let mut now = start;
     let count = maker.rng.usize(1..5);
     let mut segments = Vec::new();
@@ -71,9 +71,9 @@ impl Maker<'_> {
     fn step(&mut self, most: i64) -> i64 {
         match self.rng.u8(..4) {
             0 => 0,
-            1 => self.rng.i64(..most.min(SECOND)),
-            2 => self.rng.i64(..most),
-            _ => self.rng.i64(..most) / SECOND * SECOND,
+            1 => self.rng.i64(0..most.min(SECOND)),
+            2 => self.rng.i64(0..most),
+            _ => self.rng.i64(0..most) / SECOND * SECOND,
         }
     }
 
@@ -81,7 +81,7 @@ impl Maker<'_> {
     fn instants(&mut self, start: i64, now: i64) -> Vec<i64> {
         let mut all = Vec::new();
         for _ in 0..2 {
-            let random = start + self.rng.i64(..(now - start).max(1));
+            let random = start + self.rng.i64(0..(now - start).max(1));
             let seen: Vec<i64> = self.sent.iter().map(|s| s.time).filter(|t| *t <= now && *t > start - DAY).collect();
             all.push(match self.rng.u8(..4) {
                 0 if !seen.is_empty() => *pick(self.rng, &seen),
@@ -102,7 +102,7 @@ impl Maker<'_> {
                 let events: Vec<String> = (0..count).map(|_| self.event(received, partition)).collect();
                 format!("[{}]", events.join(", "))
             }
-            7..17 if !self.sent.is_empty() => self.again(received, &mut partition),
+            7..17 if !self.sent.is_empty() => self.again(&mut partition),
             _ => self.event(received, partition),
         };
         let offset = self.offsets[partition];
@@ -111,7 +111,7 @@ impl Maker<'_> {
     }
 
     /// Something sent before: the same bytes, or the same id with another content.
-    fn again(&mut self, received: i64, partition: &mut usize) -> String {
+    fn again(&mut self, partition: &mut usize) -> String {
         let i = self.rng.usize(..self.sent.len());
         let model = self.sent[i].model;
         let id = self.sent[i].id.clone();
@@ -151,16 +151,16 @@ impl Maker<'_> {
     fn time(&mut self, received: i64) -> i64 {
         let seen: Vec<i64> = self.sent.iter().map(|s| s.time).filter(|t| *t <= received && *t > received - 2 * DAY).collect();
         match self.rng.u32(..100) {
-            0..45 => received - self.rng.i64(..self.theme.span / 10 + 1),
-            45..55 => received - self.rng.i64(..self.theme.span + 1),
+            0..45 => received - self.rng.i64(0..self.theme.span / 10 + 1),
+            45..55 => received - self.rng.i64(0..self.theme.span + 1),
             55..65 => received.div_euclid(MINUTE) * MINUTE,
             65..75 if !seen.is_empty() => *pick(self.rng, &seen),
             75..80 => self.theme.base.min(received) - i64::from(self.rng.u8(..2)),
             80..84 => received + 5 * MINUTE,
-            84..87 => received + 5 * MINUTE + 1 + self.rng.i64(..DAY * 400),
-            87..92 => received + self.rng.i64(..5 * MINUTE),
-            92..97 => received - self.rng.i64(..self.theme.late),
-            97..99 => received - 5 * 366 * DAY - self.rng.i64(..DAY),
+            84..87 => received + 5 * MINUTE + 1 + self.rng.i64(0..DAY * 400),
+            87..92 => received + self.rng.i64(0..5 * MINUTE),
+            92..97 => received - self.rng.i64(0..self.theme.late),
+            97..99 => received - 5 * 366 * DAY - self.rng.i64(0..DAY),
             _ => received.div_euclid(HOUR) * HOUR,
         }
     }
@@ -253,20 +253,20 @@ impl Maker<'_> {
             "score" => pick(rng, &["0.1", "0.2", "-4.75", "1e3", "123456.789", "3", "2.5E-3", "1000000.25", "0.30000000000000004", "-101"]).to_string(),
             "price" => match rng.u8(..8) {
                 0 => pick(rng, &["99999999.99", "\"-99999999.99\"", "0", "\"0.01\"", "1e2", "12.500"]).to_string(),
-                1 => format!("-{}", decimal_text(rng.i128(..100_000), 2)),
-                2 => string(&decimal_text(rng.i128(..100_000), 2)),
-                _ => decimal_text(rng.i128(..30_000), 2),
+                1 => format!("-{}", decimal_text(rng.i128(0..100_000), 2)),
+                2 => string(&decimal_text(rng.i128(0..100_000), 2)),
+                _ => decimal_text(rng.i128(0..30_000), 2),
             },
             "fee" => decimal_text(rng.i128(-50_000..20_000_000), 4),
             "huge" => string(*pick(rng, &["99999999999999999999999999999999.999999", "-99999999999999999999999999999999.999999", "0.000001", "12345678901234567890.5"])),
             "flag" => rng.bool().to_string(),
-            "day" => string(&date_text((time / DAY) as i32 - rng.i32(..3))),
+            "day" => string(&date_text((time / DAY) as i32 - rng.i32(0..3))),
             "started" => {
                 let back = match rng.u8(..4) {
                     0 => 0,
-                    1 => rng.i64(..3 * HOUR),
-                    2 => -rng.i64(..MINUTE),
-                    _ => rng.i64(..20) * MINUTE,
+                    1 => rng.i64(0..3 * HOUR),
+                    2 => -rng.i64(0..MINUTE),
+                    _ => rng.i64(0..20) * MINUTE,
                 };
                 self.stamp(time - back)
             }
@@ -280,15 +280,15 @@ impl Maker<'_> {
             }
             _ => {
                 let city = pick(rng, &["\"Riga\"", "\"Oslo\"", "null", "\"a far too long name\""]);
-                format!("{{\"city\":{city},\"zip\":{}}}", rng.i64(..99_999))
+                format!("{{\"city\":{city},\"zip\":{}}}", rng.i64(0..99_999))
             }
         }
     }
 }
 
 fn item(rng: &mut fastrand::Rng) -> String {
-    let q = if chance(rng, 95) { rng.i64(..12).to_string() } else { "101".to_string() };
-    let p = if chance(rng, 97) { decimal_text(rng.i128(..5_000), 2) } else { "-10.01".to_string() };
+    let q = if chance(rng, 95) { rng.i64(0..12).to_string() } else { "101".to_string() };
+    let p = if chance(rng, 97) { decimal_text(rng.i128(0..5_000), 2) } else { "-10.01".to_string() };
     match rng.u8(..10) {
         0 => format!("{{\"q\":{q}}}"),
         1 => format!("{{\"p\":\"{p}\",\"q\":null}}"),

@@ -1,7 +1,10 @@
 //! A random case through the engine, held against the oracle.
 //!
 //! *In*: a case and a road: workers, batch cuts, interleaving. *Out*: the differences. *Never*: a
-//! difference that depends on timing; roads are seeded.
+//! difference that depends on timing, but for an engine that hangs; roads are seeded.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
 
 use crate::generate::{Case, Segment};
 use crate::oracle::Oracle;
@@ -32,12 +35,30 @@ pub fn roads(seed: u64) -> Vec<Road> {
     ]
 }
 
-/// All differences of a case on one road; empty when engine and oracle agree.
+/// A case takes milliseconds; an engine that has not answered by then never will.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// All differences of a case on one road; empty when engine and oracle agree. A panic and an engine
+/// that hangs are differences too.
 pub fn differences(case: &Case, road: Road) -> Vec<String> {
-    match run(case, road) {
-        Ok(found) => found,
-        Err(message) => vec![message],
-    }
+    let (done, answer) = crossbeam_channel::bounded(1);
+    let case = case.clone();
+    let walk = move || {
+        let found = catch_unwind(AssertUnwindSafe(|| run(&case, road)));
+        let _ = done.send(match found {
+            Ok(Ok(found)) => found,
+            Ok(Err(message)) => vec![message],
+            Err(panic) => vec![format!("panic: {}", panic_text(panic.as_ref()))],
+        });
+    };
+    let thread = std::thread::Builder::new().name("case".to_string()).spawn(walk);
+    thread.expect("a thread can be started");
+    answer.recv_timeout(PATIENCE).unwrap_or_else(|_| vec![format!("hangs with {road:?}")])
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().cloned();
+    text.or_else(|| panic.downcast_ref::<&str>().map(|t| (*t).to_string())).unwrap_or_default()
 }
 
 fn run(case: &Case, road: Road) -> Result<Vec<String>, String> {

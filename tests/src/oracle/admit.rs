@@ -57,6 +57,19 @@ pub enum Fate {
     },
 }
 
+impl Fate {
+    /// The same, with reasons that may be told too.
+    fn with_more(self, told: BTreeSet<String>) -> Fate {
+        match self {
+            Fate::Refused { event, reasons, mut more } => {
+                more.extend(told);
+                Fate::Refused { event, reasons, more }
+            }
+            other => other,
+        }
+    }
+}
+
 /// An admitted row.
 #[derive(Debug, Clone)]
 pub struct Admitted {
@@ -120,6 +133,9 @@ impl<'a> Gate<'a> {
             }
             let value = read(json.at(&field.path), field, &mut reasons);
             cols.insert(field.name.clone(), value);
+        }
+        if reasons.contains("malformed_json") {
+            return refused(None, ["malformed_json"], []).with_more(reasons);
         }
         let time = self.time(event, json, &cols, &mut reasons);
         let id = self.id(event, json, &cols);

@@ -20,6 +20,8 @@ use super::window::{Kind, span};
 #[derive(Debug)]
 struct Row {
     time: i64,
+    /// Within `retain.live` when it arrived; older rows count in `all` windows only.
+    recent: bool,
     id: Option<String>,
     names: Vec<String>,
     cols: BTreeMap<String, Val>,
@@ -120,6 +122,9 @@ impl<'a> View<'a> {
     }
 
     fn passes(&self, scope: &Scope<'_>, row: &Row) -> bool {
+        if !row.recent && *scope.window != Kind::All {
+            return false;
+        }
         if let Some(key) = scope.key
             && !scope.by.iter().zip(key).all(|(&d, wanted)| row.dims[d] == *wanted)
         {
@@ -220,7 +225,8 @@ impl<'a> View<'a> {
         for alias in &self.metric.aliases {
             if alias.entity { self.entity_rows(alias, t, &mut rows) } else { self.event_rows(alias, t, &mut rows) }
         }
-        rows.retain(|row| row.time < t);
+        let everything = self.metric.windows.iter().any(|(_, kind)| *kind == Kind::All);
+        rows.retain(|row| row.time < t && (row.recent || everything));
         self.overflow(&mut rows);
         let rows = Rc::new(rows);
         self.rows.borrow_mut().insert(t, rows.clone());
@@ -229,13 +235,13 @@ impl<'a> View<'a> {
 
     fn event_rows(&self, alias: &Alias, t: i64, rows: &mut Vec<Row>) {
         for (row, clock) in self.oracle.admitted.iter().zip(&self.oracle.clocks) {
-            let kept = row.time >= clock - self.metric.retain;
-            if kept && row.time < t && alias.types.contains(&row.event) {
+            let recent = row.time >= clock - self.metric.retain;
+            if row.time < t && alias.types.contains(&row.event) {
                 let mut cols = row.cols.clone();
                 for (new, old) in &alias.renames {
                     cols.insert(new.clone(), row.cols[old].clone());
                 }
-                self.push(alias, row.time, row.id.clone(), cols, rows);
+                self.push(alias, (row.time, recent), row.id.clone(), cols, rows);
             }
         }
     }
@@ -249,15 +255,21 @@ impl<'a> View<'a> {
             cols.entry("first_time".to_string()).or_insert(Val::Ts(row.first));
             cols.entry("time".to_string()).or_insert(Val::Ts(row.last));
             let time = &cols[alias.time.as_deref().unwrap_or("first_time")];
-            if let Val::Ts(time) = *time
-                && time >= self.oracle.now - self.metric.retain
-            {
-                self.push(alias, time, Some(key), cols, rows);
+            if let Val::Ts(time) = *time {
+                let recent = time >= self.oracle.now - self.metric.retain;
+                self.push(alias, (time, recent), Some(key), cols, rows);
             }
         }
     }
 
-    fn push(&self, alias: &Alias, time: i64, id: Option<String>, cols: BTreeMap<String, Val>, rows: &mut Vec<Row>) {
+    fn push(
+        &self,
+        alias: &Alias,
+        (time, recent): (i64, bool),
+        id: Option<String>,
+        cols: BTreeMap<String, Val>,
+        rows: &mut Vec<Row>,
+    ) {
         let names = vec!["row".to_string(), alias.name.clone()];
         let env = Env { cols: &cols, names: &names };
         if !env.holds(alias.filter.as_ref()).expect("a condition of an alias has a value") {
@@ -268,7 +280,7 @@ impl<'a> View<'a> {
             if value.is_null() { d.default.clone().unwrap_or(Val::Null) } else { value }
         });
         let dims = dims.collect();
-        rows.push(Row { time, id, names, dims, cols });
+        rows.push(Row { time, recent, id, names, dims, cols });
     }
 
     /// The `max` values with the earliest time keep their name.
@@ -276,7 +288,7 @@ impl<'a> View<'a> {
         let mut allowed = Vec::new();
         for (d, dimension) in self.metric.dimensions.iter().enumerate() {
             let mut earliest: BTreeMap<Val, i64> = BTreeMap::new();
-            for row in rows.iter().filter(|row| !row.dims[d].is_null()) {
+            for row in rows.iter() {
                 let seen = earliest.entry(row.dims[d].clone()).or_insert(row.time);
                 *seen = row.time.min(*seen);
             }
@@ -287,7 +299,7 @@ impl<'a> View<'a> {
         }
         rows.retain_mut(|row| {
             for (d, dimension) in self.metric.dimensions.iter().enumerate() {
-                if !row.dims[d].is_null() && !allowed[d].contains(&row.dims[d]) {
+                if !allowed[d].contains(&row.dims[d]) {
                     if dimension.refuse {
                         return false;
                     }

@@ -8,7 +8,9 @@ use crate::decode::{DecodeSpec, Decoder, Envelope, Format, Record};
 const DATA: &str = r#"{"session_id":"s","viewport":{"width":375},"timestamp":5}"#;
 
 fn structured(with: &str) -> String {
-    format!(r#"{{"specversion":"1.0","id":"c1","source":"/web","type":"click","time":"2025-01-01T00:00:00Z",{with}}}"#)
+    format!(
+        r#"{{"specversion":"1.0","id":"c1","source":"/web","type":"click","time":"2025-01-01T00:00:00Z",{with}}}"#
+    )
 }
 
 fn decode(format: Format, value: &str, headers: &[(&str, &[u8])]) -> Chunk {

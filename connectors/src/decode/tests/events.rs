@@ -75,14 +75,26 @@ fn each_broken_promise_is_named_with_its_place() {
     assert_eq!(refused("\"total_amount\"", "\"amount\""), "missing total_amount");
     assert_eq!(refused("\"product_id\":\"b\"", "\"product_id\":null"), "missing items[1].product_id");
     assert_eq!(refused("\"quantity\":2", "\"quantity\":2.0"), "wrong_type items[0].quantity");
-    assert_eq!(refused("\"quantity\":2", "\"quantity\":2,\"quantity\":2"), "malformed_json items[0].quantity");
-    assert_eq!(refused("\"items\":[", "\"items\":[1,null,{},"), "wrong_type items[0]; missing items[2].product_id; max_length items");
+    assert_eq!(
+        refused("\"quantity\":2", "\"quantity\":2,\"quantity\":2"),
+        "malformed_json items[0].quantity"
+    );
+    assert_eq!(
+        refused("\"items\":[", "\"items\":[1,null,{},"),
+        "wrong_type items[0]; missing items[2].product_id; max_length items"
+    );
     assert_eq!(refused("2026-01-01T00:00:00Z", "yesterday"), "wrong_type timestamp");
     assert_eq!(refused("order.created", "unknown.event"), "unknown_event_type event_type");
     assert_eq!(refused("\"event_type\":\"order.created\",", ""), "missing event_type");
     assert_eq!(refused("\"order.created\"", "7"), "wrong_type event_type");
-    assert_eq!(refused("\"currency\":\"USD\"", "\"currency\":\"USD\",\"currency\":\"USD\""), "malformed_json currency");
-    assert_eq!(refused("\"event_id\":\"e1\"", "\"event_id\":\"e1\",\"event\\u005fid\":\"e1\""), "malformed_json event_id");
+    assert_eq!(
+        refused("\"currency\":\"USD\"", "\"currency\":\"USD\",\"currency\":\"USD\""),
+        "malformed_json currency"
+    );
+    assert_eq!(
+        refused("\"event_id\":\"e1\"", "\"event_id\":\"e1\",\"event\\u005fid\":\"e1\""),
+        "malformed_json event_id"
+    );
     let several = order(&[("\"USD\"", "\"JPY\""), ("209.97", "true"), ("\"quantity\":1", "\"quantity\":0")]);
     assert_eq!(refusal(&several), "not_in_enum currency; wrong_type total_amount; min items[1].quantity");
 }
@@ -137,7 +149,8 @@ fn an_array_is_several_events_and_all_or_nothing() {
 fn a_field_named_time_is_the_event_time_and_the_envelope_fills_in() {
     let event = event("e", Some("time"), None, vec![field("time", FieldType::Timestamp)]);
     let catalog = Arc::new(contracts::Catalog { events: vec![event], ..Default::default() });
-    let envelope = Envelope { time: Some(vec!["at".into()]), id: Some(vec!["n".into()]), ..Default::default() };
+    let envelope =
+        Envelope { time: Some(vec!["at".into()]), id: Some(vec!["n".into()]), ..Default::default() };
     let spec = DecodeSpec { fixed_type: Some("e".into()), envelope, ..DecodeSpec::default() };
     let mut decoder = Decoder::new(catalog, spec);
     push(&mut decoder, br#"{"time":1,"at":2,"n":-7}"#, 0);
@@ -157,7 +170,8 @@ fn ids_count_per_tenant_and_drafts_do_not_run() {
     let events = vec![Arc::new(draft), event("e", None, None, vec![])];
     let catalog = Arc::new(contracts::Catalog { events, ..Default::default() });
     let path = |key: &str| Some(vec![key.to_owned()]);
-    let envelope = Envelope { id: path("id"), event_type: path("type"), time: path("t"), tenant: path("who") };
+    let envelope =
+        Envelope { id: path("id"), event_type: path("type"), time: path("t"), tenant: path("who") };
     let mut decoder = Decoder::new(catalog, DecodeSpec { envelope, ..DecodeSpec::default() });
     push(&mut decoder, br#"{"type":"e","id":"1","t":0,"who":"a"}"#, 0);
     push(&mut decoder, br#"{"type":"e","id":"1","t":0}"#, 1);
@@ -201,7 +215,8 @@ fn interned_values_keep_their_codes_across_chunks_and_start_anew_when_there_are_
     };
     let codes = |chunk: &Chunk| {
         use arrow::array::AsArray;
-        let column = chunk.batches[0].columns.column(0).as_dictionary::<arrow::datatypes::Int32Type>().clone();
+        let column =
+            chunk.batches[0].columns.column(0).as_dictionary::<arrow::datatypes::Int32Type>().clone();
         (column.keys().values().to_vec(), column.values().clone())
     };
     let (first, values) = codes(&chunk_of(&mut ["a", "b", "a"].into_iter().map(str::to_owned)));
@@ -231,7 +246,8 @@ fn lists_of_scalars_defaults_and_float_bounds() {
         field("n", FieldType::Int).default_to(Value::Int(5)),
         field("d", money()).default_to(Value::Decimal(15, 1)),
     ];
-    let catalog = Arc::new(contracts::Catalog { events: vec![event("e", None, None, fields)], ..Default::default() });
+    let catalog =
+        Arc::new(contracts::Catalog { events: vec![event("e", None, None, fields)], ..Default::default() });
     let envelope = Envelope { time: Some(vec!["t".into()]), ..Default::default() };
     let spec = DecodeSpec { fixed_type: Some("e".into()), envelope, ..DecodeSpec::default() };
     let mut decoder = Decoder::new(catalog, spec);
@@ -243,6 +259,43 @@ fn lists_of_scalars_defaults_and_float_bounds() {
     assert_eq!(
         reasons(&chunk),
         ["not_in_enum tags[1]; max share; min_length name", "min_length tags; min share; max_length name"]
+    );
+}
+
+#[test]
+fn checks_of_lists_and_of_their_items_are_told_apart() {
+    use contracts::catalog::{Checks, NestedField};
+    let length = |min, max| Checks { min_length: Some(min), max_length: Some(max), ..Checks::default() };
+    let entry = |path: &[&str], required, checks| NestedField {
+        path: path.iter().map(|key| (*key).to_owned()).collect(),
+        required,
+        checks,
+    };
+    let list = || FieldType::List(Box::new(FieldType::String));
+    let mut top = field("top", list()).checks(length(1, 2));
+    top.nested = vec![entry(&[], true, length(3, 9))];
+    let mut inner = field("inner", FieldType::Struct(vec![("tags".into(), list())]));
+    inner.nested = vec![entry(&["tags"], true, length(1, 2)), entry(&["tags"], false, length(3, 9))];
+    let mut deep = field("deep", FieldType::List(Box::new(list()))).checks(length(1, 2));
+    deep.nested = vec![entry(&[], false, length(2, 2))];
+    let events = vec![event("e", None, None, vec![top, inner, deep])];
+    let catalog = Arc::new(contracts::Catalog { events, ..Default::default() });
+    let envelope = Envelope { time: Some(vec!["t".into()]), ..Default::default() };
+    let spec = DecodeSpec { fixed_type: Some("e".into()), envelope, ..DecodeSpec::default() };
+    let mut decoder = Decoder::new(catalog, spec);
+    push(&mut decoder, br#"{"t":0,"top":["abc"],"inner":{"tags":["abc",null]},"deep":[["","x"]]}"#, 0);
+    push(&mut decoder, br#"{"t":0,"top":["ab",null,"abc"],"inner":{"tags":[]},"deep":[["x"]]}"#, 1);
+    push(&mut decoder, br#"{"t":0,"inner":{"tags":["abc","ab"]},"deep":[]}"#, 2);
+    push(&mut decoder, br#"{"t":0,"inner":{}}"#, 3);
+    let chunk = finish(&mut decoder);
+    assert_eq!(row(&chunk.batches[0], 0), "top=[abc] inner={tags:[abc,null]} deep=[[,x]] time=0");
+    assert_eq!(
+        reasons(&chunk),
+        [
+            "min_length top[0]; missing top[1]; max_length top; min_length inner.tags; min_length deep[0]",
+            "min_length inner.tags[1]; min_length deep",
+            "missing inner.tags"
+        ]
     );
 }
 
@@ -275,5 +328,8 @@ fn settings_speak_yaml_names() {
     assert_eq!(spec.envelope.event_type, Some(vec!["meta".to_owned(), "type".to_owned()]));
     assert_eq!(spec.format, crate::decode::Format::CloudEvents);
     assert!(serde_json::from_str::<Envelope>(r#"{"type":"a..b"}"#).is_err());
-    assert_eq!(serde_json::to_string(&spec.envelope).unwrap(), r#"{"id":"event_id","type":"meta.type","time":"ts"}"#);
+    assert_eq!(
+        serde_json::to_string(&spec.envelope).unwrap(),
+        r#"{"id":"event_id","type":"meta.type","time":"ts"}"#
+    );
 }

@@ -12,25 +12,122 @@ const CASES: usize = 240_000;
 const PER_CHUNK: usize = 400;
 
 const KEYS: &[&str] = &[
-    "event_type", "event_id", "timestamp", "order_id", "currency", "total_amount", "items", "session_id",
-    "viewport", "ratio", "bot", "day", "page", "geo", "wide", "other", "a_rather_long_key_that_nobody_wants",
-    "ключ", "", "width", "quantity", "product_id",
+    "event_type",
+    "event_id",
+    "timestamp",
+    "order_id",
+    "currency",
+    "total_amount",
+    "items",
+    "session_id",
+    "viewport",
+    "ratio",
+    "bot",
+    "day",
+    "page",
+    "geo",
+    "wide",
+    "other",
+    "a_rather_long_key_that_nobody_wants",
+    "ключ",
+    "",
+    "width",
+    "quantity",
+    "product_id",
 ];
 
 const ODD: &[&str] = &[
-    "null", "true", "false", "0", "-0", "1", "-1", "12", "1.0", "1.10", "1.100", "1.101", "1e2", "1E+2", "125e-2",
-    "1e-400", "0e400", "1e400", "-1e400", "1e308", "17976931348623157e292", "179769313486231581e291", "9223372036854775807", "9223372036854775808",
-    "-9223372036854775808", "-9223372036854775809", "99999999999999999999999999999999999999", "1234567890123456.78",
-    "12345678901234567.89", "0.1234567890", "9999999999999999999999999999.9999999999", "01", "1.", ".5", "-", "+1", "1e", "0x1",
-    "NaN", "Infinity", "\"\"", "\"1.50\"", "\"1e2\"", "\"-7\"", "\" 1\"", "\"01\"", "\"x\"", "\"USD\"", "\"U\\u0053D\"", "\"EUR\"",
-    "\"order.created\"", "\"click\"", "\"cl\\u0069ck\"", "\"ORD-20260101-0001\"", "\"ORD-2026\"", "\"2026-01-01T00:00:00Z\"",
-    "\"2026-01-01T00:00:00\"", "\"2026-01-01 00:00:00.1234567+02:00\"", "\"2026-01-01T00:10:00Z\"", "\"2026-01-01\"", "\"2024-02-29\"",
-    "\"2025-02-29\"", "1767225600000", "1767225600000000", "1767225999999", "{}", "[]", "[[]]", "{\"a\":1}", "{\"width\":3}",
-    "{\"url\":{\"path\":\"/x\"}}", "{\"city\":\"K\\u00f6ln\",\"tags\":[\"a\",null]}", "{\"city\":1,\"tags\":[1,{}],\"tags\":[]}",
-    "[{\"product_id\":\"p\",\"quantity\":1,\"unit_price\":\"1.00\"}]", "[{\"product_id\":\"p\",\"quantity\":0}]",
-    "[{\"quantity\":2,\"quantity\":3,\"x\":{\"quantity\":1}}, null, 5]", "[1,2,3,4]", "\"\\ud83d\\ude00\"", "\"\\ud83d\"",
-    "\"\\ude00x\"", "\"\\u12\"", "\"\\x\"", "\"a\\\"b\\\\\"", "\"\\u0000\"", "\"ü\"", "\"日本語のテキスト\"", "\"tab\there\"",
-    "\"long text of more than sixteen bytes\"", "nul", "tru", "\"unterminated",
+    "null",
+    "true",
+    "false",
+    "0",
+    "-0",
+    "1",
+    "-1",
+    "12",
+    "1.0",
+    "1.10",
+    "1.100",
+    "1.101",
+    "1e2",
+    "1E+2",
+    "125e-2",
+    "1e-400",
+    "0e400",
+    "1e400",
+    "-1e400",
+    "1e308",
+    "17976931348623157e292",
+    "179769313486231581e291",
+    "9223372036854775807",
+    "9223372036854775808",
+    "-9223372036854775808",
+    "-9223372036854775809",
+    "99999999999999999999999999999999999999",
+    "1234567890123456.78",
+    "12345678901234567.89",
+    "0.1234567890",
+    "9999999999999999999999999999.9999999999",
+    "01",
+    "1.",
+    ".5",
+    "-",
+    "+1",
+    "1e",
+    "0x1",
+    "NaN",
+    "Infinity",
+    "\"\"",
+    "\"1.50\"",
+    "\"1e2\"",
+    "\"-7\"",
+    "\" 1\"",
+    "\"01\"",
+    "\"x\"",
+    "\"USD\"",
+    "\"U\\u0053D\"",
+    "\"EUR\"",
+    "\"order.created\"",
+    "\"click\"",
+    "\"cl\\u0069ck\"",
+    "\"ORD-20260101-0001\"",
+    "\"ORD-2026\"",
+    "\"2026-01-01T00:00:00Z\"",
+    "\"2026-01-01T00:00:00\"",
+    "\"2026-01-01 00:00:00.1234567+02:00\"",
+    "\"2026-01-01T00:10:00Z\"",
+    "\"2026-01-01\"",
+    "\"2024-02-29\"",
+    "\"2025-02-29\"",
+    "1767225600000",
+    "1767225600000000",
+    "1767225999999",
+    "{}",
+    "[]",
+    "[[]]",
+    "{\"a\":1}",
+    "{\"width\":3}",
+    "{\"url\":{\"path\":\"/x\"}}",
+    "{\"city\":\"K\\u00f6ln\",\"tags\":[\"a\",null]}",
+    "{\"city\":1,\"tags\":[1,{}],\"tags\":[]}",
+    "[{\"product_id\":\"p\",\"quantity\":1,\"unit_price\":\"1.00\"}]",
+    "[{\"product_id\":\"p\",\"quantity\":0}]",
+    "[{\"quantity\":2,\"quantity\":3,\"x\":{\"quantity\":1}}, null, 5]",
+    "[1,2,3,4]",
+    "\"\\ud83d\\ude00\"",
+    "\"\\ud83d\"",
+    "\"\\ude00x\"",
+    "\"\\u12\"",
+    "\"\\x\"",
+    "\"a\\\"b\\\\\"",
+    "\"\\u0000\"",
+    "\"ü\"",
+    "\"日本語のテキスト\"",
+    "\"tab\there\"",
+    "\"long text of more than sixteen bytes\"",
+    "nul",
+    "tru",
+    "\"unterminated",
 ];
 
 /// Something a key like this may hold, mostly of the right kind.
@@ -43,7 +140,13 @@ fn value(key: &str, random: &mut Rng) -> String {
         "event_id" => format!("\"e{}\"", random.u16(..)),
         "timestamp" => match random.u8(0..3) {
             0 => format!("{}", 1_767_225_600_000i64 - i64::from(random.u32(..))),
-            1 => format!("\"2025-{:02}-{:02}T0{}:00:00.{}Z\"", random.u8(1..13), random.u8(1..31), random.u8(0..10), random.u16(..)),
+            1 => format!(
+                "\"2025-{:02}-{:02}T0{}:00:00.{}Z\"",
+                random.u8(1..13),
+                random.u8(1..31),
+                random.u8(0..10),
+                random.u16(..)
+            ),
             _ => format!("\"2025-12-{:02}T00:00:00+0{}:00\"", random.u8(1..32), random.u8(0..10)),
         },
         "order_id" => format!("\"ORD-20260101-{:05}\"", random.u16(..)),
@@ -51,7 +154,12 @@ fn value(key: &str, random: &mut Rng) -> String {
         "total_amount" => format!("{}.{:02}", random.u16(..), random.u8(0..100)),
         "items" => {
             let item = |random: &mut Rng| {
-                format!("{{\"product_id\":\"p{}\",\"quantity\":{},\"unit_price\":\"{}.5\"}}", random.u8(..), random.u16(1..1002), random.u8(..))
+                format!(
+                    "{{\"product_id\":\"p{}\",\"quantity\":{},\"unit_price\":\"{}.5\"}}",
+                    random.u8(..),
+                    random.u16(1..1002),
+                    random.u8(..)
+                )
             };
             let items: Vec<String> = (0..random.usize(0..4)).map(|_| item(random)).collect();
             format!("[{}]", items.join(","))
@@ -80,7 +188,19 @@ fn event(random: &mut Rng) -> String {
     let usual: &[&str] = if order {
         &["event_type", "event_id", "timestamp", "order_id", "currency", "total_amount", "items"]
     } else {
-        &["event_id", "event_type", "timestamp", "session_id", "viewport", "ratio", "bot", "day", "page", "geo", "wide"]
+        &[
+            "event_id",
+            "event_type",
+            "timestamp",
+            "session_id",
+            "viewport",
+            "ratio",
+            "bot",
+            "day",
+            "page",
+            "geo",
+            "wide",
+        ]
     };
     let mut keys: Vec<&str> = usual.to_vec();
     match random.u8(0..6) {
@@ -100,7 +220,11 @@ fn event(random: &mut Rng) -> String {
     let pairs: Vec<String> = keys
         .iter()
         .map(|key| {
-            let held = if *key == "event_type" && random.u8(0..30) > 0 { kind.to_owned() } else { value(key, random) };
+            let held = if *key == "event_type" && random.u8(0..30) > 0 {
+                kind.to_owned()
+            } else {
+                value(key, random)
+            };
             format!("\"{}\"{colon}{held}", escaped(key, random))
         })
         .collect();

@@ -67,10 +67,8 @@ pub(super) fn money() -> FieldType {
 }
 
 pub(super) fn event(name: &str, time: Option<&str>, id: Option<&str>, fields: Vec<Field>) -> Arc<Event> {
-    let mut columns: Vec<ArrowField> = fields
-        .iter()
-        .map(|f| ArrowField::new(&f.name, f.ty.arrow(f.dictionary), true))
-        .collect();
+    let mut columns: Vec<ArrowField> =
+        fields.iter().map(|f| ArrowField::new(&f.name, f.ty.arrow(f.dictionary), true)).collect();
     if !fields.iter().any(|f| f.name == "time") {
         columns.push(ArrowField::new("time", timestamp_type(), false));
     }

@@ -1,6 +1,7 @@
 //! How fast W1 is decoded, beside a typed parse of all its fields by sonic-rs.
 //!
-//! `cargo test --release -p connectors --lib decode::tests::speed -- --ignored --nocapture`
+//! `cargo test --release -p connectors --lib decode::tests::speed -- --ignored --nocapture`; `W1_EVENTS`
+//! says how many events, 400,000 unless set.
 
 use std::fmt::Write as _;
 use std::hint::black_box;
@@ -47,9 +48,26 @@ impl Random {
 }
 
 const REGIONS: [&str; 20] = [
-    "us-east-1", "us-east-2", "us-west-1", "us-west-2", "ca-central-1", "sa-east-1", "eu-west-1", "eu-west-2", "eu-west-3",
-    "eu-central-1", "eu-north-1", "eu-south-1", "me-south-1", "af-south-1", "ap-south-1", "ap-east-1", "ap-northeast-1",
-    "ap-northeast-2", "ap-southeast-1", "ap-southeast-2",
+    "us-east-1",
+    "us-east-2",
+    "us-west-1",
+    "us-west-2",
+    "ca-central-1",
+    "sa-east-1",
+    "eu-west-1",
+    "eu-west-2",
+    "eu-west-3",
+    "eu-central-1",
+    "eu-north-1",
+    "eu-south-1",
+    "me-south-1",
+    "af-south-1",
+    "ap-south-1",
+    "ap-east-1",
+    "ap-northeast-1",
+    "ap-northeast-2",
+    "ap-southeast-1",
+    "ap-southeast-2",
 ];
 const STATUS: [&str; 5] = ["pending", "confirmed", "shipped", "delivered", "cancelled"];
 const TYPES: [&str; 3] = ["order.created", "order.updated", "order.paid"];
@@ -181,28 +199,42 @@ fn push_at(decoder: &mut Decoder, value: &[u8], offset: i64) {
 #[test]
 #[ignore = "measures; run in release"]
 fn w1_against_sonic() {
-    const EVENTS: i64 = 400_000;
-    let text = w1(EVENTS);
+    let events = std::env::var("W1_EVENTS").map_or(400_000, |n| n.parse().unwrap());
+    let text = w1(events);
     let chunks = cut(&text);
     let mut best = [f64::MAX; 6];
     for _ in 0..7 {
-        let sonic = timed(EVENTS, || {
+        let sonic = timed(events, || {
             for line in text.lines() {
                 let event: Typed<'_> = sonic_rs::from_str(line).unwrap();
                 black_box(event);
             }
         });
         let mut runs = [sonic, 0.0, 0.0, 0.0, 0.0, 0.0];
-        let cases = [(four(), false, true), (four(), true, true), (four(), true, false), (eleven(), true, true), (eleven(), true, false)];
+        let cases = [
+            (four(), false, true),
+            (four(), true, true),
+            (four(), true, false),
+            (eleven(), true, true),
+            (eleven(), true, false),
+        ];
         for (i, (fields, ids, shared)) in cases.into_iter().enumerate() {
             let mut decoder = decoder(fields, ids);
-            runs[i + 1] = timed(EVENTS, || assert_eq!(decode_all(&mut decoder, &chunks, shared), EVENTS as u64));
+            runs[i + 1] =
+                timed(events, || assert_eq!(decode_all(&mut decoder, &chunks, shared), events as u64));
         }
         for (best, run) in best.iter_mut().zip(runs) {
             *best = best.min(run);
         }
     }
-    let names = ["sonic-rs, 11 fields typed", "4 fields, shared", "4 fields + ids, shared", "4 fields + ids, copied", "11 fields + ids, shared", "11 fields + ids, copied"];
+    let names = [
+        "sonic-rs, 11 fields typed",
+        "4 fields, shared",
+        "4 fields + ids, shared",
+        "4 fields + ids, copied",
+        "11 fields + ids, shared",
+        "11 fields + ids, copied",
+    ];
     for (name, ns) in names.iter().zip(best) {
         println!("{name:28} {ns:7.1} ns/event {:5.2}x", best[0] / ns);
     }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, Date32Array, Decimal128Array, DictionaryArray, Float64Array, Int64Array, ListArray, RecordBatch,
-    StringArray, StringViewArray, StructArray, TimestampMillisecondArray,
+    Array, ArrayRef, Date32Array, Decimal128Array, DictionaryArray, Float64Array, Int64Array, ListArray,
+    RecordBatch, StringArray, StringViewArray, StructArray, TimestampMillisecondArray,
 };
 use arrow::datatypes::{Field, Int8Type, Int64Type, Schema};
 
@@ -83,7 +83,10 @@ fn arrow_columns_are_cast_without_loss() {
     );
     let tags = ListArray::from_iter_primitive::<Int64Type, _, _>([Some(vec![Some(1)]), None, None]);
     let geo = StructArray::from(vec![
-        (Arc::new(Field::new("city", arrow::datatypes::DataType::Utf8, true)), Arc::new(StringArray::from(vec!["x"; 3])) as ArrayRef),
+        (
+            Arc::new(Field::new("city", arrow::datatypes::DataType::Utf8, true)),
+            Arc::new(StringArray::from(vec!["x"; 3])) as ArrayRef,
+        ),
         (Arc::new(Field::new("tags", tags.data_type().clone(), true)), Arc::new(tags) as ArrayRef),
     ]);
     let columns: Vec<(&str, ArrayRef)> = vec![
@@ -105,12 +108,19 @@ fn arrow_columns_are_cast_without_loss() {
     assert_eq!((chunk.received, chunk.next_offset), (3, 103));
     assert_eq!(reasons(&chunk), ["wrong_type geo.tags[0]", "wrong_type ratio", "missing session_id"]);
     assert_eq!(chunk.refused[0].event_id.as_deref(), Some("7"));
-    assert!(chunk.refused[0].payload.starts_with(b"{\"event_type\":\"click\",\"timestamp\":\"2025-01-01T00:00:00\""));
+    assert!(
+        chunk.refused[0]
+            .payload
+            .starts_with(b"{\"event_type\":\"click\",\"timestamp\":\"2025-01-01T00:00:00\"")
+    );
 
     let good = batch.project(&[0, 1, 2, 3, 4, 6, 7]).unwrap().slice(0, 2);
     let chunk = from_record_batch(commerce(), spec(), &good, &partition(), 100, NOW).unwrap();
     assert_eq!(chunk.batches[0].offsets, [100, 101]);
     assert_eq!(id(&chunk.batches[0], 0), Some("7"));
-    assert_eq!(row(&chunk.batches[0], 0), "session_id=s width=375 day=1 wide=-15000000000 time=1735689600000000");
+    assert_eq!(
+        row(&chunk.batches[0], 0),
+        "session_id=s width=375 day=1 wide=-15000000000 time=1735689600000000"
+    );
     assert_eq!(row(&chunk.batches[0], 1), "session_id=t day=2 wide=0 time=1735689600000000");
 }

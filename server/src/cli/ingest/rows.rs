@@ -201,7 +201,7 @@ impl<'a> Rows<'a> {
 fn next_line(reader: &mut dyn BufRead, into: &mut Vec<u8>, done: &mut u64) -> std::io::Result<bool> {
     loop {
         into.clear();
-        let read = reader.by_ref().take(MAX_LINE as u64).read_until(b'\n', into)?;
+        let read = Read::take(&mut *reader, MAX_LINE as u64).read_until(b'\n', into)?;
         *done += read as u64;
         if read == 0 {
             return Ok(false);
