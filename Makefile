@@ -16,8 +16,9 @@ PORT ?= 9092
 KAFKA_DIR ?= .cache/kafka/data
 # Arguments of `make demo`, e.g. `make demo DEMO="--rate 500 --for 10s"`.
 DEMO ?=
-# Arguments of `make bench`.
+# Arguments of the two halves of `make bench`.
 BENCH ?=
+FRESHNESS ?=
 
 .PHONY: help setup demo test lint fmt contracts bench property kafka kafka-stop
 
@@ -48,11 +49,12 @@ contracts: setup ## Check the contracts of the packs and run their own tests
 
 bench: setup ## Throughput and freshness, release build (cold: 20 minutes on 2 cores)
 	$(CARGO) build --release --bin streamgauge
-	target/release/streamgauge bench throughput $(BENCH)
-	target/release/streamgauge bench freshness $(BENCH)
+	mkdir -p target/bench
+	target/release/streamgauge bench throughput --out target/bench/throughput.json $(BENCH)
+	target/release/streamgauge bench freshness --out target/bench/freshness.json $(FRESHNESS)
 
 property: setup ## Random contracts against the oracle, CASES of them (100000)
-	STREAMGAUGE_CASES=$(CASES) $(CARGO) test --package tests --test property -- --nocapture
+	CASES=$(CASES) $(CARGO) test --package tests --test property -- --nocapture
 
 kafka: setup ## Start Apache Kafka (KRaft) on 127.0.0.1:9092 (PORT=) and print the address
 	@scripts/kafka.sh start --port $(PORT) --dir $(KAFKA_DIR)

@@ -144,7 +144,7 @@ impl Options {
             reader: Reader::Poll,
             rate: 10_000,
             seconds: 20,
-            warm_up: 3,
+            warm_up: 10,
             workers: 1,
             stop: Arc::default(),
         }
@@ -169,6 +169,8 @@ impl Options {
 
 /// How long everything may take to start, and a straggler to show.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How long Kafka may take to acknowledge the first event.
+const FIRST: Duration = Duration::from_secs(20);
 /// Without news for so long after the last event is due, the rest counts as missed.
 const GRACE: Duration = Duration::from_secs(10);
 

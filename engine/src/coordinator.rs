@@ -115,7 +115,11 @@ impl Coordinator {
             }
             self.gather(&mut gathered);
             let stop = gathered.stop;
-            if !self.close_tick(gathered) || stop {
+            if !self.close_tick(gathered) {
+                self.publisher.break_down();
+                return;
+            }
+            if stop {
                 return;
             }
         }

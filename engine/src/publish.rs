@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwap;
 use contracts::Catalog;
@@ -102,6 +103,7 @@ pub(crate) struct Publisher {
     live: Arc<ArcSwap<Published>>,
     open: Mutex<BTreeMap<u64, Pending>>,
     hook: Arc<dyn TickHook>,
+    broken: AtomicBool,
 }
 
 struct Pending {
@@ -130,7 +132,7 @@ impl Publisher {
             shards: Vec::new(),
         };
         let live = Arc::new(ArcSwap::from_pointee(first));
-        Self { plan, workers, live, open: Mutex::new(BTreeMap::new()), hook }
+        Self { plan, workers, live, open: Mutex::new(BTreeMap::new()), hook, broken: AtomicBool::new(false) }
     }
 
     pub(crate) fn catalog(&self) -> &Catalog {
@@ -139,6 +141,17 @@ impl Publisher {
 
     pub(crate) fn live(&self) -> Arc<ArcSwap<Published>> {
         Arc::clone(&self.live)
+    }
+
+    /// A worker has panicked: nothing more will be published, and nobody waits for it any longer.
+    pub(crate) fn break_down(&self) {
+        self.broken.store(true, Ordering::Release);
+        self.open.lock().clear();
+    }
+
+    /// Whether a worker has panicked.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.broken.load(Ordering::Acquire)
     }
 
     /// The coordinator announces a tick, before any worker can finish it.
@@ -150,7 +163,8 @@ impl Publisher {
     pub(crate) fn deposit(&self, tick: u64, worker: usize, share: Share) {
         let complete = {
             let mut open = self.open.lock();
-            let pending = open.get_mut(&tick).expect("a tick is opened before workers see it");
+            // A tick is opened before workers see it; it is gone when a worker broke down.
+            let Some(pending) = open.get_mut(&tick) else { return };
             pending.shares.insert(worker, share);
             if pending.shares.len() < self.workers {
                 return;

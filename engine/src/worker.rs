@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use contracts::batch::{EventBatch, Partition, Refused};
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -42,6 +43,18 @@ pub(crate) struct RefusedRow {
     pub(crate) partition: Arc<Partition>,
     pub(crate) event_type: Option<String>,
     pub(crate) received: i64,
+}
+
+/// A worker looks this often whether another one has panicked, which no progress would tell it.
+const PARK_MOST: Duration = Duration::from_millis(100);
+
+/// Tells everybody when its worker unwinds.
+struct Broken<'a>(&'a Publisher);
+
+impl Drop for Broken<'_> {
+    fn drop(&mut self) {
+        self.0.break_down();
+    }
 }
 
 /// What a worker adds to a published tick.
@@ -108,7 +121,9 @@ pub(crate) fn start(
         let (admits, ticks) =
             seats[worker.index()].lock().take().expect("each worker takes its own seat once");
         let local = Rc::new(RefCell::new(Local::new(Arc::clone(&plan), admits, max_keys)));
+        let broken = Broken(&publisher);
         run(worker, &local, &ticks, &publisher);
+        std::mem::forget(broken);
     })
     .map_err(EngineError::Workers)?;
     let crew = std::thread::Builder::new().name("workers".to_owned()).spawn(move || {
@@ -133,7 +148,12 @@ fn run(
         let number = tick.number;
         feed(local, &mut inputs, tick);
         inputs.advance_to(number + 1);
-        worker.step_while(|| probe.less_than(&(number + 1)));
+        while probe.less_than(&(number + 1)) {
+            if publisher.is_broken() {
+                return;
+            }
+            worker.step_or_park(Some(PARK_MOST));
+        }
         publisher.deposit(number, index, local.borrow_mut().close(number));
     }
 }

@@ -76,8 +76,9 @@ impl Admit {
         let mut verdict = Verdict::new(rows);
         let columns = self.enriched(&batch.columns, &mut verdict);
         self.check_rules(&columns, &mut verdict);
-        let mut outcome = Outcome { warned: verdict.warned(), ..Outcome::default() };
+        let mut outcome = Outcome::default();
         self.drop_duplicates(&batch, &mut verdict, &mut outcome);
+        outcome.warned = verdict.warned();
         if verdict.anything() {
             outcome.refused = self.refuse(partition, &batch, &verdict);
         }

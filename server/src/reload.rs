@@ -4,8 +4,8 @@
 //! read what the running one has; or the mistakes, with the running one left as it is.
 //! *Never*: a moment without answers, a token that a client holds and the new state does not contain.
 
-use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::collections::{BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -49,16 +49,20 @@ pub fn watch(contracts: &[ContractSource], trigger: Trigger) -> Option<Debouncer
     let paths: BTreeSet<PathBuf> = contracts
         .iter()
         .filter_map(|source| match source {
-            ContractSource::Path(path) => Some(path.clone()),
+            // As the operating system will name them in its events.
+            ContractSource::Path(path) => std::path::absolute(path).ok(),
             ContractSource::Pack(_) => None,
         })
         .collect();
     if paths.is_empty() {
         return None;
     }
+    let mut seen = Seen::default();
+    paths.iter().for_each(|path| seen.remember(path, 0));
     let handler = move |events: DebounceEventResult| {
-        let contract = |path: &std::path::Path| path.extension().is_some_and(|e| e == "yaml" || e == "yml") || path.extension().is_none();
-        if events.is_ok_and(|events| events.iter().any(|e| contract(&e.path))) {
+        // Every path of the batch is remembered, so no short cut with `any`.
+        let changed = events.into_iter().flatten().filter(|event| seen.changed(&event.path)).count();
+        if changed > 0 {
             trigger.pull("a contract file changed");
         }
     };
@@ -80,6 +84,44 @@ pub fn watch(contracts: &[ContractSource], trigger: Trigger) -> Option<Debouncer
     Some(debouncer)
 }
 
+/// When and how long each contract file and folder was. Reading a file is an event for the operating
+/// system, too: without this a reload would be the cause of the next one.
+#[derive(Debug, Default)]
+struct Seen {
+    stamps: HashMap<PathBuf, Option<Stamp>>,
+}
+
+type Stamp = (std::time::SystemTime, u64);
+
+impl Seen {
+    /// Takes in what is there at the start.
+    fn remember(&mut self, path: &Path, depth: usize) {
+        const DEEPEST: usize = 16;
+        self.stamps.insert(path.to_path_buf(), stamp(path));
+        let Ok(entries) = std::fs::read_dir(path) else { return };
+        for entry in entries.flatten().filter(|_| depth < DEEPEST) {
+            self.remember(&entry.path(), depth + 1);
+        }
+    }
+
+    /// Is `path` a contract file or a folder, and different from the last time?
+    fn changed(&mut self, path: &Path) -> bool {
+        let contract = path.extension().is_none_or(|e| e == "yaml" || e == "yml");
+        let now = stamp(path);
+        // What was never there and is not there now was an editor's temporary file.
+        contract && self.stamps.insert(path.to_path_buf(), now).unwrap_or_default() != now
+    }
+}
+
+/// Of a folder only whether it is there: what happens in it is told of its files.
+fn stamp(path: &Path) -> Option<Stamp> {
+    let data = std::fs::metadata(path).ok()?;
+    if data.is_dir() {
+        return Some((std::time::UNIX_EPOCH, 0));
+    }
+    Some((data.modified().ok()?, data.len()))
+}
+
 /// The reload thread: one reload after the other until the triggers are gone.
 pub fn run(shared: &Arc<Shared>, triggers: &Channel<&'static str>) {
     while let Ok(why) = triggers.recv() {
@@ -88,10 +130,7 @@ pub fn run(shared: &Arc<Shared>, triggers: &Channel<&'static str>) {
         }
         tracing::info!(why, "reloading contracts");
         match reload(shared, triggers) {
-            Ok(message) => {
-                shared.app.reloaded(Ok(()));
-                tracing::info!("{message}");
-            }
+            Ok(message) => tracing::info!("{message}"),
             Err(error) => {
                 tracing::error!("contracts are not reloaded, the last good ones stay:\n{error}");
                 shared.app.reloaded(Err(error));
@@ -100,11 +139,12 @@ pub fn run(shared: &Arc<Shared>, triggers: &Channel<&'static str>) {
     }
 }
 
-/// One reload. The text says what happened.
+/// One reload. The text says what happened; the error is the mistakes.
 fn reload(shared: &Arc<Shared>, triggers: &Channel<&'static str>) -> Result<String, String> {
     let contracts = shared.load_contracts()?;
     let running = shared.app.live().map_err(|_| "the engine is not running".to_owned())?;
     if contracts.catalog.hash == running.catalog.hash {
+        shared.app.reloaded(Ok(()));
         return Ok("contracts are unchanged in meaning".into());
     }
     let started = Instant::now();
@@ -113,16 +153,20 @@ fn reload(shared: &Arc<Shared>, triggers: &Channel<&'static str>) -> Result<Stri
     drop(running);
     if !catch_up(shared, triggers, &live, &generation) {
         generation.stop();
-        return Err("interrupted by a newer change or the end of the process".into());
+        return Ok("given up for a newer change or the end of the process".into());
     }
     let number = live.generation;
     let old = shared.app.swap(live);
+    shared.app.reloaded(Ok(()));
     let old_generation = shared.replace_generation(generation);
     if let Some(old_generation) = old_generation {
         old_generation.stop();
     }
     drop(old);
-    Ok(format!("contracts of generation {number} answer now, after {:.1} s of reading", started.elapsed().as_secs_f64()))
+    Ok(format!(
+        "contracts of generation {number} answer now, after {:.1} s of reading",
+        started.elapsed().as_secs_f64()
+    ))
 }
 
 /// Waits until `live` contains all that the running engine contains; false when something else is
@@ -159,7 +203,8 @@ fn contains(reached: &Published, wanted: &Published, statuses: &[SourceStatus]) 
         let far_enough = reached.offsets.get(partition).is_some_and(|p| p.next >= progress.next);
         far_enough
             || statuses.iter().filter(|s| s.name == *partition.source).any(|s| {
-                let part = s.partitions.iter().find(|p| p.topic == partition.topic && p.number == partition.number);
+                let part =
+                    s.partitions.iter().find(|p| p.topic == partition.topic && p.number == partition.number);
                 // Retention took what the running engine once read: it cannot be read again.
                 part.is_some_and(|p| p.lag == Some(0) && !reached.offsets.contains_key(partition))
             })
@@ -171,4 +216,29 @@ fn ready(new: &[SourceStatus], running: &[SourceStatus]) -> bool {
     new.iter().all(|status| {
         status.caught_up || running.iter().any(|twin| twin.name == status.name && !twin.caught_up)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reading_is_no_change_writing_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("a.yaml");
+        std::fs::write(&file, "a").unwrap();
+        let mut seen = Seen::default();
+        seen.remember(folder.path(), 0);
+        std::fs::read(&file).unwrap();
+        assert!(!seen.changed(&file) && !seen.changed(folder.path()));
+        std::fs::write(&file, "ab").unwrap();
+        assert!(seen.changed(&file) && !seen.changed(&file));
+        std::fs::remove_file(&file).unwrap();
+        assert!(seen.changed(&file) && !seen.changed(&file));
+        std::fs::write(folder.path().join("notes.txt"), "x").unwrap();
+        assert!(!seen.changed(&folder.path().join("notes.txt")));
+        assert!(!seen.changed(&folder.path().join("sedX1y2")) && !seen.changed(folder.path()));
+        std::fs::create_dir(folder.path().join("more")).unwrap();
+        assert!(seen.changed(&folder.path().join("more")));
+    }
 }

@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use axum::serve::ListenerExt;
 use connectors::receive::{SourceStatus, wall_clock};
 use connectors::store::dead_letters::{DeadLetters, Limits as DeadLimits};
 use contracts::Catalog;
@@ -167,8 +168,15 @@ impl Running {
         let (live, generation) = shared.start_generation(contracts, 1)?;
         shared.replace_generation(generation);
         shared.app.swap(live);
-        let mut running =
-            Self { shared, address, http: Some(http), threads: Vec::new(), trigger: None, watcher: None, lock };
+        let mut running = Self {
+            shared,
+            address,
+            http: Some(http),
+            threads: Vec::new(),
+            trigger: None,
+            watcher: None,
+            lock,
+        };
         running.start_threads()?;
         Ok(running)
     }
@@ -220,9 +228,8 @@ impl Running {
     /// The same for at most `limit`; `None` when nobody wanted an end before.
     pub fn wait_for(&self, limit: Duration) -> Option<Exit> {
         let http = self.http.as_ref()?;
-        http.runtime.block_on(async {
-            tokio::time::timeout(limit, signals::wait(|| self.reload())).await.ok()
-        })
+        http.runtime
+            .block_on(async { tokio::time::timeout(limit, signals::wait(|| self.reload())).await.ok() })
     }
 
     /// Stops intake, answers what is being asked, folds what was taken, and ends.
@@ -234,8 +241,6 @@ impl Running {
             http.stop();
         }
         shared.stopping.store(true, Ordering::Release);
-        // Before the receivers stop: a closed gate would keep them waiting for ever.
-        shared.closed.store(false, Ordering::Release);
         self.watcher = None;
         // The reload thread ends when its last trigger is gone.
         self.trigger = None;
@@ -291,6 +296,8 @@ fn monitor(shared: &Shared, limit: u64) {
         // Watching the real process.
         std::thread::sleep(LOOK);
     }
+    // At the end chunks on their way must reach the engine: a closed gate would hold them for ever.
+    shared.closed.store(false, Ordering::Release);
 }
 
 impl Http {
@@ -303,7 +310,9 @@ impl Http {
             .map_err(|error| Failure::new(Exit::Bug, format!("cannot start the HTTP threads: {error}")))?;
         let listener = runtime.block_on(tokio::net::TcpListener::bind(listen)).map_err(|error| {
             let failure = Failure::new(Exit::Config, format!("cannot listen on {listen}: {error}"));
-            failure.help("stop the other program, or choose another port: server.listen, STREAMGAUGE_SERVER__LISTEN")
+            failure.help(
+                "stop the other program, or choose another port: server.listen, STREAMGAUGE_SERVER__LISTEN",
+            )
         })?;
         let address = listener
             .local_addr()
@@ -312,6 +321,11 @@ impl Http {
         let router = crate::app::router(app);
         let task = runtime.spawn(async move {
             let service = router.into_make_service_with_connect_info::<SocketAddr>();
+            // Small answers and SSE changes must not wait for acknowledgements (Nagle).
+            let listener = listener.tap_io(|stream| {
+                // A socket that refuses the option still works, only later.
+                let _ = stream.set_nodelay(true);
+            });
             let served = axum::serve(listener, service).with_graceful_shutdown(async move {
                 // An error means that the other end is gone, which is an order to stop as well.
                 let _ = stopped.wait_for(|stop| *stop).await;

@@ -38,9 +38,13 @@ pub fn open_logs(sources: &[Source], data: &Path) -> Result<Logs, Failure> {
     let mut logs = Logs::new();
     for source in sources.iter().filter(|s| matches!(s.transport, Transport::Http)) {
         let path = folder.join(&source.name);
-        let log = PushLog::open(&path, &source.name, LogOptions::new(receive::wall_clock())).map_err(|error| {
-            Failure::new(Exit::Config, format!("the log of source `{}` in {}: {error}", source.name, path.display()))
-        })?;
+        let log =
+            PushLog::open(&path, &source.name, LogOptions::new(receive::wall_clock())).map_err(|error| {
+                Failure::new(
+                    Exit::Config,
+                    format!("the log of source `{}` in {}: {error}", source.name, path.display()),
+                )
+            })?;
         logs.insert(source.name.clone(), log);
     }
     Ok(logs)
@@ -80,9 +84,8 @@ impl Generation {
                 chunks: chunks.clone(),
                 clock: receive::wall_clock(),
             };
-            let receiver = start_one(source, logs, feed).map_err(|error| {
-                Failure::new(Exit::Config, error.to_string())
-            })?;
+            let receiver = start_one(source, logs, feed)
+                .map_err(|error| Failure::new(Exit::Config, error.to_string()))?;
             generation.receivers.push(Arc::new(receiver));
         }
         Ok(generation)
@@ -169,7 +172,9 @@ fn start_one(source: &Source, logs: &Logs, feed: Feed) -> Result<Receiver, recei
             let log = logs.get(&source.name).expect("open_logs opened one per http source");
             log::start(log, &beginning, feed)
         }
-        Transport::File { path } => receive::file::start(FileSource::new(path.to_string_lossy()), &beginning, feed),
+        Transport::File { path } => {
+            receive::file::start(FileSource::new(path.to_string_lossy()), &beginning, feed)
+        }
         Transport::Kafka(settings) => kafka::start(&kafka_source(settings), &beginning, feed),
     }
 }

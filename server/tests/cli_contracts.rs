@@ -1,4 +1,5 @@
 //! `check`, `test`, `diff`, `init`, `schema`, `completion`: what a user sees without a server.
+#![allow(clippy::unwrap_used)] // A test stops at the first thing that is not as it should be.
 
 mod support;
 
@@ -10,7 +11,10 @@ fn a_starter_folder_is_checked_tested_and_never_overwritten() {
     let said = ok(folder.path(), &["init", "shop"]);
     assert!(said.contains("streamgauge.yaml") && said.contains("streamgauge ingest events.ndjson"), "{said}");
     let shop = folder.path().join("shop");
-    assert_eq!(ok(&shop, &["check"]).trim(), "2 files checked: 1 event, 0 entities, 0 tables, 1 metric; no mistakes");
+    assert_eq!(
+        ok(&shop, &["check"]).trim(),
+        "2 files checked: 1 event, 0 entities, 0 tables, 1 metric; no mistakes"
+    );
     let tested = ok(&shop, &["test"]);
     assert!(tested.contains("1 test passed, 0 failed") || tested.contains("1 tests passed"), "{tested}");
     let (_, again) = exits(&shop, &["init"], 2);
@@ -24,8 +28,11 @@ fn a_starter_folder_is_checked_tested_and_never_overwritten() {
 fn all_mistakes_come_in_one_run_with_their_places() {
     let folder = tempfile::tempdir().unwrap();
     let head = "apiVersion: streamgauge/v1\nversion: 1.0.0\n";
-    let event = format!("{head}kind: Event\nname: a\nfields:\n  x: {{ type: strin }}\n  y: {{ typo: int }}\n");
-    let metric = format!("{head}kind: Metric\nname: m\nevents: {{ a: {{ type: b }} }}\nmeasures: {{ n: {{ agg: cont }} }}\n");
+    let event =
+        format!("{head}kind: Event\nname: a\nfields:\n  x: {{ type: strin }}\n  y: {{ typo: int }}\n");
+    let metric = format!(
+        "{head}kind: Metric\nname: m\nevents: {{ a: {{ type: b }} }}\nmeasures: {{ n: {{ agg: cont }} }}\n"
+    );
     std::fs::write(folder.path().join("e.yaml"), event).unwrap();
     std::fs::write(folder.path().join("m.yaml"), metric).unwrap();
     let (_, plain) = exits(folder.path(), &["check", "."], 78);
@@ -45,7 +52,8 @@ fn a_failing_test_shows_expected_and_got() {
     ok(folder.path(), &["init"]);
     let path = folder.path().join("contracts/sales.yaml");
     let text = std::fs::read_to_string(&path).unwrap();
-    std::fs::write(&path, text.replace("amount: \"15.50\", orders: 2", "amount: \"15.51\", orders: 2")).unwrap();
+    std::fs::write(&path, text.replace("amount: \"15.50\", orders: 2", "amount: \"15.51\", orders: 2"))
+        .unwrap();
     let (out, _) = exits(folder.path(), &["test", "--junit", "report.xml"], 1);
     assert!(out.contains("1h [country=de] amount: expected \"15.51\", got \"15.50\""), "{out}");
     assert!(out.contains("given[3] (line ") && out.contains("dropped as a duplicate"), "{out}");
@@ -54,7 +62,10 @@ fn a_failing_test_shows_expected_and_got() {
     let (json, _) = exits(folder.path(), &["test", "--json"], 1);
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!(json["failed"], 1);
-    assert_eq!(ok(folder.path(), &["test", "-k", "nothing-of-that-name"]).trim(), "no tests: add `tests:` to a metric");
+    assert_eq!(
+        ok(folder.path(), &["test", "-k", "nothing-of-that-name"]).trim(),
+        "no tests: add `tests:` to a metric"
+    );
 }
 
 #[test]
@@ -105,7 +116,8 @@ fn a_reader_that_goes_away_ends_the_command_quietly() {
     let folder = tempfile::tempdir().unwrap();
     let binary = env!("CARGO_BIN_EXE_streamgauge");
     let shell = format!("{binary} completion bash | head -1 > out; {binary} schema metric | head -1 >> out");
-    let output = std::process::Command::new("sh").arg("-c").arg(shell).current_dir(folder.path()).output().unwrap();
+    let output =
+        std::process::Command::new("sh").arg("-c").arg(shell).current_dir(folder.path()).output().unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stderr), "");
     let _ = run(folder.path(), &["--version"]);
 }

@@ -1,4 +1,5 @@
 //! `serve` and the commands that talk to it: the journeys of a user.
+#![allow(clippy::unwrap_used)] // A test stops at the first thing that is not as it should be.
 
 mod support;
 
@@ -69,7 +70,10 @@ fn a_second_process_on_the_same_folder_is_refused() {
         .unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(78), "{said}");
-    assert!(said.contains("is in use by another streamgauge") && said.contains(&server.child.id().to_string()), "{said}");
+    assert!(
+        said.contains("is in use by another streamgauge") && said.contains(&server.child.id().to_string()),
+        "{said}"
+    );
 }
 
 #[test]
@@ -77,8 +81,12 @@ fn a_port_that_is_taken_is_named() {
     let folder = shop();
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    let output =
-        streamgauge().arg("serve").current_dir(folder.path()).env("STREAMGAUGE_SERVER__LISTEN", &address).output().unwrap();
+    let output = streamgauge()
+        .arg("serve")
+        .current_dir(folder.path())
+        .env("STREAMGAUGE_SERVER__LISTEN", &address)
+        .output()
+        .unwrap();
     assert_eq!(output.status.code(), Some(78));
     assert!(String::from_utf8_lossy(&output.stderr).contains(&address));
 }
@@ -90,7 +98,10 @@ fn ingest_counts_what_became_of_the_events() {
     let at = ["--url", &server.url];
     let call = |more: &[&str]| ok(folder.path(), &[more, &at].concat());
     assert_eq!(call(&["ingest", "events.ndjson"]).trim(), "accepted 40, refused 0, duplicate 0");
-    assert_eq!(call(&["ingest", "events.ndjson", "--batch", "7"]).trim(), "accepted 0, refused 0, duplicate 40");
+    assert_eq!(
+        call(&["ingest", "events.ndjson", "--batch", "7"]).trim(),
+        "accepted 0, refused 0, duplicate 40"
+    );
 
     std::fs::write(folder.path().join("more.csv"), csv()).unwrap();
     let out = call(&["ingest", "more.csv", "--json"]);
@@ -99,7 +110,8 @@ fn ingest_counts_what_became_of_the_events() {
     assert!(json["errors"][0].as_str().unwrap().contains("country"), "{json}");
     exits(folder.path(), &[&["ingest", "more.csv", "--strict"][..], &at].concat(), 1);
 
-    let output = with_input(folder.path(), &["ingest", "-", "--url", &server.url], &order("stdin", "uk", "3.00"));
+    let output =
+        with_input(folder.path(), &["ingest", "-", "--url", &server.url], &order("stdin", "uk", "3.00"));
     assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "accepted 1, refused 0, duplicate 0");
 }
 
@@ -118,9 +130,20 @@ fn query_top_and_tap_show_what_the_server_knows() {
     let at = ["--url", &server.url];
     let call = |more: &[&str]| ok(folder.path(), &[more, &at].concat());
     let out = call(&["query", "sales", "--window", "24h", "--by", "country"]);
-    assert!(out.starts_with("sales (24h) = 30.50 EUR") && out.contains("de") && out.contains("20.00"), "{out}");
-    let json: Value =
-        serde_json::from_str(&call(&["query", "sales", "--where", "country = 'fr'", "--measure", "orders", "--json"])).unwrap();
+    assert!(
+        out.starts_with("sales (24h) = 30.50 EUR") && out.contains("de") && out.contains("20.00"),
+        "{out}"
+    );
+    let json: Value = serde_json::from_str(&call(&[
+        "query",
+        "sales",
+        "--where",
+        "country = 'fr'",
+        "--measure",
+        "orders",
+        "--json",
+    ]))
+    .unwrap();
     assert_eq!(json["rows"][0]["orders"], 1, "{json}");
     let top = call(&["top", "--once"]);
     assert!(top.contains("sales") && top.contains("30.50") && top.contains("push"), "{top}");
@@ -169,7 +192,8 @@ fn contracts_are_reloaded_and_a_bad_one_changes_nothing() {
     let state = |path: &str| server.get("/readyz?verbose")["reload"][path].clone();
 
     change(folder.path(), "agg: max", "agg: maxx");
-    wait(Duration::from_secs(20), || state("failed") == 1).unwrap_or_else(|()| panic!("{}", log(folder.path())));
+    wait(Duration::from_secs(20), || state("failed") == 1)
+        .unwrap_or_else(|()| panic!("{}", log(folder.path())));
     assert!(state("error").as_str().unwrap().contains("sales.yaml:"), "{}", state("error"));
     assert_eq!(amount(&server, &answer["token"]), "30.50");
 
@@ -177,10 +201,13 @@ fn contracts_are_reloaded_and_a_bad_one_changes_nothing() {
     change(folder.path(), ", largest: \"10.50\"", "");
     change(folder.path(), ", largest: \"20.00\"", "");
     server.signal("HUP");
-    let smallest = || server.get("/v1/metrics/sales?window=24h&measure=smallest")["rows"][0]["smallest"].clone();
-    wait(Duration::from_secs(20), || smallest() == "10.50").unwrap_or_else(|()| panic!("{}", log(folder.path())));
+    let smallest =
+        || server.get("/v1/metrics/sales?window=24h&measure=smallest")["rows"][0]["smallest"].clone();
+    wait(Duration::from_secs(20), || smallest() == "10.50")
+        .unwrap_or_else(|()| panic!("{}", log(folder.path())));
     assert_eq!(amount(&server, &answer["token"]), "30.50");
-    assert!(state("error").is_null());
+    wait(Duration::from_secs(5), || state("error").is_null())
+        .unwrap_or_else(|()| panic!("{}", state("error")));
     let answer = server.push(&order("a", "de", "10.50"));
     assert_eq!(answer["duplicate"], 1, "{answer}");
 }
@@ -190,7 +217,20 @@ fn the_demo_agrees_with_its_generator() {
     let folder = tempfile::tempdir().unwrap();
     let output = run(
         folder.path(),
-        &["demo", "--for", "3s", "--rate", "200", "--history", "5", "--listen", "127.0.0.1:0", "--workers", "2", "--json"],
+        &[
+            "demo",
+            "--for",
+            "3s",
+            "--rate",
+            "200",
+            "--history",
+            "5",
+            "--listen",
+            "127.0.0.1:0",
+            "--workers",
+            "2",
+            "--json",
+        ],
     );
     let out = String::from_utf8_lossy(&output.stdout).into_owned();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();

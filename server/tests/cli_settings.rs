@@ -1,4 +1,5 @@
 //! Settings and `doctor`, and the reference pages that are made from the code.
+#![allow(clippy::unwrap_used)] // A test stops at the first thing that is not as it should be.
 
 mod support;
 
@@ -90,7 +91,8 @@ fn wrong_settings_exit_with_78_and_name_every_mistake() {
     std::fs::write(folder.path().join("streamgauge.yaml"), text).unwrap();
     for command in ["serve", "doctor"] {
         let (_, said) = exits(folder.path(), &[command], 78);
-        for part in ["no_such_path", "did you mean: workers", "open_on_network", "3 mistakes in the settings"] {
+        for part in ["no_such_path", "did you mean: workers", "open_on_network", "3 mistakes in the settings"]
+        {
             assert!(said.contains(part), "{part} is not in\n{said}");
         }
     }

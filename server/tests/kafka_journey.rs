@@ -129,11 +129,11 @@ fn produce(bootstrap: &str, events: std::ops::Range<u64>, source: &mut W1, oracl
         .create()
         .unwrap();
     let mut line = Vec::new();
-    for (_, event) in events.zip(source) {
+    for (number, event) in events.zip(source) {
         oracle.add(&event);
         line.clear();
         event.write(None, &mut line);
-        let key = event.ids.0.to_le_bytes();
+        let key = number.to_le_bytes();
         loop {
             let record = BaseRecord::to("orders.raw").key(&key).payload(&line);
             match producer.send(record) {

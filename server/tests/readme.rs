@@ -2,6 +2,7 @@
 //!
 //! A block opened with ```` ```sh run=NAME ```` is run by bash as it stands, with the ports and folders of the
 //! text replaced by free ones, so that tests can run beside each other.
+#![allow(clippy::unwrap_used)] // A test stops at the first thing that is not as it should be.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -33,7 +34,11 @@ fn blocks(markdown: &str) -> Vec<(String, String)> {
 fn shell(name: &str) -> String {
     let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
     let info = format!("sh run={name}");
-    blocks(&readme).into_iter().find(|(i, _)| *i == info).unwrap_or_else(|| panic!("README.md has no block {info}")).1
+    blocks(&readme)
+        .into_iter()
+        .find(|(i, _)| *i == info)
+        .unwrap_or_else(|| panic!("README.md has no block {info}"))
+        .1
 }
 
 fn free_port() -> u16 {
@@ -55,7 +60,11 @@ fn bash(script: &str, folder: &Path, port: u16) -> String {
         .unwrap();
     let out = String::from_utf8_lossy(&output.stdout).into_owned();
     let err = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "{:?}\n--- script\n{script}\n--- stdout\n{out}\n--- stderr\n{err}", output.status);
+    assert!(
+        output.status.success(),
+        "{:?}\n--- script\n{script}\n--- stdout\n{out}\n--- stderr\n{err}",
+        output.status
+    );
     out
 }
 
@@ -65,14 +74,21 @@ fn the_starter_block_runs() {
     let port = free_port();
     let script = shell("starter").replace("127.0.0.1:8080", &format!("127.0.0.1:{port}"));
     let out = bash(&script, folder.path(), port);
-    for part in ["no mistakes", "1 test passed, 0 failed", "accepted 40, refused 0, duplicate 0", "sales (24h) = ", "\"metric_name\":\"sales\""] {
+    for part in [
+        "no mistakes",
+        "1 test passed, 0 failed",
+        "accepted 40, refused 0, duplicate 0",
+        "sales (24h) = ",
+        "\"metric_name\":\"sales\"",
+    ] {
         assert!(out.contains(part), "{part} is not in\n{out}");
     }
 }
 
 #[test]
 fn the_kafka_block_runs_on_real_kafka() {
-    let missing = ["java", "mvn"].into_iter().find(|tool| Command::new(tool).arg("-version").output().is_err());
+    let missing =
+        ["java", "mvn"].into_iter().find(|tool| Command::new(tool).arg("-version").output().is_err());
     if let Some(tool) = missing {
         assert!(std::env::var_os("CI").is_none(), "CI needs {tool}");
         eprintln!("skipped: {tool} is missing");
@@ -90,7 +106,10 @@ fn the_kafka_block_runs_on_real_kafka() {
         .replace("target/kafka-shop", &shop.display().to_string())
         .replace("127.0.0.1:9092", &format!("127.0.0.1:{kafka}"))
         .replace("127.0.0.1:8080", &format!("127.0.0.1:{http}"));
-    let stop = format!("trap 'kill $(jobs -p) 2>/dev/null || true; scripts/kafka.sh stop --now --dir {}' EXIT\n", data.display());
+    let stop = format!(
+        "trap 'kill $(jobs -p) 2>/dev/null || true; scripts/kafka.sh stop --now --dir {}' EXIT\n",
+        data.display()
+    );
     let out = bash(&format!("{stop}{script}"), &root(), http);
     assert!(out.contains("\"metric_name\":\"revenue\"") && out.contains("\"currency\":"), "{out}");
 }

@@ -17,7 +17,7 @@ use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer}
 use super::broker::Broker;
 use super::schedule::Schedule;
 use super::serve::Server;
-use super::{Options, PATIENCE, Start};
+use super::{FIRST, Options, PATIENCE, Start};
 use crate::answers::Cell;
 use crate::error::Error;
 use crate::stats::Recorder;
@@ -46,7 +46,7 @@ pub(crate) struct Sender {
 }
 
 enum Road {
-    Kafka { producer: ThreadedProducer<Acks>, acks: Acks, topic: String },
+    Kafka { producer: ThreadedProducer<Acks>, acks: Acks, brokers: String, topic: String },
     Push { agent: ureq::Agent, url: String },
 }
 
@@ -57,7 +57,7 @@ impl Sender {
             Some(broker) => {
                 let acks = Acks(Arc::new(Mutex::new(Books::new(*schedule))));
                 let producer = producer(&broker.brokers, acks.clone())?;
-                Road::Kafka { producer, acks, topic: broker.topic.clone() }
+                Road::Kafka { producer, acks, brokers: broker.brokers.clone(), topic: broker.topic.clone() }
             }
             None => Road::Push { agent: super::serve::agent(PATIENCE), url: String::new() },
         };
@@ -70,15 +70,17 @@ impl Sender {
             return Ok(());
         }
         self.produce(0, now_ms(), None)?;
-        let Road::Kafka { acks, .. } = &self.road else { return Ok(()) };
+        let Road::Kafka { acks, brokers, .. } = &self.road else { return Ok(()) };
         let began = Instant::now();
         loop {
             let books = acks.0.lock();
             match &books.failed {
                 Some(error) => return Err(Error::Unreachable(format!("Kafka took no event: {error}"))),
                 None if books.acknowledged > 0 => return Ok(()),
-                None if began.elapsed() > PATIENCE => {
-                    return Err(Error::Unreachable("Kafka acknowledged no event within a minute".to_owned()));
+                None if began.elapsed() > FIRST => {
+                    let what =
+                        format!("Kafka at {brokers} acknowledged no event within {FIRST:?}{}", books.trouble);
+                    return Err(Error::Unreachable(what));
                 }
                 None => drop(books),
             }
@@ -257,11 +259,20 @@ struct Books {
     acknowledged: u64,
     latency: Recorder,
     failed: Option<String>,
+    /// What librdkafka last said, for a message.
+    trouble: String,
 }
 
 impl Books {
     fn new(schedule: Schedule) -> Self {
-        Self { schedule, start: None, acknowledged: 0, latency: Recorder::default(), failed: None }
+        Self {
+            schedule,
+            start: None,
+            acknowledged: 0,
+            latency: Recorder::default(),
+            failed: None,
+            trouble: String::new(),
+        }
     }
 }
 
@@ -269,9 +280,9 @@ impl Books {
 struct Acks(Arc<Mutex<Books>>);
 
 impl ClientContext for Acks {
-    fn error(&self, error: KafkaError, reason: &str) {
-        // Passing troubles: what stays shows as an event that is not acknowledged.
-        eprintln!("Kafka: {error}: {reason}");
+    fn error(&self, _error: KafkaError, reason: &str) {
+        // A passing trouble; what stays shows as an event that is not acknowledged, and is told then.
+        self.0.lock().trouble = format!(": {reason}");
     }
 }
 

@@ -120,9 +120,10 @@ impl FoldSpec {
         match acc {
             Acc::Count(n) => *n += row.weight,
             Acc::Sum { n, sum } => {
-                if let Some(value) = row.value {
-                    sum.add(wide(value).ok_or(NotFinite)?, row.weight);
-                }
+                // Without a value (`rate` of rows) every row is one.
+                let one = Wide::int(1);
+                let amount = row.value.map_or(Some(one), wide).ok_or(NotFinite)?;
+                sum.add(amount, row.weight);
                 *n += row.weight;
             }
             Acc::Moments { n, sum, squares } => {
@@ -170,6 +171,7 @@ impl FoldSpec {
         match (acc, other) {
             (Acc::Extreme(best), Acc::Extreme(Some(value))) => self.keep_extreme(best, value),
             (Acc::End(best), Acc::End(Some(value))) => self.keep_end(best, value),
+            (Acc::Extreme(_), Acc::Extreme(None)) | (Acc::End(_), Acc::End(None)) => {}
             (acc, other) => combine(acc, other, 1),
         }
     }

@@ -138,8 +138,8 @@ mod tests {
         sum.add(Wide::int(i128::MAX), 1);
         assert_eq!(sum.to_i128(), None);
         sum.add(Wide::int(i128::MAX), -1);
-        sum.add(Wide::int(7), 3);
-        assert_eq!(sum.to_i128(), Some(i128::MAX - 6 + 21));
+        sum.add(Wide::int(7), -3);
+        assert_eq!(sum.to_i128(), Some(i128::MAX - 6 - 21));
     }
 
     #[test]

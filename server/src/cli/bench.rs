@@ -79,7 +79,7 @@ struct Freshness {
     #[arg(long, default_value_t = 20, value_name = "N")]
     seconds: u32,
     /// Seconds before that at a tenth of the rate, not scored
-    #[arg(long, default_value_t = 3, value_name = "N")]
+    #[arg(long, default_value_t = 10, value_name = "N")]
     warm_up: u32,
     /// Dataflow threads of the server
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=64))]

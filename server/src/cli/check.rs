@@ -1,4 +1,7 @@
 //! `streamgauge check [PATH..]`: every mistake of every contract in one run.
+//!
+//! *In*: paths or packs. *Out*: every mistake with its place, or what the contracts hold. *Never*: a stop at
+//! the first mistake.
 
 use contracts::diagnostic::Diagnostic;
 use serde_json::json;
@@ -8,7 +11,9 @@ use super::files::{self, plural};
 
 /// Arguments.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  streamgauge check\n  streamgauge check contracts/ pack:commerce\n  streamgauge check orders.yaml --json")]
+#[command(
+    after_help = "Examples:\n  streamgauge check\n  streamgauge check contracts/ pack:commerce\n  streamgauge check orders.yaml --json"
+)]
 pub struct Args {
     /// Folders, files or pack:NAME, checked together; default: what streamgauge.yaml names
     #[arg(value_name = "PATH")]
@@ -41,7 +46,8 @@ pub fn run(args: Args) -> Outcome {
         }));
         return Ok(exit);
     }
-    let (bad, mild): (Vec<Diagnostic>, Vec<Diagnostic>) = loaded.diagnostics.into_iter().partition(Diagnostic::is_error);
+    let (bad, mild): (Vec<Diagnostic>, Vec<Diagnostic>) =
+        loaded.diagnostics.into_iter().partition(Diagnostic::is_error);
     diagnostics(&mild, &sources);
     diagnostics(&bad, &sources);
     if errors > 0 {

@@ -104,8 +104,12 @@ impl Client {
     fn unreachable(&self, error: &ureq::Error) -> Failure {
         let failure = Failure::new(Exit::Unreachable, format!("no answer from {}: {error}", self.base));
         match error {
-            ureq::Error::BadUri(_) => Failure::new(Exit::Usage, format!("`{}` is not an address: {error}", self.base)),
-            ureq::Error::TlsRequired => failure.help("https is not built in; use http on the loopback address"),
+            ureq::Error::BadUri(_) => {
+                Failure::new(Exit::Usage, format!("`{}` is not an address: {error}", self.base))
+            }
+            ureq::Error::TlsRequired => {
+                failure.help("https is not built in; use http on the loopback address")
+            }
             _ => failure.help("start one with `streamgauge serve`, or name it with --url or STREAMGAUGE_URL"),
         }
     }
@@ -128,6 +132,7 @@ fn problem(status: u16, body: &str) -> Failure {
         .into_iter()
         .flatten()
         .map(|e| e.get("message").and_then(Value::as_str).map_or_else(|| e.to_string(), str::to_owned))
+        .filter(|message| !failure.message.contains(message.as_str()))
         .collect();
     if !errors.is_empty() {
         failure.help = Some(errors.join("\n  "));
@@ -141,7 +146,10 @@ mod tests {
 
     #[test]
     fn a_problem_becomes_one_message() {
-        let failure = problem(404, r#"{"title":"Not Found","detail":"no metric `x`","code":"unknown_metric","errors":[]}"#);
+        let failure = problem(
+            404,
+            r#"{"title":"Not Found","detail":"no metric `x`","code":"unknown_metric","errors":[]}"#,
+        );
         assert_eq!(failure.message, "no metric `x` (404 unknown_metric)");
         assert_eq!(failure.exit, Exit::Failed);
         assert_eq!(problem(502, "<html>").message, "the server answered 502");

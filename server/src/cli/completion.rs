@@ -1,4 +1,6 @@
 //! `streamgauge completion SHELL`.
+//!
+//! *In*: the name of a shell. *Out*: its completion script. *Never*: a file written.
 
 use clap::CommandFactory;
 use clap_complete::Shell;
@@ -7,7 +9,9 @@ use super::exit::{Exit, Outcome};
 
 /// Arguments.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example: streamgauge completion bash > ~/.local/share/bash-completion/completions/streamgauge")]
+#[command(
+    after_help = "Example: streamgauge completion bash > ~/.local/share/bash-completion/completions/streamgauge"
+)]
 pub struct Args {
     /// The shell
     shell: Shell,

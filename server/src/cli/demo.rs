@@ -53,7 +53,11 @@ pub struct Args {
 
 fn rate(text: &str) -> Result<f64, String> {
     let rate: f64 = text.parse().map_err(|_| "a number is needed".to_owned())?;
-    if (0.1..=1_000_000.0).contains(&rate) { Ok(rate) } else { Err("from 0.1 to 1000000 events per second".into()) }
+    if (0.1..=1_000_000.0).contains(&rate) {
+        Ok(rate)
+    } else {
+        Err("from 0.1 to 1000000 events per second".into())
+    }
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
@@ -70,7 +74,8 @@ const BATCH: usize = 2_000;
 /// Runs the demo.
 pub fn run(args: Args) -> Outcome {
     progress::log_to_stderr_at("warn");
-    let folder = tempfile::tempdir().map_err(|error| Failure::new(Exit::Failed, format!("no temporary folder: {error}")))?;
+    let folder = tempfile::tempdir()
+        .map_err(|error| Failure::new(Exit::Failed, format!("no temporary folder: {error}")))?;
     let data = args.data.clone().unwrap_or_else(|| folder.path().to_path_buf());
     let (settings, effective) = settings(&args, &data)?;
     let running = Running::start(settings, effective)?;
@@ -157,7 +162,8 @@ impl Pump {
 fn append(log: &PushLog, events: Vec<bytes::Bytes>, stopped: &AtomicBool) {
     for batch in events.chunks(BATCH) {
         loop {
-            let records = batch.iter().map(|value| LogRecord { value: value.clone(), headers: Vec::new() }).collect();
+            let records =
+                batch.iter().map(|value| LogRecord { value: value.clone(), headers: Vec::new() }).collect();
             let (done, outcome) = crossbeam_channel::bounded(1);
             log.append(
                 records,
@@ -168,7 +174,9 @@ fn append(log: &PushLog, events: Vec<bytes::Bytes>, stopped: &AtomicBool) {
             );
             match outcome.recv() {
                 Ok(Ok(())) => break,
-                Ok(Err(error)) => tracing::warn!(%error, "the log refused events of the generator; trying again"),
+                Ok(Err(error)) => {
+                    tracing::warn!(%error, "the log refused events of the generator; trying again")
+                }
                 Err(_) => return,
             }
             if stopped.load(Ordering::Acquire) {
@@ -183,16 +191,23 @@ fn append(log: &PushLog, events: Vec<bytes::Bytes>, stopped: &AtomicBool) {
 
 fn introduce(running: &Running, args: &Args) {
     let url = running.url();
-    crate::say!("Streamgauge {} runs the commerce pack on {} events per second.", env!("CARGO_PKG_VERSION"), args.rate);
+    crate::say!(
+        "Streamgauge {} runs the commerce pack on {} events per second.",
+        env!("CARGO_PKG_VERSION"),
+        args.rate
+    );
     crate::say!("\n  page   {url}/\n  docs   {url}/docs\n  health {url}/readyz?verbose\n");
     crate::say!("Try:\n");
     crate::say!("  curl -s '{url}/v1/metrics/revenue?window=1h&by=currency&measure=amount'");
     crate::say!("  curl -sN '{url}/v1/metrics/order_count/stream?window=5m'");
     crate::say!("  curl -s {url}/v1/events -d '{}'", example_event());
-    let option = if args.listen == settings::server::DEFAULT_LISTEN { String::new() } else { format!(" --url {url}") };
+    let option =
+        if args.listen == settings::server::DEFAULT_LISTEN { String::new() } else { format!(" --url {url}") };
     crate::say!("\n  streamgauge top{option}\n");
     match args.length {
-        Some(length) => crate::say!("Stops after {length:?} and compares the answers with the generator's truth."),
+        Some(length) => {
+            crate::say!("Stops after {length:?} and compares the answers with the generator's truth.")
+        }
         None => crate::say!("Ctrl-C ends."),
     }
 }
@@ -223,8 +238,13 @@ fn finish(running: &Running, log: &PushLog, truth: &Truth, known: bool, as_json:
         crate::say!("{}", compare::show(&rows));
         let events = thousands(truth.emitted);
         match differences {
-            0 => crate::say!("\n{events} events, {} answers, all equal to the generator's truth.", rows.len()),
-            n => crate::say!("\n{events} events: {n} of {} answers differ from the generator's truth.", rows.len()),
+            0 => {
+                crate::say!("\n{events} events, {} answers, all equal to the generator's truth.", rows.len())
+            }
+            n => crate::say!(
+                "\n{events} events: {n} of {} answers differ from the generator's truth.",
+                rows.len()
+            ),
         }
     }
     Ok(if differences == 0 { Exit::Ok } else { Exit::Failed })
@@ -237,7 +257,8 @@ fn wait_for_fold(running: &Running, end: i64) -> bool {
     while started.elapsed() < Duration::from_secs(60) {
         if let Ok(live) = running.shared.app.live() {
             let published = live.reader.load();
-            let next = published.offsets.iter().filter(|(p, _)| &*p.source == SHOP).map(|(_, p)| p.next).max();
+            let next =
+                published.offsets.iter().filter(|(p, _)| &*p.source == SHOP).map(|(_, p)| p.next).max();
             folded.store(next.unwrap_or(0).unsigned_abs(), Ordering::Relaxed);
             // Counts of refused rows are complete when the tick's outcome is known, too.
             let known = live.hook.latest().is_some_and(|p| p.tick >= published.tick);

@@ -1,4 +1,7 @@
 //! `streamgauge diff OLD NEW`: what a change of contracts means for readers and for state.
+//!
+//! *In*: two sets of contracts without mistakes. *Out*: each change with its class, its effect on state and
+//! whether the version says so. *Never*: layout or comments as a change.
 
 use contracts::{Change, Class, Effect};
 use serde_json::json;
@@ -42,10 +45,19 @@ pub fn run(args: Args) -> Outcome {
         crate::say!("no change of meaning");
         return Ok(exit);
     }
-    crate::say!("{}", table(&["CONTRACT", "CHANGE", "MEANS", "STATE", "VERSION", ""], changes.iter().map(cells).collect(), &[]));
+    crate::say!(
+        "{}",
+        table(
+            &["CONTRACT", "CHANGE", "MEANS", "STATE", "VERSION", ""],
+            changes.iter().map(cells).collect(),
+            &[]
+        )
+    );
     if missing > 0 {
-        eprintln!("{} not raised far enough: a breaking change needs a new major version, an addition a new minor one",
-            if missing == 1 { "1 version is" } else { "some versions are" });
+        eprintln!(
+            "{} not raised far enough: a breaking change needs a new major version, an addition a new minor one",
+            if missing == 1 { "1 version is" } else { "some versions are" }
+        );
     }
     Ok(exit)
 }
@@ -61,7 +73,11 @@ fn cells(change: &Change) -> Vec<String> {
         Effect::Replay => "replay",
     };
     let version = if change.version_ok { "ok" } else { "raise it" };
-    let place = if change.path.is_empty() { change.what.to_owned() } else { format!("{} {}", change.path, change.what) };
+    let place = if change.path.is_empty() {
+        change.what.to_owned()
+    } else {
+        format!("{} {}", change.path, change.what)
+    };
     vec![
         format!("{} {}", change.kind.name(), change.name),
         place,

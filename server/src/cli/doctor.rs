@@ -60,7 +60,8 @@ impl Check {
 
 /// Prints and checks.
 pub fn run(args: Args) -> Outcome {
-    let loaded = settings::load(&args.config).map_err(|error| io(Exit::Config, "read the settings", &args.config, &error))?;
+    let loaded = settings::load(&args.config)
+        .map_err(|error| io(Exit::Config, "read the settings", &args.config, &error))?;
     let Some(settings) = &loaded.settings else {
         diagnostics(&loaded.mistakes, std::slice::from_ref(&loaded.file));
         let count = files::plural(loaded.mistakes.len(), "mistake");
@@ -77,7 +78,8 @@ pub fn run(args: Args) -> Outcome {
         super::out::json(&json!({ "ok": exit == Exit::Ok, "settings": loaded.effective, "checks": checks }));
         return Ok(exit);
     }
-    let rows = loaded.effective.iter().map(|e| vec![e.setting.clone(), e.value.clone(), e.origin.clone()]).collect();
+    let rows =
+        loaded.effective.iter().map(|e| vec![e.setting.clone(), e.value.clone(), e.origin.clone()]).collect();
     crate::say!("{}\n", table(&["SETTING", "VALUE", "FROM"], rows, &[]));
     for check in &checks {
         let mark = match check.grade {
@@ -150,7 +152,9 @@ fn check_listen(settings: &Settings) -> Check {
     let listen = settings.server.listen;
     match TcpListener::bind(listen) {
         Ok(_) => Check::new("server.listen", Grade::Ok, format!("{listen} is free")),
-        Err(error) => Check::new("server.listen", Grade::Warning, format!("{listen}: {error} (is a server running?)")),
+        Err(error) => {
+            Check::new("server.listen", Grade::Warning, format!("{listen}: {error} (is a server running?)"))
+        }
     }
 }
 
@@ -197,7 +201,8 @@ fn check_kafka(name: &str, kafka: &settings::Kafka, timeout: Duration) -> Check 
     receiver.stop();
     match status.state {
         State::Connecting => {
-            let error = status.last_error.unwrap_or_else(|| format!("no answer within {} s", timeout.as_secs()));
+            let error =
+                status.last_error.unwrap_or_else(|| format!("no answer within {} s", timeout.as_secs()));
             Check::new(name, Grade::Unreachable, format!("{}: {error}", kafka.brokers))
         }
         State::Failed(error) => Check::new(name, Grade::Wrong, format!("{}: {error}", kafka.brokers)),
@@ -211,7 +216,8 @@ fn found(name: &str, kafka: &settings::Kafka, status: &SourceStatus) -> Check {
         *topics.entry(&partition.topic).or_default() += 1;
     }
     if topics.is_empty() {
-        let detail = format!("{} answers, but no topic matches {} yet", kafka.brokers, kafka.topics.join(", "));
+        let detail =
+            format!("{} answers, but no topic matches {} yet", kafka.brokers, kafka.topics.join(", "));
         return Check::new(name, Grade::Warning, detail);
     }
     let list: Vec<String> =

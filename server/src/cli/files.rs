@@ -103,8 +103,11 @@ pub fn from_arguments(arguments: &[String]) -> Result<Vec<SourceFile>, Failure> 
     if Path::new("contracts").is_dir() {
         return read_path(Path::new("contracts"));
     }
-    Err(Failure::new(Exit::Usage, "no contracts are named, and there is no streamgauge.yaml and no contracts/ here")
-        .help("name a folder, a file or pack:commerce; `streamgauge init` makes a starter folder"))
+    Err(Failure::new(
+        Exit::Usage,
+        "no contracts are named, and there is no streamgauge.yaml and no contracts/ here",
+    )
+    .help("name a folder, a file or pack:commerce; `streamgauge init` makes a starter folder"))
 }
 
 fn source(argument: &str) -> ContractSource {

@@ -19,9 +19,11 @@ use rows::Rows;
 
 /// Arguments.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "The kind of a file follows from its name: .csv, .parquet, anything else is NDJSON; `-` reads NDJSON from\n\
+#[command(
+    after_help = "The kind of a file follows from its name: .csv, .parquet, anything else is NDJSON; `-` reads NDJSON from\n\
     standard input. Event ids make it safe to send a file again: what is there already counts as duplicate.\n\n\
-    Examples:\n  streamgauge ingest events.ndjson\n  streamgauge ingest history/*.parquet --source history\n  zcat big.ndjson.gz | streamgauge ingest -")]
+    Examples:\n  streamgauge ingest events.ndjson\n  streamgauge ingest history/*.parquet --source history\n  zcat big.ndjson.gz | streamgauge ingest -"
+)]
 pub struct Args {
     /// Files, or `-`
     #[arg(required = true, value_name = "FILE")]
@@ -92,7 +94,11 @@ fn send_file(
         if full || (!more && held > 0) {
             push(args, client, &body, held, totals)?;
             bar.set_position(rows.done());
-            bar.set_message(format!("{} events, {} refused", thousands(totals.sent), thousands(totals.refused)));
+            bar.set_message(format!(
+                "{} events, {} refused",
+                thousands(totals.sent),
+                thousands(totals.refused)
+            ));
             body.clear();
             held = 0;
         }
@@ -113,7 +119,11 @@ fn bar(rows: &Rows<'_>, file: &std::path::Path) -> ProgressBar {
         None => ProgressBar::new_spinner(),
     };
     bar.set_draw_target(ProgressDrawTarget::stderr());
-    let unit = if rows.counts_bytes() { "{bytes}/{total_bytes} {bytes_per_sec}" } else { "{pos}/{len} rows {per_sec}" };
+    let unit = if rows.counts_bytes() {
+        "{bytes}/{total_bytes} {bytes_per_sec}"
+    } else {
+        "{pos}/{len} rows {per_sec}"
+    };
     let template = match rows.total() {
         Some(_) => format!("{{prefix}} {{bar:30}} {unit} ETA {{eta}}  {{msg}}"),
         None => "{prefix} {spinner} {bytes} {bytes_per_sec}  {msg}".to_owned(),
@@ -186,7 +196,10 @@ fn report(args: &Args, totals: &Totals, seconds: f64) {
         eprintln!("refused: {error}");
     }
     if totals.refused > totals.errors.len() as u64 {
-        eprintln!("refused: {} in all; GET /v1/deadletter has them with their reasons", thousands(totals.refused));
+        eprintln!(
+            "refused: {} in all; GET /v1/deadletter has them with their reasons",
+            thousands(totals.refused)
+        );
     }
     let pending = match totals.pending {
         0 => String::new(),

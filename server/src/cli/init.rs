@@ -27,8 +27,12 @@ const METRIC: &str = include_str!("starter/metric.yaml");
 /// Writes the folder.
 pub fn run(args: Args) -> Outcome {
     let files = plan(args.pack.as_deref())?;
-    let taken: Vec<String> =
-        files.iter().map(|(path, _)| args.dir.join(path)).filter(|p| p.exists()).map(|p| p.display().to_string()).collect();
+    let taken: Vec<String> = files
+        .iter()
+        .map(|(path, _)| args.dir.join(path))
+        .filter(|p| p.exists())
+        .map(|p| p.display().to_string())
+        .collect();
     if !taken.is_empty() {
         return Err(Failure::new(Exit::Usage, format!("already there: {}", taken.join(", ")))
             .help("name an empty folder: streamgauge init FOLDER"));
@@ -36,13 +40,16 @@ pub fn run(args: Args) -> Outcome {
     for (path, text) in &files {
         write(&args.dir.join(path), text)?;
     }
-    let shown = if args.dir == Path::new(".") { String::new() } else { format!("cd {}\n  ", args.dir.display()) };
+    let shown =
+        if args.dir == Path::new(".") { String::new() } else { format!("cd {}\n  ", args.dir.display()) };
     let metric = if args.pack.is_some() { "revenue" } else { "sales" };
     crate::say!("made {}:", args.dir.display());
     for (path, _) in files.iter().filter(|(path, _)| !path.starts_with('.')) {
         crate::say!("  {path}");
     }
-    crate::say!("\nnext:\n  {shown}streamgauge test\n  streamgauge serve &\n  streamgauge ingest events.ndjson\n  streamgauge query {metric}");
+    crate::say!(
+        "\nnext:\n  {shown}streamgauge test\n  streamgauge serve &\n  streamgauge ingest events.ndjson\n  streamgauge query {metric}"
+    );
     Ok(Exit::Ok)
 }
 

@@ -1,6 +1,6 @@
 //! Ctrl-C in commands that keep nothing open: exit code 130 at once.
 //!
-//! *In*: SIGINT. *Out*: the end of the process. *Never*: installed for `serve` and `demo`, which drain.
+//! *In*: SIGINT. *Out*: the end of the process. *Never*: installed for `serve`, `demo` and `bench`, which drain.
 
 use super::exit::Exit;
 
@@ -8,10 +8,8 @@ use super::exit::Exit;
 pub fn install() {
     let body = || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        if let Ok(runtime) = runtime {
-            if runtime.block_on(tokio::signal::ctrl_c()).is_ok() {
-                leave();
-            }
+        if runtime.is_ok_and(|runtime| runtime.block_on(tokio::signal::ctrl_c()).is_ok()) {
+            leave();
         }
     };
     // Without the thread Ctrl-C still ends the process, only the exit code is the shell's.

@@ -33,8 +33,10 @@ use exit::{Exit, Outcome};
 /// Live metrics from event streams: contracts in YAML in, right numbers over HTTP out.
 #[derive(Debug, Parser)]
 #[command(name = "streamgauge", version, max_term_width = 110, propagate_version = false)]
-#[command(after_help = "Exit codes: 0 ok, 1 a test or comparison failed, 2 usage, 69 a dependency is unreachable, \
-                        70 our bug, 78 contracts or settings are wrong, 130 interrupted.")]
+#[command(
+    after_help = "Exit codes: 0 ok, 1 a test or comparison failed, 2 usage, 69 a dependency is unreachable, \
+                        70 our bug, 78 contracts or settings are wrong, 130 interrupted."
+)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -83,7 +85,7 @@ pub fn main() -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(Exit::Usage as u8));
         }
     };
-    if !matches!(cli.command, Command::Serve(_) | Command::Demo(_)) {
+    if !matches!(cli.command, Command::Serve(_) | Command::Demo(_) | Command::Bench(_)) {
         interrupt::install();
     }
     match run(cli.command) {

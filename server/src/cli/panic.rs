@@ -1,19 +1,24 @@
 //! A panic is our bug: say so, and stop rather than answer with numbers that no longer move.
 //!
 //! *In*: panics of any thread. *Out*: exit code 70, except in HTTP handlers, whose request alone is
-//! answered 500. *Never*: a process that lives on without one of its engine threads.
+//! answered 500, and in receivers, whose source alone is shown as failed. *Never*: a process that lives
+//! on without one of its engine threads.
 
 use super::exit::Exit;
 
 /// Threads of the HTTP runtime; a panic there costs one request (`tower_http::catch_panic`).
 pub const HTTP_THREAD: &str = "http";
 
+/// Threads of receivers: they turn a panic into a failed source (`connectors::receive`).
+const RECEIVER: &str = "receive-";
+
 /// Installs the hook.
 pub fn install() {
     let before = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         before(panic);
-        if std::thread::current().name() == Some(HTTP_THREAD) {
+        let thread = std::thread::current();
+        if thread.name().is_some_and(|name| name == HTTP_THREAD || name.starts_with(RECEIVER)) {
             return;
         }
         eprintln!(

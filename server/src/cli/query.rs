@@ -1,4 +1,7 @@
 //! `streamgauge query METRIC`: one answer of a running server.
+//!
+//! *In*: a metric and a question. *Out*: the server's answer, for people or as JSON. *Never*: a number of its
+//! own.
 
 use serde_json::Value;
 
@@ -8,7 +11,9 @@ use super::out::{cell, table};
 
 /// Arguments.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  streamgauge query revenue --window 1h\n  streamgauge query revenue --by currency --where \"currency <> 'RUB'\"\n  streamgauge query revenue --at 2026-03-02T10:00:00Z --json")]
+#[command(
+    after_help = "Examples:\n  streamgauge query revenue --window 1h\n  streamgauge query revenue --by currency --where \"currency <> 'RUB'\"\n  streamgauge query revenue --at 2026-03-02T10:00:00Z --json"
+)]
 pub struct Args {
     /// Name of the metric
     metric: String,
@@ -62,12 +67,13 @@ pub fn run(args: Args) -> Outcome {
 fn show(answer: &Value) {
     crate::say!("{}", headline(answer));
     let rows = answer["rows"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let Some(columns) = rows.first().and_then(Value::as_object).map(|row| row.keys().collect::<Vec<_>>()) else {
+    let Some(columns) = rows.first().and_then(Value::as_object).map(|row| row.keys().collect::<Vec<_>>())
+    else {
         crate::say!("no rows");
         return;
     };
     // One value alone stands in the headline already.
-    if columns.len() < 2 && rows.len() < 2 {
+    if columns.len() < 2 && rows.len() < 2 && rows[0][columns[0].as_str()] == answer["value"] {
         return;
     }
     let header: Vec<&str> = columns.iter().map(|c| c.as_str()).collect();

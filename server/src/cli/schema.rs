@@ -1,4 +1,7 @@
 //! `streamgauge schema KIND`: the JSON Schema that editors complete and check with.
+//!
+//! *In*: a kind. *Out*: its JSON Schema. *Never*: a schema that is kept beside the code that reads the
+//! document.
 
 use super::exit::{Exit, Outcome};
 

@@ -1,4 +1,7 @@
 //! `streamgauge serve`.
+//!
+//! *In*: a settings file. *Out*: a server until it is told to stop. *Never*: a start with a mistake in the
+//! settings or contracts.
 
 use std::path::{Path, PathBuf};
 
@@ -8,8 +11,10 @@ use crate::settings::{self, Settings};
 
 /// Arguments.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Every setting can be overridden: STREAMGAUGE_SERVER__LISTEN=127.0.0.1:9000 streamgauge serve\n\
-    SIGHUP reloads the contracts; so does a change of their files. SIGTERM drains and stops.")]
+#[command(
+    after_help = "Every setting can be overridden: STREAMGAUGE_SERVER__LISTEN=127.0.0.1:9000 streamgauge serve\n\
+    SIGHUP reloads the contracts; so does a change of their files. SIGTERM drains and stops."
+)]
 pub struct Args {
     /// Settings file
     #[arg(short, long, env = "STREAMGAUGE_CONFIG", default_value = settings::DEFAULT_FILE, value_name = "FILE")]
@@ -37,7 +42,10 @@ fn read(path: &Path) -> Result<(Settings, serde_json::Value), Failure> {
     }
     let Some(settings) = loaded.settings else {
         diagnostics(&loaded.mistakes, &[loaded.file]);
-        return Err(Failure::new(Exit::Config, format!("{} in the settings", plural(loaded.mistakes.len(), "mistake"))));
+        return Err(Failure::new(
+            Exit::Config,
+            format!("{} in the settings", plural(loaded.mistakes.len(), "mistake")),
+        ));
     };
     let effective = serde_json::to_value(&loaded.effective).expect("settings have text keys");
     Ok((settings, effective))

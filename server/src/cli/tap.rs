@@ -1,4 +1,7 @@
 //! `streamgauge tap EVENT`: the admitted events of a running server, as they come.
+//!
+//! *In*: an event type, a key. *Out*: a line per admitted event. *Never*: events left out in silence: what a
+//! slow terminal missed is said.
 
 use std::io::Read;
 
@@ -9,7 +12,9 @@ use super::exit::{Exit, Failure, Outcome};
 
 /// Arguments.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  streamgauge tap order.created\n  streamgauge tap --key ORD-20260401-1001 --json\n  streamgauge tap order.created --count 10")]
+#[command(
+    after_help = "Examples:\n  streamgauge tap order.created\n  streamgauge tap --key ORD-20260401-1001 --json\n  streamgauge tap order.created --count 10"
+)]
 pub struct Args {
     /// Event type; default: all
     event: Option<String>,
@@ -35,7 +40,7 @@ pub fn run(args: Args) -> Outcome {
     let mut stream = Stream::new(client.stream("/v1/stream/events", &query)?);
     let mut seen = 0;
     while args.count.is_none_or(|count| seen < count) {
-        let Some(message) = stream.next()? else { break };
+        let Some(message) = stream.message()? else { break };
         if message.event == "drain" || message.data.is_empty() {
             continue;
         }
@@ -84,7 +89,7 @@ impl<R: Read> Stream<R> {
     }
 
     /// The next event; `None` when the stream has ended. Comments (heartbeats) are passed over.
-    pub fn next(&mut self) -> Result<Option<Message>, Failure> {
+    pub fn message(&mut self) -> Result<Option<Message>, Failure> {
         const MOST: usize = 64 << 20;
         loop {
             if let Some(end) = find(&self.buffer, b"\n\n") {
@@ -151,9 +156,9 @@ mod tests {
         }
         let text = ": hello\n\nevent: change\r\nid: 1\r\ndata: {\"a\":\r\ndata: 1}\r\n\r\ndata: x\n\n";
         let mut stream = Stream::new(Slow(text.as_bytes().to_vec()));
-        let first = stream.next().unwrap().unwrap();
+        let first = stream.message().unwrap().unwrap();
         assert_eq!(first, Message { event: "change".into(), data: "{\"a\":\n1}".into() });
-        assert_eq!(stream.next().unwrap().unwrap().data, "x");
-        assert!(stream.next().unwrap().is_none());
+        assert_eq!(stream.message().unwrap().unwrap().data, "x");
+        assert!(stream.message().unwrap().is_none());
     }
 }

@@ -21,7 +21,9 @@ use super::files::{self, plural};
 
 /// Arguments.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  streamgauge test\n  streamgauge test contracts/ -k late\n  streamgauge test pack:commerce --junit report.xml")]
+#[command(
+    after_help = "Examples:\n  streamgauge test\n  streamgauge test contracts/ -k late\n  streamgauge test pack:commerce --junit report.xml"
+)]
 pub struct Args {
     /// Folders, files or pack:NAME; default: what streamgauge.yaml names
     #[arg(value_name = "PATH")]
@@ -68,7 +70,8 @@ pub fn run(args: Args) -> Outcome {
         }
     })?;
     if let Some(path) = &args.junit {
-        std::fs::write(path, junit::report(&verdicts)).map_err(|error| io(Exit::Failed, "write", path, &error))?;
+        std::fs::write(path, junit::report(&verdicts))
+            .map_err(|error| io(Exit::Failed, "write", path, &error))?;
     }
     let failed = verdicts.iter().filter(|v| !v.passed).count();
     if args.json {

@@ -1,4 +1,7 @@
 //! `streamgauge top`: all metrics and sources of a running server, refreshed in place.
+//!
+//! *In*: the server's lists of metrics and sources. *Out*: a table, again and again on a terminal, once in a
+//! pipe. *Never*: a change of anything.
 
 use std::time::Duration;
 
@@ -10,7 +13,9 @@ use super::out::{cell, on_terminal, table};
 
 /// Arguments.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  streamgauge top\n  streamgauge top --once          # one picture, for pipes and scripts\n  streamgauge top --every 5")]
+#[command(
+    after_help = "Examples:\n  streamgauge top\n  streamgauge top --once          # one picture, for pipes and scripts\n  streamgauge top --every 5"
+)]
 pub struct Args {
     /// Print one picture and stop; the default when standard output is not a terminal
     #[arg(long)]
@@ -65,7 +70,11 @@ fn picture(base: &str, metrics: &Value, catalog: &Value) -> String {
     if rows.is_empty() {
         text.push_str("no metrics: the contracts hold none\n");
     } else {
-        text.push_str(&table(&["METRIC", "VALUE", "UNIT", "WINDOW", "NEWEST EVENT", "FRESH", "STATE"], rows, &[1]));
+        text.push_str(&table(
+            &["METRIC", "VALUE", "UNIT", "WINDOW", "NEWEST EVENT", "FRESH", "STATE"],
+            rows,
+            &[1],
+        ));
         text.push('\n');
     }
     let sources: Vec<Vec<String>> = catalog["streaming_sources"]
@@ -75,7 +84,12 @@ fn picture(base: &str, metrics: &Value, catalog: &Value) -> String {
         .map(|(name, source)| {
             let status = source["status"]["state"].as_str().or_else(|| source["status"].as_str());
             let message = source["status"]["message"].as_str().or_else(|| source["message"].as_str());
-            vec![name.clone(), cell(&source["kind"]), status.unwrap_or("-").to_owned(), message.unwrap_or("").to_owned()]
+            vec![
+                name.clone(),
+                cell(&source["kind"]),
+                status.unwrap_or("-").to_owned(),
+                message.unwrap_or("").to_owned(),
+            ]
         })
         .collect();
     text.push('\n');

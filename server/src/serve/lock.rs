@@ -18,7 +18,8 @@ pub struct Lock {
 impl Lock {
     /// Makes the folder where needed and takes its lock.
     pub fn take(folder: &Path) -> Result<Self, Failure> {
-        std::fs::create_dir_all(folder).map_err(|error| io(Exit::Config, "make the data folder", folder, &error))?;
+        std::fs::create_dir_all(folder)
+            .map_err(|error| io(Exit::Config, "make the data folder", folder, &error))?;
         let path = folder.join("lock");
         let mut file = OpenOptions::new()
             .read(true)
@@ -33,7 +34,11 @@ impl Lock {
                 let mut holder = String::new();
                 // Only for the message.
                 let _ = file.read_to_string(&mut holder);
-                let holder = if holder.trim().is_empty() { String::new() } else { format!(" (process {})", holder.trim()) };
+                let holder = if holder.trim().is_empty() {
+                    String::new()
+                } else {
+                    format!(" (process {})", holder.trim())
+                };
                 return Err(Failure::new(
                     Exit::Config,
                     format!("the data folder {} is in use by another streamgauge{holder}", folder.display()),

@@ -25,7 +25,9 @@ impl Watch {
     pub fn look(&mut self) -> bool {
         let Some(resident) = resident() else {
             if std::mem::take(&mut self.known) {
-                tracing::warn!("the operating system does not tell the process's memory: limits.memory is not kept");
+                tracing::warn!(
+                    "the operating system does not tell the process's memory: limits.memory is not kept"
+                );
             }
             return false;
         };
@@ -38,7 +40,11 @@ impl Watch {
     pub fn tell(&self, closed: bool) {
         let mib = self.resident >> 20;
         if closed {
-            tracing::warn!(resident_mib = mib, limit_mib = self.limit >> 20, "limits.memory is reached: sources wait");
+            tracing::warn!(
+                resident_mib = mib,
+                limit_mib = self.limit >> 20,
+                "limits.memory is reached: sources wait"
+            );
         } else {
             tracing::info!(resident_mib = mib, "memory is below the limit again: sources go on");
         }

@@ -75,7 +75,8 @@ pub fn show(running: &Running) {
 
 fn new_bar() -> ProgressBar {
     let bar = ProgressBar::new(1);
-    if let Ok(style) = ProgressStyle::with_template("reading {bar:30} {percent}% {per_sec} ETA {eta}  {msg}") {
+    if let Ok(style) = ProgressStyle::with_template("reading {bar:30} {percent}% {per_sec} ETA {eta}  {msg}")
+    {
         bar.set_style(style);
     }
     bar
@@ -100,7 +101,10 @@ pub fn line(statuses: &[SourceStatus]) -> String {
         .iter()
         .filter(|s| !s.caught_up)
         .map(|s| {
-            let left = s.lag.and_then(|l| u64::try_from(l).ok()).map_or_else(|| "end not known".into(), |l| format!("{} left", thousands(l)));
+            let left = s
+                .lag
+                .and_then(|l| u64::try_from(l).ok())
+                .map_or_else(|| "end not known".into(), |l| format!("{} left", thousands(l)));
             let error = s.last_error.as_ref().map(|e| format!(" ({e})")).unwrap_or_default();
             format!("{}: {} read, {left}{error}", s.name, thousands(s.received))
         })

@@ -1,4 +1,6 @@
 //! Signals of a server process.
+//!
+//! *In*: SIGTERM, SIGINT, SIGHUP. *Out*: how the process shall end. *Never*: the end itself (the caller drains).
 
 use tokio::signal::unix::{SignalKind, signal};
 

@@ -1,4 +1,6 @@
 //! `auth:` - who may read and write. Only `open` runs yet, and only where nobody else can reach it.
+//!
+//! *In*: the section, the address. *Out*: the mode. *Never*: an open server that others can reach.
 
 use std::net::SocketAddr;
 

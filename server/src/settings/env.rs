@@ -26,13 +26,14 @@ pub fn overlay(
 ) -> (Vec<String>, Vec<Diagnostic>) {
     let mut notices = Vec::new();
     let mut broken = Vec::new();
-    let mut ours: Vec<_> =
-        variables.into_iter().filter(|(k, _)| k.starts_with(PREFIX) && !OTHERS.contains(&k.as_str())).collect();
+    let mut ours: Vec<_> = variables
+        .into_iter()
+        .filter(|(k, _)| k.starts_with(PREFIX) && !OTHERS.contains(&k.as_str()))
+        .collect();
     // Parents before children, so that `SOURCES=[...]` does not wipe out `SOURCES__0__NAME`.
     ours.sort();
     for (name, value) in ours {
-        let segments: Vec<String> =
-            name[PREFIX.len()..].split("__").map(str::to_ascii_lowercase).collect();
+        let segments: Vec<String> = name[PREFIX.len()..].split("__").map(str::to_ascii_lowercase).collect();
         let known = segments.first().is_some_and(|first| top.contains(&first.as_str()));
         if !known && segments.len() == 1 {
             notices.push(format!("environment {name} names no setting and is ignored"));

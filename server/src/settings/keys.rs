@@ -53,30 +53,114 @@ const fn required(path: &'static str, shape: Shape, doc: &'static str) -> Key {
 pub const KEYS: &[Key] = &[
     required("apiVersion", Shape::Words(&["streamgauge/v1"]), "Version of this file's shape."),
     required("kind", Shape::Words(&["Settings"]), "Tells settings from contracts."),
-    key("contracts", Shape::Texts, "[contracts/]", "Folders (all `.yaml` and `.yml` below), files, and `pack:NAME` for contracts that come with the program. All are one set: a metric of yours may read an event of a pack."),
-    key("data", Shape::Text, "data/", "Folder of the embedded log and the dead letters. One process at a time may use it."),
+    key(
+        "contracts",
+        Shape::Texts,
+        "[contracts/]",
+        "Folders (all `.yaml` and `.yml` below), files, and `pack:NAME` for contracts that come with the program. All are one set: a metric of yours may read an event of a pack.",
+    ),
+    key(
+        "data",
+        Shape::Text,
+        "data/",
+        "Folder of the embedded log and the dead letters. One process at a time may use it.",
+    ),
     key("workers", Shape::Whole, "1", "Dataflow threads, 1 to 256. Answers do not depend on it."),
-    key("server.listen", Shape::Text, "127.0.0.1:8080", "Address and port of the HTTP server. Port 0 takes a free one and prints it."),
-    required("sources[].name", Shape::Text, "Name of the source in answers, counters and tokens: 1 to 64 letters, digits, `-`, `_`, `.`."),
-    key("sources[].format", Shape::Words(&["json", "cloudevents", "debezium"]), "json", "How bytes become events. `debezium` is accepted as a word and refused at the start: it does not run yet."),
-    key("sources[].envelope.id", Shape::Text, "event_id", "Dotted path of the event's id. For `format: json`."),
-    key("sources[].envelope.type", Shape::Text, "event_type", "Dotted path of the event's type, which picks the Event contract."),
+    key(
+        "server.listen",
+        Shape::Text,
+        "127.0.0.1:8080",
+        "Address and port of the HTTP server. Port 0 takes a free one and prints it.",
+    ),
+    required(
+        "sources[].name",
+        Shape::Text,
+        "Name of the source in answers, counters and tokens: 1 to 64 letters, digits, `-`, `_`, `.`.",
+    ),
+    key(
+        "sources[].format",
+        Shape::Words(&["json", "cloudevents", "debezium"]),
+        "json",
+        "How bytes become events. `debezium` is accepted as a word and refused at the start: it does not run yet.",
+    ),
+    key(
+        "sources[].envelope.id",
+        Shape::Text,
+        "event_id",
+        "Dotted path of the event's id. For `format: json`.",
+    ),
+    key(
+        "sources[].envelope.type",
+        Shape::Text,
+        "event_type",
+        "Dotted path of the event's type, which picks the Event contract.",
+    ),
     key("sources[].envelope.time", Shape::Text, "timestamp", "Dotted path of the event's time."),
-    key("sources[].envelope.tenant", Shape::Text, "", "Dotted path of the tenant. Ids then count per tenant: the same id of two tenants is two events."),
-    key("sources[].http", Shape::Empty, "", "Events pushed to `POST /v1/events`, durable in the embedded log before they are acknowledged. Without any `http` source there is one named `push`."),
-    key("sources[].file.path", Shape::Text, "", "An NDJSON, CSV or Parquet file, read from its beginning at each start."),
+    key(
+        "sources[].envelope.tenant",
+        Shape::Text,
+        "",
+        "Dotted path of the tenant. Ids then count per tenant: the same id of two tenants is two events.",
+    ),
+    key(
+        "sources[].http",
+        Shape::Empty,
+        "",
+        "Events pushed to `POST /v1/events`, durable in the embedded log before they are acknowledged. Without any `http` source there is one named `push`.",
+    ),
+    key(
+        "sources[].file.path",
+        Shape::Text,
+        "",
+        "An NDJSON, CSV or Parquet file, read from its beginning at each start.",
+    ),
     key("sources[].kafka.brokers", Shape::Texts, "", "`host:port`, several as a list or with commas."),
     key("sources[].kafka.topics", Shape::Texts, "", "Topic names; `*` stands for any characters."),
-    key("sources[].kafka.group", Shape::Text, "streamgauge", "Shown to the brokers. Offsets are not committed to it: state is rebuilt from what is retained."),
-    key("sources[].kafka.start", Shape::Words(&["earliest", "latest"]), "earliest", "Where reading begins. With `latest` a restart forgets what was counted before."),
-    key("sources[].kafka.properties", Shape::Properties, "{}", "Further librdkafka properties. Secrets only as `{ env: NAME }` or `{ file: PATH }`."),
-    key("lake.catalog", Shape::Words(&["sqlite", "rest"]), "sqlite", "Accepted and ignored with a notice: the lake does not run yet."),
+    key(
+        "sources[].kafka.group",
+        Shape::Text,
+        "streamgauge",
+        "Shown to the brokers. Offsets are not committed to it: state is rebuilt from what is retained.",
+    ),
+    key(
+        "sources[].kafka.start",
+        Shape::Words(&["earliest", "latest"]),
+        "earliest",
+        "Where reading begins. With `latest` a restart forgets what was counted before.",
+    ),
+    key(
+        "sources[].kafka.properties",
+        Shape::Properties,
+        "{}",
+        "Further librdkafka properties. Secrets only as `{ env: NAME }` or `{ file: PATH }`.",
+    ),
+    key(
+        "lake.catalog",
+        Shape::Words(&["sqlite", "rest"]),
+        "sqlite",
+        "Accepted and ignored with a notice: the lake does not run yet.",
+    ),
     key("lake.warehouse", Shape::Text, "data/lake", "Accepted and ignored with a notice."),
     key("lake.commit_every", Shape::Duration, "10s", "Accepted and ignored with a notice."),
-    key("auth.mode", Shape::Words(&["open", "keys", "jwt"]), "open", "Only `open` runs yet, and only on a loopback address; anything else is refused at the start."),
+    key(
+        "auth.mode",
+        Shape::Words(&["open", "keys", "jwt"]),
+        "open",
+        "Only `open` runs yet, and only on a loopback address; anything else is refused at the start.",
+    ),
     key("limits.body", Shape::Bytes, "1MiB", "Greatest request body. A longer one is answered 413."),
-    key("limits.keys_per_metric", Shape::Whole, "1_000_000", "Greatest number of dimension combinations a metric keeps; further ones are lost with reason `key_limit`."),
-    key("limits.memory", Shape::Bytes, "3/4 of the machine", "Resident memory above which sources wait until it falls. Pushes are still made durable and acknowledged as `pending`."),
+    key(
+        "limits.keys_per_metric",
+        Shape::Whole,
+        "1_000_000",
+        "Greatest number of dimension combinations a metric keeps; further ones are lost with reason `key_limit`.",
+    ),
+    key(
+        "limits.memory",
+        Shape::Bytes,
+        "3/4 of the machine",
+        "Resident memory above which sources wait until it falls. Pushes are still made durable and acknowledged as `pending`.",
+    ),
 ];
 
 /// The JSON Schema for editors (draft 2020-12).
@@ -129,9 +213,15 @@ fn leaf(key: &Key) -> Value {
     let mut schema = match key.shape {
         Shape::Text => json!({ "type": "string" }),
         Shape::Words(words) => json!({ "enum": words }),
-        Shape::Texts => json!({ "anyOf": [{ "type": "string" }, { "type": "array", "items": { "type": "string" } }] }),
-        Shape::Whole => json!({ "anyOf": [{ "type": "integer", "minimum": 1 }, { "type": "string", "pattern": "^[0-9_]+$" }] }),
-        Shape::Bytes => json!({ "anyOf": [{ "type": "integer", "minimum": 1 }, { "type": "string", "pattern": "^[0-9_]+ ?(B|kB|KB|MB|GB|KiB|MiB|GiB)?$" }] }),
+        Shape::Texts => {
+            json!({ "anyOf": [{ "type": "string" }, { "type": "array", "items": { "type": "string" } }] })
+        }
+        Shape::Whole => {
+            json!({ "anyOf": [{ "type": "integer", "minimum": 1 }, { "type": "string", "pattern": "^[0-9_]+$" }] })
+        }
+        Shape::Bytes => {
+            json!({ "anyOf": [{ "type": "integer", "minimum": 1 }, { "type": "string", "pattern": "^[0-9_]+ ?(B|kB|KB|MB|GB|KiB|MiB|GiB)?$" }] })
+        }
         Shape::Duration => json!({ "type": "string", "pattern": "^[0-9]+(ms|s|m|h|d)$" }),
         Shape::Empty => json!({ "type": ["object", "null"], "maxProperties": 0 }),
         Shape::Properties => json!({ "type": "object", "additionalProperties": { "anyOf": [

@@ -1,4 +1,6 @@
 //! `lake:` - the long memory. Read and checked, but not running in this version.
+//!
+//! *In*: the section. *Out*: a notice. *Never*: a setting that is ignored in silence.
 
 use super::read::{Report, Section, duration};
 

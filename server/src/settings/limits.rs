@@ -1,4 +1,6 @@
 //! `limits:` - how much one process takes before it says no.
+//!
+//! *In*: the section. *Out*: [`Limits`]. *Never*: a limit of 0.
 
 use super::read::{Report, Section, bytes, whole};
 
@@ -28,7 +30,13 @@ impl Limits {
                 |text| whole(text).and_then(|n| usize::try_from(n).ok()).filter(|n| *n > 0),
                 report,
             ),
-            memory: section.value("memory", ("3/4 of the machine", most), "a size such as 1GiB", bytes, report),
+            memory: section.value(
+                "memory",
+                ("3/4 of the machine", most),
+                "a size such as 1GiB",
+                bytes,
+                report,
+            ),
         };
         section.done(report);
         limits

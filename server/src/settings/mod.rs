@@ -23,9 +23,9 @@ use contracts::text::SourceFile;
 
 pub use limits::Limits;
 pub use read::Effective;
+use read::{Report, Section};
 pub use server::Server;
 pub use source::{Envelope, Format, Kafka, Source, Start, Transport};
-use read::{Report, Section};
 use tree::{Node, Origin};
 
 /// The file that is read when none is named.
@@ -124,6 +124,7 @@ pub fn load_text(
     report.notices.extend(notices);
     report.mistakes.extend(broken);
     let settings = read(&root, &Base { folder: folder.to_path_buf() }, &mut report);
+    report.mistakes.sort_by(|a, b| (&a.file, a.line, a.column).cmp(&(&b.file, b.line, b.column)));
     Loaded {
         settings: report.mistakes.is_empty().then_some(settings),
         mistakes: report.mistakes,
@@ -138,7 +139,8 @@ fn read(root: &Node, base: &Base, report: &mut Report) -> Settings {
     read_head(&mut section, report);
     let contracts = read_contracts(&mut section, base, report);
     let data_at = section.node("data").map_or(Origin::Default, |node| node.origin.clone());
-    let data = section.value("data", ("data/", "data/".to_owned()), "a folder", |t| Some(t.to_owned()), report);
+    let data =
+        section.value("data", ("data/", "data/".to_owned()), "a folder", |t| Some(t.to_owned()), report);
     let workers = section.value(
         "workers",
         ("1", 1),
@@ -159,7 +161,8 @@ fn read_head(section: &mut Section<'_>, report: &mut Report) {
     for (key, wanted) in [("apiVersion", "streamgauge/v1"), ("kind", "Settings")] {
         match section.text(key, report) {
             Some((text, at)) if text != wanted => {
-                let mistake = at.error("not_allowed", format!("`{key}` is `{text}`, but settings need `{wanted}`"));
+                let mistake =
+                    at.error("not_allowed", format!("`{key}` is `{text}`, but settings need `{wanted}`"));
                 report.mistakes.push(mistake.fix(format!("{key}: {wanted}")));
             }
             None if matches!(section.origin(), Origin::File { .. }) => {
@@ -178,8 +181,14 @@ fn read_contracts(section: &mut Section<'_>, base: &Base, report: &mut Report) -
         let Some(name) = text.strip_prefix("pack:") else {
             let path = base.resolve(&text, &at);
             if !path.exists() {
+                let at = if at == Origin::Default { section.origin() } else { &at };
                 let fix = "make it, or name an existing folder, file or pack:NAME under `contracts:`";
-                report.mistake("no_such_path", &at, format!("`contracts`: there is no `{}`", path.display()), fix);
+                report.mistake(
+                    "no_such_path",
+                    at,
+                    format!("`contracts`: there is no `{}`", path.display()),
+                    fix,
+                );
             }
             sources.push(ContractSource::Path(path));
             continue;

@@ -188,7 +188,12 @@ impl<'a> Section<'a> {
     }
 
     /// A list of texts; one text counts as a list of one.
-    pub fn texts(&mut self, key: &'static str, default: &[&str], report: &mut Report) -> Vec<(String, Origin)> {
+    pub fn texts(
+        &mut self,
+        key: &'static str,
+        default: &[&str],
+        report: &mut Report,
+    ) -> Vec<(String, Origin)> {
         let path = self.path(key);
         let Some(node) = self.node(key) else {
             report.note(&path, format!("[{}]", default.join(", ")), &Origin::Default);

@@ -98,7 +98,12 @@ fn fetch(key: &str, from: &str, value: &Node, report: &mut Report) -> Option<Sec
     match found {
         Ok(value) => Some(Secret { value, hidden: true }),
         Err(message) => {
-            report.mistake("secret_not_found", &value.origin, format!("`{key}`: {message}"), "set it before the start");
+            report.mistake(
+                "secret_not_found",
+                &value.origin,
+                format!("`{key}`: {message}"),
+                "set it before the start",
+            );
             None
         }
     }

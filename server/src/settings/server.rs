@@ -1,4 +1,6 @@
 //! `server:` - where the HTTP side listens.
+//!
+//! *In*: the section. *Out*: [`Server`]. *Never*: a name that does not resolve.
 
 use std::net::{SocketAddr, ToSocketAddrs};
 

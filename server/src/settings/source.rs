@@ -1,4 +1,7 @@
 //! `sources:` - where events come from.
+//!
+//! *In*: the list. *Out*: [`Source`]s, one of which takes pushes. *Never*: two of one name, a secret in the
+//! file.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -84,7 +87,12 @@ pub struct Envelope {
 
 impl Default for Envelope {
     fn default() -> Self {
-        Self { id: "event_id".into(), event_type: "event_type".into(), time: "timestamp".into(), tenant: None }
+        Self {
+            id: "event_id".into(),
+            event_type: "event_type".into(),
+            time: "timestamp".into(),
+            tenant: None,
+        }
     }
 }
 
@@ -119,16 +127,16 @@ pub fn read(root: &mut Section<'_>, base: &super::Base, report: &mut Report) -> 
         }
     };
     for (index, item) in items.iter().enumerate() {
-        let Some(source) = read_one(index, item, base, report) else { continue };
-        if !names.insert(source.name.clone()) {
+        let (name, source) = read_one(index, item, base, report);
+        if let Some(name) = name.filter(|name| !names.insert(name.clone())) {
             report.mistake(
                 "twice",
                 &item.origin,
-                format!("two sources are named `{}`", source.name),
+                format!("two sources are named `{name}`"),
                 "offsets and counters are kept by name: give each its own",
             );
         }
-        sources.push(source);
+        sources.extend(source);
     }
     if !sources.iter().any(|s| matches!(s.transport, Transport::Http)) && !names.contains("push") {
         let at = Section::open("sources.push", None, report);
@@ -138,7 +146,13 @@ pub fn read(root: &mut Section<'_>, base: &super::Base, report: &mut Report) -> 
     sources
 }
 
-fn read_one(index: usize, item: &Node, base: &super::Base, report: &mut Report) -> Option<Source> {
+/// The name, where it can be read, and the source, where it has no mistakes of its own.
+fn read_one(
+    index: usize,
+    item: &Node,
+    base: &super::Base,
+    report: &mut Report,
+) -> (Option<String>, Option<Source>) {
     let before = report.mistakes.len();
     let path = format!("sources[{index}]");
     let mut probe = Section::open(&path, Some(item), &mut Report::default());
@@ -164,8 +178,13 @@ fn read_one(index: usize, item: &Node, base: &super::Base, report: &mut Report) 
     }
     let envelope = read_envelope(&mut section, report);
     section.done(report);
-    (report.mistakes.len() == before).then_some(())?;
-    Some(Source { name: name?, transport: transport?, format, envelope })
+    let source = match (&name, transport) {
+        (Some(name), Some(transport)) if report.mistakes.len() == before => {
+            Some(Source { name: name.clone(), transport, format, envelope })
+        }
+        _ => None,
+    };
+    (name, source)
 }
 
 fn read_name(section: &mut Section<'_>, origin: &Origin, report: &mut Report) -> Option<String> {
@@ -210,7 +229,12 @@ fn read_transport(section: &mut Section<'_>, base: &super::Base, report: &mut Re
         if let Some((text, at)) = &path {
             inner.effective("path", text, at, report);
         } else {
-            report.mistake("missing", inner.origin(), "`file` needs a `path`", "for example `file: { path: orders.ndjson }`");
+            report.mistake(
+                "missing",
+                inner.origin(),
+                "`file` needs a `path`",
+                "for example `file: { path: orders.ndjson }`",
+            );
         }
         inner.done(report);
         let (text, at) = path?;
@@ -224,11 +248,27 @@ fn read_kafka(section: &mut Section<'_>, report: &mut Report) -> Option<Kafka> {
     let origin = inner.origin().clone();
     let brokers: Vec<String> = inner.texts("brokers", &[], report).into_iter().map(|(t, _)| t).collect();
     let topics: Vec<String> = inner.texts("topics", &[], report).into_iter().map(|(t, _)| t).collect();
-    let group = inner.value("group", ("streamgauge", "streamgauge".to_owned()), "a text", |t| Some(t.to_owned()), report);
-    let start = inner.choice("start", "earliest", &[("earliest", Start::Earliest), ("latest", Start::Latest)], report);
+    let group = inner.value(
+        "group",
+        ("streamgauge", "streamgauge".to_owned()),
+        "a text",
+        |t| Some(t.to_owned()),
+        report,
+    );
+    let start = inner.choice(
+        "start",
+        "earliest",
+        &[("earliest", Start::Earliest), ("latest", Start::Latest)],
+        report,
+    );
     let properties = secret::read_properties(&mut inner, report);
     if brokers.is_empty() {
-        report.mistake("missing", &origin, "`kafka` needs `brokers`", "for example `brokers: localhost:9092`");
+        report.mistake(
+            "missing",
+            &origin,
+            "`kafka` needs `brokers`",
+            "for example `brokers: localhost:9092`",
+        );
     }
     if topics.is_empty() {
         report.mistake("missing", &origin, "`kafka` needs `topics`", "for example `topics: [orders.raw]`");

@@ -2,7 +2,7 @@
 //!
 //! *In*: arguments, folders. *Out*: what it prints, its exit code, a running server. *Never*: a fixed port,
 //! a process left behind.
-#![allow(dead_code)] // Each test file uses its part.
+#![allow(dead_code, unreachable_pub)] // Each test file uses its part.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
@@ -61,7 +61,9 @@ impl Server {
             .env("STREAMGAUGE_SERVER__LISTEN", "127.0.0.1:0")
             .envs(variables.iter().copied())
             .stdout(Stdio::piped())
-            .stderr(std::fs::File::options().create(true).append(true).open(folder.join("serve.log")).unwrap())
+            .stderr(
+                std::fs::File::options().create(true).append(true).open(folder.join("serve.log")).unwrap(),
+            )
             .spawn()
             .expect("the binary runs");
         let mut line = String::new();

@@ -48,7 +48,11 @@ pub fn rows(running: &Running, truth: &Truth) -> Result<Vec<Row>, Failure> {
     let mut rows = counts(&published, truth);
     rows.push(Row::new("order_count", truth.orders, headline(&published, "order_count")?));
     rows.extend(revenue(&published, truth)?);
-    rows.push(Row::new("conversion_rate", ratio(truth.conversions, truth.sessions), rounded(&headline(&published, "conversion_rate")?)));
+    rows.push(Row::new(
+        "conversion_rate",
+        ratio(truth.conversions, truth.sessions),
+        rounded(&headline(&published, "conversion_rate")?),
+    ));
     Ok(rows)
 }
 
@@ -89,7 +93,8 @@ fn revenue(published: &Published, truth: &Truth) -> Result<Vec<Row>, Failure> {
     Ok(currencies
         .into_iter()
         .map(|currency| {
-            let books = truth.revenue.get(currency).map_or_else(|| nothing.clone(), |cents| format_cents(*cents));
+            let books =
+                truth.revenue.get(currency).map_or_else(|| nothing.clone(), |cents| format_cents(*cents));
             Row::new(format!("revenue {currency}"), books, found.get(currency).unwrap_or(&nothing))
         })
         .collect())
@@ -101,12 +106,18 @@ fn headline(published: &Published, metric: &str) -> Result<String, Failure> {
     Ok(cell(&describe::value(metric, &answer)))
 }
 
-fn ask<'p>(published: &'p Published, name: &str, query: &MetricQuery) -> Result<(&'p Metric, Answer), Failure> {
+fn ask<'p>(
+    published: &'p Published,
+    name: &str,
+    query: &MetricQuery,
+) -> Result<(&'p Metric, Answer), Failure> {
     let index = published
         .catalog
         .metric_index(name)
         .ok_or_else(|| Failure::new(Exit::Bug, format!("pack:commerce has no metric `{name}`")))?;
-    let answer = published.metric(index, query).map_err(|error| Failure::new(Exit::Bug, format!("{name}: {error}")))?;
+    let answer = published
+        .metric(index, query)
+        .map_err(|error| Failure::new(Exit::Bug, format!("{name}: {error}")))?;
     Ok((&published.catalog.metrics[index], answer))
 }
 

@@ -51,7 +51,9 @@ impl FieldTypes {
     fn read(list: &Value, client: &Client) -> Self {
         let mut types = Self::default();
         let contracts = list["contracts"].as_array().map(Vec::as_slice).unwrap_or_default();
-        for contract in contracts.iter().filter(|c| c["kind"].as_str().is_some_and(|k| k.eq_ignore_ascii_case("event"))) {
+        for contract in
+            contracts.iter().filter(|c| c["kind"].as_str().is_some_and(|k| k.eq_ignore_ascii_case("event")))
+        {
             let full = match contract["fields"].as_array() {
                 Some(_) => contract.clone(),
                 None => {
@@ -139,7 +141,9 @@ impl<'a> Rows<'a> {
         let file = File::open(path).map_err(|error| io(Exit::Usage, "read", path, &error))?;
         let size = file.metadata().map(|m| m.len()).ok();
         let (total, from) = match kind(path) {
-            Kind::Lines => (size, From::Lines { reader: Box::new(BufReader::with_capacity(1 << 16, file)), done: 0 }),
+            Kind::Lines => {
+                (size, From::Lines { reader: Box::new(BufReader::with_capacity(1 << 16, file)), done: 0 })
+            }
             Kind::Csv => (size, open_csv(path, file, types)?),
             Kind::Parquet => open_parquet(path, file)?,
         };
@@ -167,7 +171,9 @@ impl<'a> Rows<'a> {
     /// Appends the next row to `into`; false at the end.
     pub fn next(&mut self, into: &mut Vec<u8>) -> Result<bool, Failure> {
         let path = &self.path;
-        let broken = |error: &dyn std::fmt::Display| Failure::new(Exit::Failed, format!("{}: {error}", path.display()));
+        let broken = |error: &dyn std::fmt::Display| {
+            Failure::new(Exit::Failed, format!("{}: {error}", path.display()))
+        };
         match &mut self.from {
             From::Lines { reader, done } => next_line(reader, into, done).map_err(|e| broken(&e)),
             From::Csv { reader, types, held, .. } => loop {
@@ -234,7 +240,8 @@ impl Read for Counted {
 
 fn open_csv<'a>(path: &Path, mut file: File, types: &'a FieldTypes) -> Result<From<'a>, Failure> {
     use std::io::{Seek, SeekFrom};
-    let broken = |error: &dyn std::fmt::Display| Failure::new(Exit::Failed, format!("{}: {error}", path.display()));
+    let broken =
+        |error: &dyn std::fmt::Display| Failure::new(Exit::Failed, format!("{}: {error}", path.display()));
     // Only the header is looked at: every column is read as text and typed by the contracts.
     let format = arrow::csv::reader::Format::default().with_header(true);
     let (schema, _) = format.infer_schema(&mut file, Some(0)).map_err(|e| broken(&e))?;
@@ -252,7 +259,8 @@ fn open_csv<'a>(path: &Path, mut file: File, types: &'a FieldTypes) -> Result<Fr
 
 fn open_parquet<'a>(path: &Path, file: File) -> Result<(Option<u64>, From<'a>), Failure> {
     use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-    let broken = |error: &dyn std::fmt::Display| Failure::new(Exit::Failed, format!("{}: {error}", path.display()));
+    let broken =
+        |error: &dyn std::fmt::Display| Failure::new(Exit::Failed, format!("{}: {error}", path.display()));
     let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|e| broken(&e))?;
     let rows = u64::try_from(builder.metadata().file_metadata().num_rows()).ok();
     let reader = builder.with_batch_size(ROWS).build().map_err(|e| broken(&e))?;
@@ -324,7 +332,8 @@ mod tests {
     fn csv_cells_follow_the_contracts() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.csv");
-        std::fs::write(&path, "id,n,amount,meta.x,note\n01,12,10.50,true,\n\"a,b\",x,1e3,\"q\"\"q\",n\n").unwrap();
+        std::fs::write(&path, "id,n,amount,meta.x,note\n01,12,10.50,true,\n\"a,b\",x,1e3,\"q\"\"q\",n\n")
+            .unwrap();
         let mut types = FieldTypes::default();
         types.add(&serde_json::json!({"fields": [
             {"name": "id", "type": "string"}, {"name": "n", "type": "int"}, {"name": "amount", "type": "decimal(9,2)"}]}));
@@ -355,7 +364,7 @@ mod tests {
         writer.close().unwrap();
         let rows = all(&path, &FieldTypes::default());
         let row: Value = serde_json::from_str(&rows[0]).unwrap();
-        assert_eq!(row["amount"].to_string().trim_matches('"'), "10.50");
+        assert!(rows[0].contains("\"amount\":10.50"), "{}", rows[0]);
         assert_eq!(row["at"], "1970-01-01T00:00:01Z");
     }
 

@@ -15,7 +15,13 @@ use crate::answer::describe;
 const FLOAT: f64 = 1e-9;
 
 /// Appends what differs.
-pub fn rows(metric: &Metric, window: &str, expected: &[ExpectedRow], answer: &Answer, differences: &mut Vec<String>) {
+pub fn rows(
+    metric: &Metric,
+    window: &str,
+    expected: &[ExpectedRow],
+    answer: &Answer,
+    differences: &mut Vec<String>,
+) {
     let got: Vec<Map<String, Value>> = answer
         .rows
         .iter()
@@ -54,7 +60,8 @@ fn key(dimensions: &[String], cells: &Map<String, Value>) -> String {
     if dimensions.is_empty() {
         return String::new();
     }
-    let parts: Vec<String> = dimensions.iter().map(|d| format!("{d}={}", crate::cli::out::cell(&cells[d]))).collect();
+    let parts: Vec<String> =
+        dimensions.iter().map(|d| format!("{d}={}", crate::cli::out::cell(&cells[d]))).collect();
     format!(" [{}]", parts.join(", "))
 }
 

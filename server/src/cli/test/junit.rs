@@ -1,4 +1,6 @@
 //! A JUnit report, as CI systems read it.
+//!
+//! *In*: verdicts. *Out*: XML. *Never*: text that XML cannot hold.
 
 use super::Verdict;
 

@@ -137,7 +137,12 @@ fn check_window(
     }
 }
 
-fn check_refused(expected: &[ExpectedRefusal], refused: &[Refused], test: &Test, differences: &mut Vec<String>) {
+fn check_refused(
+    expected: &[ExpectedRefusal],
+    refused: &[Refused],
+    test: &Test,
+    differences: &mut Vec<String>,
+) {
     let mut found: BTreeMap<usize, Vec<&str>> = BTreeMap::new();
     for row in refused {
         let given = usize::try_from(row.offset).unwrap_or(usize::MAX);
@@ -148,14 +153,19 @@ fn check_refused(expected: &[ExpectedRefusal], refused: &[Refused], test: &Test,
         match (found.get(&wanted.given), &wanted.reason) {
             (None, _) => differences.push(format!("{place}: expected to be refused, got admitted")),
             (Some(codes), Some(reason)) if !codes.contains(&reason.as_str()) => {
-                differences.push(format!("{place}: expected to be refused as {reason}, got {}", codes.join(", ")));
+                differences
+                    .push(format!("{place}: expected to be refused as {reason}, got {}", codes.join(", ")));
             }
             _ => {}
         }
     }
     for (given, codes) in &found {
         if !expected.iter().any(|e| e.given == *given) {
-            differences.push(format!("{}: expected to be admitted, got refused as {}", event(test, *given), codes.join(", ")));
+            differences.push(format!(
+                "{}: expected to be admitted, got refused as {}",
+                event(test, *given),
+                codes.join(", ")
+            ));
         }
     }
 }
@@ -172,7 +182,12 @@ fn notes(test: &Test, catalog: &Catalog, refused: &[Refused], duplicates: &[i64]
         let index = usize::try_from(row.offset).unwrap_or(usize::MAX);
         for reason in &row.reasons {
             let path = if reason.path.is_empty() { String::new() } else { format!(" {}", reason.path) };
-            notes.push(format!("{} was refused: {}{path}: {}", event(test, index), reason.code, reason.message));
+            notes.push(format!(
+                "{} was refused: {}{path}: {}",
+                event(test, index),
+                reason.code,
+                reason.message
+            ));
         }
     }
     for offset in duplicates {
@@ -182,7 +197,11 @@ fn notes(test: &Test, catalog: &Catalog, refused: &[Refused], duplicates: &[i64]
     for (index, given) in test.given.iter().enumerate() {
         if let Some(time) = time_of(catalog, given).filter(|time| *time >= test.at) {
             let at = format_timestamp(test.at);
-            notes.push(format!("{} happens at {}, which is not before `at` {at}", event(test, index), format_timestamp(time)));
+            notes.push(format!(
+                "{} happens at {}, which is not before `at` {at}",
+                event(test, index),
+                format_timestamp(time)
+            ));
         }
     }
 }
