@@ -28,8 +28,8 @@ use crossbeam_channel::{SendTimeoutError, Sender};
 
 use crate::decode::{DecodeSpec, Decoder};
 
-pub use status::{PartitionStatus, SourceStatus, State};
 pub(crate) use status::StatusCell;
+pub use status::{PartitionStatus, SourceStatus, State};
 
 /// Where to go on reading: the next offset per partition.
 pub type Offsets = BTreeMap<Partition, i64>;

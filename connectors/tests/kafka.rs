@@ -3,6 +3,9 @@
 //! Skipped only with `KAFKA_TESTS=0`. One broker serves all tests; the ones that kill it run in one
 //! function, so that no other test loses its broker.
 
+#![allow(clippy::zombie_processes)] // the watching shell outlives the test program on purpose
+#![allow(clippy::unwrap_used)] // a test fails where it unwraps
+
 mod common;
 
 use std::collections::BTreeMap;
@@ -16,7 +19,10 @@ use contracts::batch::{Chunk, Partition};
 const REFRESH: Duration = Duration::from_millis(300);
 
 fn source(broker: &Broker, topics: &[&str]) -> KafkaSource {
-    KafkaSource { metadata_refresh: REFRESH, ..KafkaSource::new(broker.bootstrap.clone(), topics.iter().copied()) }
+    KafkaSource {
+        metadata_refresh: REFRESH,
+        ..KafkaSource::new(broker.bootstrap.clone(), topics.iter().copied())
+    }
 }
 
 fn wait_for(receiver: &Receiver, what: &str, ok: impl Fn(&SourceStatus) -> bool) -> SourceStatus {
@@ -134,7 +140,8 @@ fn bad_records_survive_and_are_counted() {
         chunks.iter().flat_map(|c| &c.refused).map(|r| (r.offset, r.reasons[0].code.as_str())).collect();
     assert_eq!(refused, [(1, "oversize"), (3, "malformed_json")]);
     assert_eq!(chunks.iter().map(|c| c.skipped).sum::<u64>(), 1, "the tombstone");
-    let received: Vec<i64> = chunks.iter().flat_map(|c| &c.batches).flat_map(|b| b.received.clone()).collect();
+    let received: Vec<i64> =
+        chunks.iter().flat_map(|c| &c.batches).flat_map(|b| b.received.clone()).collect();
     assert!(received[1] <= (common::now_ms() + 1) * 1000, "a producer's clock ahead of ours is brought back");
     assert_eq!(received[2], 1_767_000_000_123_000);
     assert_eq!(receiver.status().received, 6);
@@ -179,14 +186,20 @@ fn offsets_that_retention_has_passed_are_a_named_gap() {
     let status = receiver.status();
     assert_eq!((status.gap, status.errors), (50, 1));
     let error = status.last_error.unwrap();
-    assert!(error.contains("gone[0]: offsets 10 to 59 are gone") && error.contains("going on at 60"), "{error}");
+    assert!(
+        error.contains("gone[0]: offsets 10 to 59 are gone") && error.contains("going on at 60"),
+        "{error}"
+    );
     drop(receiver);
     // An offset beyond the end: the topic is another one now. Not read, and said so.
     let (feed_, out) = feed("orders", 1000);
     let receiver = kafka::start(&source(broker, &["gone"]), &at(5_000), feed_).unwrap();
     assert_eq!(numbers(&collect(&out, 10)), (100..110).collect::<Vec<_>>(), "the other partition goes on");
     let status = receiver.status();
-    assert!(matches!(&status.state, State::Failed(m) if m.contains("gone[0]: offset 5000 was reached")), "{status:?}");
+    assert!(
+        matches!(&status.state, State::Failed(m) if m.contains("gone[0]: offset 5000 was reached")),
+        "{status:?}"
+    );
 }
 
 #[test]

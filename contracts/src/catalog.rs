@@ -385,15 +385,25 @@ pub enum Agg {
     Last,
     Distinct,
     /// Exact quantile: index `q * (n - 1)` of the sorted values, lower neighbour or interpolated.
-    Quantile { q: f64, linear: bool },
+    Quantile {
+        q: f64,
+        linear: bool,
+    },
     /// DDSketch (Masson et al., VLDB 2019) with relative error `error`.
-    QuantileSketch { q: f64, error: f64 },
+    QuantileSketch {
+        q: f64,
+        error: f64,
+    },
     /// Upper bounds of the buckets, ascending; a last one to infinity is implied.
-    Histogram { bounds: Vec<f64> },
+    Histogram {
+        bounds: Vec<f64>,
+    },
     /// Sample standard deviation.
     Stddev,
     /// Per second, over the part of the window before `as_of`.
-    Rate { per: Micros },
+    Rate {
+        per: Micros,
+    },
 }
 
 /// One measure.

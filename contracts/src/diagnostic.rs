@@ -223,9 +223,7 @@ impl miette::Diagnostic for Shown {
     fn help<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
         let d = &self.diagnostic;
         let mut lines = Vec::new();
-        for (label, text) in
-            [("allowed", &d.allowed), ("did you mean", &d.nearest), ("fix", &d.fix)]
-        {
+        for (label, text) in [("allowed", &d.allowed), ("did you mean", &d.nearest), ("fix", &d.fix)] {
             if let Some(text) = text {
                 lines.push(format!("{label}: {text}"));
             }

@@ -114,18 +114,36 @@ const REREAD: Weight = (Class::Breaking, Effect::Replay, Level::Major);
 pub fn diff(old: &Catalog, new: &Catalog) -> Vec<Change> {
     let mut changes = Vec::new();
     changes.extend(pairs(Kind::Event, &old.events, &new.events, |e| &e.head, event::compare));
-    changes.extend(pairs(Kind::Entity, &old.entities, &new.entities, |e| &e.head, |a, b, out| {
-        entity::compare((old, a), (new, b), out);
-    }));
-    changes.extend(pairs(Kind::Table, &old.tables, &new.tables, |t| &t.head, |a, b, out| {
-        if a.key != b.key {
-            out.add("key", "key_changed", REREAD, format!("the key was `{}`, is `{}`", a.key, b.key));
-        }
-        event::fields(&a.fields, &b.fields, out);
-    }));
-    changes.extend(pairs(Kind::Metric, &old.metrics, &new.metrics, |m| &m.head, |a, b, out| {
-        metric::compare((old, a), (new, b), out);
-    }));
+    changes.extend(pairs(
+        Kind::Entity,
+        &old.entities,
+        &new.entities,
+        |e| &e.head,
+        |a, b, out| {
+            entity::compare((old, a), (new, b), out);
+        },
+    ));
+    changes.extend(pairs(
+        Kind::Table,
+        &old.tables,
+        &new.tables,
+        |t| &t.head,
+        |a, b, out| {
+            if a.key != b.key {
+                out.add("key", "key_changed", REREAD, format!("the key was `{}`, is `{}`", a.key, b.key));
+            }
+            event::fields(&a.fields, &b.fields, out);
+        },
+    ));
+    changes.extend(pairs(
+        Kind::Metric,
+        &old.metrics,
+        &new.metrics,
+        |m| &m.head,
+        |a, b, out| {
+            metric::compare((old, a), (new, b), out);
+        },
+    ));
     changes
 }
 
@@ -143,12 +161,7 @@ fn pairs<T>(
     for name in names {
         let before = old.iter().find(|item| head(item).name == name);
         let after = new.iter().find(|item| head(item).name == name);
-        let mut changes = Changes {
-            kind,
-            name: name.to_string(),
-            raised: Level::Major,
-            found: Vec::new(),
-        };
+        let mut changes = Changes { kind, name: name.to_string(), raised: Level::Major, found: Vec::new() };
         match (before, after) {
             (Some(before), Some(after)) => {
                 changes.raised = raised(head(before), head(after));
@@ -189,8 +202,7 @@ fn raised(old: &Head, new: &Head) -> Level {
 fn heads(old: &Head, new: &Head, out: &mut Changes) {
     if new.version < old.version {
         let text = |v: (u64, u64, u64)| format!("{}.{}.{}", v.0, v.1, v.2);
-        let message =
-            format!("the version went back from {} to {}", text(old.version), text(new.version));
+        let message = format!("the version went back from {} to {}", text(old.version), text(new.version));
         out.add("version", "version_lowered", (Class::Breaking, Effect::Keep, Level::Minor), message);
     }
     if old.status != new.status {

@@ -43,12 +43,8 @@ pub fn format_duration(micros: Micros) -> String {
     if micros == 0 {
         return "0s".to_string();
     }
-    let (name, unit) = UNITS[..6]
-        .iter()
-        .rev()
-        .find(|(_, unit)| micros % unit == 0)
-        .copied()
-        .unwrap_or(UNITS[0]);
+    let (name, unit) =
+        UNITS[..6].iter().rev().find(|(_, unit)| micros % unit == 0).copied().unwrap_or(UNITS[0]);
     format!("{}{name}", micros / unit)
 }
 

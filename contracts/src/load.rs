@@ -132,11 +132,7 @@ fn reads_rows(node: &Node) -> bool {
 }
 
 /// Reports names that are taken, and leaves the first of each.
-fn unique(
-    contracts: &mut Vec<Document<'_>>,
-    found: &mut Vec<(usize, Diagnostic)>,
-    builtin_file: usize,
-) {
+fn unique(contracts: &mut Vec<Document<'_>>, found: &mut Vec<(usize, Diagnostic)>, builtin_file: usize) {
     let mut seen: BTreeMap<(Kind, String), (String, Span)> = BTreeMap::new();
     contracts.retain(|doc| {
         let Some(place) = doc.node.get("name") else { return true };
@@ -199,7 +195,9 @@ fn lower(doc: &Document<'_>, world: &mut World) -> Vec<Diagnostic> {
             for feed in &lowered.item.feeds {
                 let (runs, hash) = match feed.input {
                     Input::Event(e) => (runs_event(world, e), &world.events[e].item.head.hash),
-                    Input::Entity(e) => (runs(&world.entities[e], |x| &x.head), &world.entities[e].item.head.hash),
+                    Input::Entity(e) => {
+                        (runs(&world.entities[e], |x| &x.head), &world.entities[e].item.head.hash)
+                    }
                 };
                 lowered.sound &= runs;
                 hashes.push(hash.as_str());
@@ -284,9 +282,11 @@ fn with_ids(mut events: Vec<Event>, entities: &[Entity], metrics: &[Metric]) -> 
     for metric in metrics {
         for feed in &metric.feeds {
             let Input::Event(event) = feed.input else { continue };
-            let ordered = metric.folds.iter().zip(&feed.folds).any(|(fold, input)| {
-                input.is_some() && matches!(fold.agg, Agg::First | Agg::Last)
-            });
+            let ordered = metric
+                .folds
+                .iter()
+                .zip(&feed.folds)
+                .any(|(fold, input)| input.is_some() && matches!(fold.agg, Agg::First | Agg::Last));
             events[event].needs_id |= ordered;
         }
     }

@@ -19,12 +19,7 @@ const PACKS: [Pack; 1] = [(
 /// The files of a pack, with paths like `pack:commerce/events.yaml`; `None`: there is no such pack.
 pub fn pack(name: &str) -> Option<Vec<SourceFile>> {
     let (name, files) = PACKS.iter().find(|(known, _)| *known == name)?;
-    Some(
-        files
-            .iter()
-            .map(|(file, text)| SourceFile::new(format!("pack:{name}/{file}"), *text))
-            .collect(),
-    )
+    Some(files.iter().map(|(file, text)| SourceFile::new(format!("pack:{name}/{file}"), *text)).collect())
 }
 
 /// The names of all packs.

@@ -15,10 +15,10 @@ mod schema;
 mod table;
 
 pub(crate) use check::check;
-pub use reference::reference;
 pub(crate) use entity::FOLDS;
 pub(crate) use event::FIELD_TYPES;
 pub(crate) use metric::{AGGS, AGGS_LATER};
+pub use reference::reference;
 pub use schema::json_schema;
 
 /// The kinds of contracts.

@@ -65,9 +65,7 @@ impl FieldType {
             Self::Decimal { precision, scale } => DataType::Decimal128(*precision, *scale),
             Self::Timestamp => timestamp_type(),
             Self::Date => DataType::Date32,
-            Self::List(item) => {
-                DataType::List(Arc::new(ArrowField::new("item", item.arrow(false), true)))
-            }
+            Self::List(item) => DataType::List(Arc::new(ArrowField::new("item", item.arrow(false), true))),
             Self::Struct(fields) => DataType::Struct(
                 fields
                     .iter()
@@ -134,9 +132,7 @@ impl ValueType {
             FieldType::Bool => Self::Bool,
             FieldType::Int => Self::Int,
             FieldType::Float => Self::Float,
-            FieldType::Decimal { precision, scale } => {
-                Self::Decimal { precision: *precision, scale: *scale }
-            }
+            FieldType::Decimal { precision, scale } => Self::Decimal { precision: *precision, scale: *scale },
             FieldType::Timestamp => Self::Timestamp,
             FieldType::Date => Self::Date,
             FieldType::List(_) | FieldType::Struct(_) => return None,

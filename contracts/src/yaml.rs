@@ -50,9 +50,9 @@ fn pieces(text: &str) -> Vec<Piece<'_>> {
     // Directives (`%YAML 1.2`) belong to the document after the marker.
     let mut only_directives = true;
     for row in body.split_inclusive('\n') {
-        let marker = row.strip_prefix("---").is_some_and(|rest| {
-            rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n'])
-        });
+        let marker = row
+            .strip_prefix("---")
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n']));
         if marker {
             if !only_directives {
                 cuts.push((byte, chars, lines));

@@ -1,5 +1,7 @@
 //! What users read about their contracts, as text. `UPDATE=1 cargo test -p contracts --test golden` refreshes.
 
+#![allow(clippy::unwrap_used)] // a test fails where it unwraps
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -78,8 +80,7 @@ fn many_files_many_mistakes_one_run() {
 fn the_design_examples_only_use_what_does_not_run_yet() {
     let files: Vec<SourceFile> = yaml_files("examples").iter().map(|path| source(path)).collect();
     let loaded = load(&files);
-    let other: Vec<&Diagnostic> =
-        loaded.diagnostics.iter().filter(|d| d.code != "not_yet").collect();
+    let other: Vec<&Diagnostic> = loaded.diagnostics.iter().filter(|d| d.code != "not_yet").collect();
     assert!(other.is_empty(), "{other:#?}");
     let mut wrong = Vec::new();
     expect(&golden().join("examples/examples.txt"), &render(&loaded.diagnostics), &mut wrong);

@@ -29,7 +29,8 @@ fn events_and_entities() {
     assert_eq!(cancelled.fields[2].path, ["data", "refund"]);
     let order = &catalog.entities[catalog.entity_index("order").unwrap()];
     let row: Vec<&str> = order.schema.fields().iter().map(|f| f.name().as_str()).collect();
-    let wanted = ["order_id", "status", "total_amount", "user_id", "created_at", "updated_at", "first_time", "time"];
+    let wanted =
+        ["order_id", "status", "total_amount", "user_id", "created_at", "updated_at", "first_time", "time"];
     assert_eq!(row, wanted);
     let touched: Vec<bool> = order.feeds.iter().map(|feed| feed.values[1].is_some()).collect();
     assert_eq!(touched, [true, false, false], "only order.created has total_amount");
@@ -44,8 +45,7 @@ fn feeds_measures_and_windows() {
     assert_eq!(inputs, [index("order.created"), index("order.cancelled")]);
     assert!(metric.feeds[0].filter.is_some() && metric.feeds[1].filter.is_none());
     assert!(metric.feeds.iter().all(|f| f.dimensions.len() == 2 && f.folds.len() == metric.folds.len()));
-    let types: Vec<(&str, &ValueType)> =
-        metric.measures.iter().map(|m| (m.name.as_str(), &m.ty)).collect();
+    let types: Vec<(&str, &ValueType)> = metric.measures.iter().map(|m| (m.name.as_str(), &m.ty)).collect();
     assert_eq!(types[1], ("gross", &decimal(2)));
     assert_eq!(types[2], ("refunds", &ValueType::Decimal { precision: 18, scale: 2 }));
     assert_eq!(types[3], ("orders", &ValueType::Int));
@@ -87,7 +87,10 @@ fn the_hash_is_about_meaning() {
     assert_eq!(before.len(), 16);
     let spelled = SOUND
         .replace("{ sliding: 5m }", "\n    sliding: 5m # the newest five minutes")
-        .replace("kind: Metric\nname: revenue\nversion: 1.0.0", "version: 1.0.1\nname: revenue\nkind: Metric\ntitle: Money")
+        .replace(
+            "kind: Metric\nname: revenue\nversion: 1.0.0",
+            "version: 1.0.1\nname: revenue\nkind: Metric\ntitle: Money",
+        )
         .replace("name: one order", "name: a single order");
     assert_eq!(before, hash(&spelled));
     assert_ne!(before, hash(&SOUND.replace("q: 0.95", "q: 0.9")));

@@ -102,11 +102,9 @@ impl Engine {
         let (control, control_in) = crossbeam_channel::unbounded();
         let (ticks, crew) = worker::start(&plan, &options, admits, &publisher)?;
         let live = publisher.live();
-        let coordinator =
-            Coordinator::new(&options.clock, chunks_in, control_in, ticks, publisher);
-        let thread = std::thread::Builder::new()
-            .name("coordinator".to_owned())
-            .spawn(move || coordinator.run())?;
+        let coordinator = Coordinator::new(&options.clock, chunks_in, control_in, ticks, publisher);
+        let thread =
+            std::thread::Builder::new().name("coordinator".to_owned()).spawn(move || coordinator.run())?;
         Ok(Self { chunks: Some(chunks), control, live, threads: vec![thread, crew] })
     }
 

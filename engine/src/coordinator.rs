@@ -222,13 +222,16 @@ impl Coordinator {
         let now = self.clock.read();
         let mut refused = self.refused_rows(&gathered.refused);
         let offsets = self.partitions.iter().map(|(p, known)| (p.clone(), known.progress));
-        self.publisher.open(self.number, Opened {
-            now,
-            offsets: offsets.collect(),
-            counters: std::mem::take(&mut self.counters),
-            refused: gathered.refused,
-            acks: gathered.acks,
-        });
+        self.publisher.open(
+            self.number,
+            Opened {
+                now,
+                offsets: offsets.collect(),
+                counters: std::mem::take(&mut self.counters),
+                refused: gathered.refused,
+                acks: gathered.acks,
+            },
+        );
         let floor = self.floor(now);
         let mut shares = self.route(gathered.work);
         let (number, tap) = (self.number, self.tap);

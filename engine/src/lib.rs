@@ -19,6 +19,4 @@ mod publish;
 mod api;
 
 pub use api::*;
-pub use publish::{
-    Answer, Counts, EntityRow, MetricQuery, Newest, Progress, Published, QueryError, Row,
-};
+pub use publish::{Answer, Counts, EntityRow, MetricQuery, Newest, Progress, Published, QueryError, Row};

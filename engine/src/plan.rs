@@ -95,9 +95,7 @@ impl AnswerPlan {
 
 fn entities_of_event(catalog: &Catalog) -> Vec<Vec<usize>> {
     let feeds = |event: usize| {
-        let fed = |entity: &&usize| {
-            catalog.entities[**entity].feeds.iter().any(|feed| feed.event == event)
-        };
+        let fed = |entity: &&usize| catalog.entities[**entity].feeds.iter().any(|feed| feed.event == event);
         (0..catalog.entities.len()).collect::<Vec<_>>().iter().filter(fed).copied().collect()
     };
     (0..catalog.events.len()).map(feeds).collect()
@@ -106,18 +104,12 @@ fn entities_of_event(catalog: &Catalog) -> Vec<Vec<usize>> {
 fn metric_error(name: &str, error: MetricPlanError) -> EngineError {
     match error {
         MetricPlanError::Expression { sql, source } => expression(name, &sql, &source),
-        MetricPlanError::Zone(zone) => EngineError::Plan {
-            contract: name.to_owned(),
-            sql: zone.0.clone(),
-            message: zone.to_string(),
-        },
+        MetricPlanError::Zone(zone) => {
+            EngineError::Plan { contract: name.to_owned(), sql: zone.0.clone(), message: zone.to_string() }
+        }
     }
 }
 
 pub(crate) fn expression(contract: &str, sql: &str, error: &PlanError) -> EngineError {
-    EngineError::Plan {
-        contract: contract.to_owned(),
-        sql: sql.to_owned(),
-        message: error.to_string(),
-    }
+    EngineError::Plan { contract: contract.to_owned(), sql: sql.to_owned(), message: error.to_string() }
 }

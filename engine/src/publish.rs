@@ -112,12 +112,7 @@ struct Pending {
 }
 
 impl Publisher {
-    pub(crate) fn new(
-        plan: Arc<EnginePlan>,
-        workers: usize,
-        hook: Arc<dyn TickHook>,
-        clock: &Clock,
-    ) -> Self {
+    pub(crate) fn new(plan: Arc<EnginePlan>, workers: usize, hook: Arc<dyn TickHook>, clock: &Clock) -> Self {
         let as_of = match clock {
             Clock::Manual(start) => *start,
             Clock::Wall => 0,

@@ -98,8 +98,7 @@ type SharedLocal = Rc<RefCell<Local>>;
 /// One set of admit steps per worker; compiled before the threads start, so that errors show.
 pub(crate) fn admits(plan: &EnginePlan, workers: usize) -> Result<Vec<Vec<Admit>>, EngineError> {
     let admit = |event: &Arc<contracts::catalog::Event>| {
-        Admit::new(Arc::clone(event))
-            .map_err(|(sql, error)| expression(&event.head.name, &sql, &error))
+        Admit::new(Arc::clone(event)).map_err(|(sql, error)| expression(&event.head.name, &sql, &error))
     };
     (0..workers).map(|_| plan.catalog.events.iter().map(admit).collect()).collect()
 }
@@ -113,8 +112,7 @@ pub(crate) fn start(
 ) -> Result<(Vec<Sender<Tick>>, JoinHandle<()>), EngineError> {
     let workers = admits.len();
     let (senders, receivers): (Vec<_>, Vec<_>) = (0..workers).map(|_| bounded(TICKS_WAITING)).unzip();
-    let seats: Vec<_> =
-        admits.into_iter().zip(receivers).map(|seat| Mutex::new(Some(seat))).collect();
+    let seats: Vec<_> = admits.into_iter().zip(receivers).map(|seat| Mutex::new(Some(seat))).collect();
     let (plan, publisher) = (Arc::clone(plan), Arc::clone(publisher));
     let max_keys = options.keys_per_metric.div_ceil(workers);
     let guards = timely::execute(timely::Config::process(workers), move |worker| {
@@ -309,8 +307,7 @@ impl Fates {
     }
 
     fn after(self, outcome: &Outcome) -> Vec<(i64, Fate)> {
-        let refused: HashSet<(i64, u32)> =
-            outcome.refused.iter().map(|row| (row.offset, row.part)).collect();
+        let refused: HashSet<(i64, u32)> = outcome.refused.iter().map(|row| (row.offset, row.part)).collect();
         let duplicates: HashSet<&(i64, u32)> = outcome.duplicates.iter().collect();
         let fate = |place: &(i64, u32)| match place {
             place if refused.contains(place) => Fate::Refused,

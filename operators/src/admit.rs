@@ -52,9 +52,8 @@ pub struct Admit {
 impl Admit {
     /// Compiles the event's expressions.
     pub fn new(event: Arc<Event>) -> Result<Self, (String, PlanError)> {
-        let plan = |typed: &contracts::expr::Typed| {
-            Compiled::new(typed).map_err(|error| (typed.sql.clone(), error))
-        };
+        let plan =
+            |typed: &contracts::expr::Typed| Compiled::new(typed).map_err(|error| (typed.sql.clone(), error));
         let enrich = event
             .enrich
             .iter()

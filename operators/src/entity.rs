@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, RecordBatch};
+use arrow::array::{Array, ArrayRef, RecordBatch, StringArray};
 use contracts::batch::EventBatch;
 use contracts::catalog::{Entity, EntityFold};
 use contracts::value::{Value, ValueType, to_arrow};
@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::admit::event_times;
 use crate::eval::{Compiled, PlanError};
 use crate::fold::acc::{FoldSpec, Placed};
+use crate::fold::group::Rows;
 use crate::fold::wide::Wide;
 
 /// An entity compiled.
@@ -110,6 +111,8 @@ pub struct Changes {
     pub batch: RecordBatch,
     /// -1 for a row as it was, +1 for a row as it is.
     pub weights: Vec<i64>,
+    /// The key of each row: the tie-break of equal times.
+    pub keys: StringArray,
 }
 
 /// The rows of one entity on one worker.
@@ -125,9 +128,8 @@ pub struct EntityState {
 impl EntityPlan {
     /// Compiles an entity; the error names the expression.
     pub fn new(entity: Arc<Entity>) -> Result<Self, (String, PlanError)> {
-        let plan = |typed: &contracts::expr::Typed| {
-            Compiled::new(typed).map_err(|error| (typed.sql.clone(), error))
-        };
+        let plan =
+            |typed: &contracts::expr::Typed| Compiled::new(typed).map_err(|error| (typed.sql.clone(), error));
         let feed = |feed: &contracts::catalog::EntityFeed| {
             let value = |v: &Option<contracts::expr::Typed>| v.as_ref().map(plan).transpose();
             Ok(FeedPlan {
@@ -199,9 +201,7 @@ impl EntityPlan {
     }
 
     fn fold(&self, folded: &mut [Folded], moment: &Moment) {
-        for ((field, state), value) in
-            self.entity.fields.iter().zip(folded).zip(moment.values.iter())
-        {
+        for ((field, state), value) in self.entity.fields.iter().zip(folded).zip(moment.values.iter()) {
             if let Some(value) = value.as_ref().filter(|value| !value.is_null()) {
                 state.add(field.fold, moment, value);
             }
@@ -245,8 +245,7 @@ impl Folded {
     fn add(&mut self, fold: EntityFold, moment: &Moment, value: &Value) {
         match self {
             Self::End(best) => {
-                let placed =
-                    Placed { time: moment.time, id: moment.id.clone(), value: value.clone() };
+                let placed = Placed { time: moment.time, id: moment.id.clone(), value: value.clone() };
                 let better = match best.as_ref() {
                     None => true,
                     Some(old) if fold == EntityFold::First => placed < *old,
@@ -400,15 +399,17 @@ impl EntityShard {
         self.rows.is_empty()
     }
 
-    /// All rows as of an instant, as a batch of the entity's schema.
-    pub fn batch_at(&self, as_of: i64) -> Result<RecordBatch, TooOld> {
-        let mut cells = Vec::with_capacity(self.rows.len());
+    /// All rows as of an instant, each with weight +1.
+    pub fn rows_at(&self, as_of: i64) -> Result<Changes, TooOld> {
+        let (mut cells, mut keys) = (Vec::with_capacity(self.rows.len()), Vec::new());
         for (key, row) in &self.rows {
             if let Some(view) = row.at(&self.plan, as_of)? {
                 cells.push(self.plan.cells(key, &view));
+                keys.push(Arc::clone(key));
             }
         }
-        Ok(self.plan.batch(&cells))
+        let weights = vec![1; cells.len()];
+        Ok(Changes { batch: self.plan.batch(&cells), weights, keys: StringArray::from_iter_values(keys) })
     }
 }
 
@@ -441,7 +442,7 @@ impl EntityState {
         for touch in touches {
             by_key.entry(touch.key).or_default().push(touch.moment);
         }
-        let (mut cells, mut weights) = (Vec::new(), Vec::new());
+        let (mut cells, mut weights, mut keys) = (Vec::new(), Vec::new(), Vec::new());
         for (key, moments) in by_key {
             let known = self.rows.get(&key).map(|row| self.plan.cells(&key, &row.now()));
             if known.is_none() && self.rows.len() >= self.max_keys {
@@ -455,9 +456,21 @@ impl EntityState {
             let after = plan.cells(&key, &row.now());
             if known.as_ref() != Some(&after) {
                 weights.extend(known.iter().map(|_| -1).chain([1]));
+                keys.extend(known.iter().map(|_| Arc::clone(&key)).chain([Arc::clone(&key)]));
                 cells.extend(known.into_iter().chain([after]));
             }
         }
-        (!cells.is_empty()).then(|| Changes { batch: self.plan.batch(&cells), weights })
+        (!cells.is_empty()).then(|| Changes {
+            batch: self.plan.batch(&cells),
+            weights,
+            keys: StringArray::from_iter_values(keys),
+        })
+    }
+}
+
+impl Changes {
+    /// The rows as a metric's feed sees them.
+    pub fn rows(&self) -> Rows<'_> {
+        Rows { batch: &self.batch, received: None, ids: Some(&self.keys), weights: Some(&self.weights) }
     }
 }

@@ -9,13 +9,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use connectors::decode::{DecodeSpec, Envelope, Format};
 use connectors::receive::file::FileSource;
 use connectors::receive::kafka::{self, KafkaSource};
 use connectors::receive::log::{self, LogOptions, PushLog};
-use connectors::receive::{self, Feed, Offsets, Receiver, SourceStatus};
+use connectors::receive::{self, Feed, Offsets, Receiver, SourceStatus, State};
 use contracts::Catalog;
 use contracts::batch::Chunk;
 use crossbeam_channel::{Receiver as Channel, RecvTimeoutError, Sender};
@@ -105,23 +105,48 @@ impl Generation {
         self.receivers.iter().map(probe).collect()
     }
 
-    /// Stops reading, waits for the receivers and for the chunks on their way.
+    /// Stops reading, waits for the receivers and for the chunks on their way, at most [`PATIENCE`]: a
+    /// client that says goodbye to a broker which is away may take for ever. Nothing is lost by leaving
+    /// it behind, because what it holds is read again at the next start.
     pub fn stop(mut self) {
         for receiver in &self.receivers {
             receiver.stop();
         }
+        let deadline = Instant::now() + PATIENCE;
+        let mut all = true;
         for receiver in self.receivers.drain(..) {
-            join(receiver);
+            let ended =
+                wait(deadline, || matches!(receiver.status().state, State::Finished | State::Failed(_)));
+            if ended {
+                join(receiver);
+            } else {
+                let name = receiver.status().name;
+                tracing::warn!(source = name, "the source does not end in time and is left behind");
+                all = false;
+            }
         }
         // The gate ends when the last receiver's sender is gone.
-        if let Some(gate) = self.gate.take() {
+        if let Some(gate) = self.gate.take().filter(|gate| all || wait(deadline, || gate.is_finished())) {
             // A panic there has been reported by the panic hook.
             let _ = gate.join();
         }
     }
 }
 
-/// Waits for a receiver, which a probe may be asking this very moment.
+/// How long the sources may take to end.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+fn wait(deadline: Instant, done: impl Fn() -> bool) -> bool {
+    while !done() {
+        if Instant::now() >= deadline {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    true
+}
+
+/// Waits for a receiver that has ended; a probe may be asking it this very moment.
 fn join(mut receiver: Arc<Receiver>) {
     loop {
         match Arc::try_unwrap(receiver) {

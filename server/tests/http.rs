@@ -3,6 +3,9 @@
 //! *In*: small contracts. *Out*: what a client sees, one group of endpoints per file. *Never*: a
 //! fixed port, a mock.
 
+#![allow(clippy::disallowed_types)] // a test reads its own short stream
+#![allow(clippy::unwrap_used)] // a test fails where it unwraps
+
 #[path = "http/site.rs"]
 mod site;
 

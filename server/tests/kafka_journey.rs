@@ -1,6 +1,9 @@
 //! End to end on a real Kafka: a million events, the broker and the server killed in between, and every
 //! number equal to the oracle's. `E2E_EVENTS` sets the number of events; `KAFKA_TESTS=0` skips.
 
+#![allow(clippy::zombie_processes)] // a failing test leaves its server to the test runner
+#![allow(clippy::unwrap_used)] // a test fails where it unwraps
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -198,7 +201,7 @@ fn a_million_events_survive_the_broker_and_the_server() {
     let (mut source, mut oracle) = (W1::default(), Oracle::default());
     produce(bootstrap, 0..events / 3, &mut source, &mut oracle);
     // The broker dies and comes back while events are produced.
-    let again = kafka_folder.clone();
+    let again = kafka_folder;
     let killer = std::thread::spawn(move || {
         std::thread::sleep(Duration::from_millis(300));
         kafka(&["stop", "--now"], &again);

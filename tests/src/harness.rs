@@ -12,9 +12,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use connectors::decode::{DecodeSpec, Decoder, Envelope, Format, Record};
-use contracts::batch::{Partition, Refused};
-use contracts::SourceFile;
 use contracts::Catalog;
+use contracts::SourceFile;
+use contracts::batch::{Partition, Refused};
 use engine::{Clock, Engine, Options, Published, TickHook, TickOutcome};
 
 use crate::oracle::admit;
@@ -67,7 +67,8 @@ impl Rig {
     pub fn start(catalog: &Arc<Catalog>, workers: usize, partitions: usize, now: i64) -> Result<Rig, String> {
         let told = Arc::new(Told::default());
         let options = Options { workers, keys_per_metric: 100_000, clock: Clock::Manual(now) };
-        let engine = Engine::start(catalog.clone(), options, told.clone()).map_err(|e| format!("engine: {e}"))?;
+        let engine =
+            Engine::start(catalog.clone(), options, told.clone()).map_err(|e| format!("engine: {e}"))?;
         let names = envelope();
         let spec = DecodeSpec {
             format: Format::Json,
@@ -91,7 +92,12 @@ impl Rig {
         let (Some(first), Some(last)) = (records.first(), records.last()) else { return };
         let (partition, decoder) = &mut self.decoders[first.partition];
         for raw in records {
-            decoder.push(Record { value: &raw.payload, offset: raw.offset, received: raw.received, headers: &[] });
+            decoder.push(Record {
+                value: &raw.payload,
+                offset: raw.offset,
+                received: raw.received,
+                headers: &[],
+            });
         }
         let chunk = decoder.finish(partition, last.offset + 1, Some(last.offset + 1));
         self.engine.sender().send(chunk).expect("the engine runs");

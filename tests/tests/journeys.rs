@@ -22,7 +22,10 @@ fn files() -> Vec<PathBuf> {
 fn journeys_give_the_same_answers_by_every_road() {
     let files = files();
     assert!(std::env::var("ONLY").is_ok() || files.len() >= 15, "only {} journeys", files.len());
-    let failures: Vec<String> = files.iter().filter_map(|path| walk(path).err().map(|e| format!("{}: {e}", path.display()))).collect();
+    let failures: Vec<String> = files
+        .iter()
+        .filter_map(|path| walk(path).err().map(|e| format!("{}: {e}", path.display())))
+        .collect();
     assert!(failures.is_empty(), "\n{}", failures.join("\n\n"));
 }
 
@@ -40,7 +43,8 @@ fn walk(path: &Path) -> Result<(), String> {
     }
     let middle = journey.steps.len() / 2;
     // The restart stands right before a record or a question, so that the clock is where it was.
-    let middle = (middle..journey.steps.len()).find(|&i| !matches!(journey.steps[i], Step::Clock(_))).unwrap_or(0);
+    let middle =
+        (middle..journey.steps.len()).find(|&i| !matches!(journey.steps[i], Step::Clock(_))).unwrap_or(0);
     let road = Road::Restart(middle);
     agree(&format!("{road:?}"), &journey.answers_from(middle), &journey.run(road)?)
 }
@@ -52,5 +56,10 @@ fn agree(road: &str, wanted: &str, got: &str) -> Result<(), String> {
     let differ = wanted.lines().zip(got.lines()).position(|(a, b)| a != b);
     let at = differ.unwrap_or_else(|| wanted.lines().count().min(got.lines().count()));
     let show = |text: &str| text.lines().skip(at.saturating_sub(3)).take(8).collect::<Vec<_>>().join("\n  ");
-    Err(format!("{road} differs at line {} of the answers\n  {}\ninstead of\n  {}", at + 1, show(got), show(wanted)))
+    Err(format!(
+        "{road} differs at line {} of the answers\n  {}\ninstead of\n  {}",
+        at + 1,
+        show(got),
+        show(wanted)
+    ))
 }

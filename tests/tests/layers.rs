@@ -88,13 +88,17 @@ fn one_version_of_arrow_and_datafusion() {
     let mut lines = text.lines();
     while let Some(line) = lines.next() {
         let Some(name) = line.strip_prefix("name = ") else { continue };
-        let version = lines.next().and_then(|line| line.strip_prefix("version = ")).expect("a version follows");
+        let version =
+            lines.next().and_then(|line| line.strip_prefix("version = ")).expect("a version follows");
         let name = name.trim_matches('"');
         if ["arrow", "parquet", "datafusion"].iter().any(|family| name.starts_with(family)) {
             versions.entry(name).or_default().insert(version);
         }
     }
-    assert!(versions.contains_key("arrow") && versions.contains_key("parquet"), "not in the lock file: {versions:?}");
+    assert!(
+        versions.contains_key("arrow") && versions.contains_key("parquet"),
+        "not in the lock file: {versions:?}"
+    );
     versions.retain(|_, versions| versions.len() > 1);
     assert!(versions.is_empty(), "several versions in the tree: {versions:?}");
 }

@@ -36,7 +36,10 @@ fn engine_and_oracle_agree() {
             }
         }
     }
-    assert!(failures.is_empty(), "seeds {failures:?} fail; add them to tests/golden/seeds.txt once understood");
+    assert!(
+        failures.is_empty(),
+        "seeds {failures:?} fail; add them to tests/golden/seeds.txt once understood"
+    );
 }
 
 fn check(seed: u64) -> Result<(), String> {
@@ -58,7 +61,8 @@ fn report(case: &Case, road: Road, found: &[String]) -> String {
     let hangs = found[0].starts_with("hangs");
     let small = if hangs || std::env::var("WHOLE").is_ok() { case.clone() } else { minimise(case, road) };
     let differences = if hangs { found.to_vec() } else { differences(&small, road) };
-    let mut text = format!("=== seed {} ===\n{}\n--- records, from {}\n", case.seed, small.yaml, instant(small.start));
+    let mut text =
+        format!("=== seed {} ===\n{}\n--- records, from {}\n", case.seed, small.yaml, instant(small.start));
     for segment in &small.segments {
         text += &format!("@clock {}\n", instant(segment.clock));
         for raw in &segment.records {

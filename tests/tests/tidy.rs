@@ -50,7 +50,8 @@ fn production(text: &str) -> Vec<&str> {
     let lines: Vec<&str> = text.lines().collect();
     let inline = |i: usize| {
         let next = lines[i + 1..].iter().find(|line| !line.starts_with("#["));
-        lines[i].trim() == "#[cfg(test)]" && next.is_some_and(|next| next.starts_with("mod ") && next.ends_with('{'))
+        lines[i].trim() == "#[cfg(test)]"
+            && next.is_some_and(|next| next.starts_with("mod ") && next.ends_with('{'))
     };
     let end = (0..lines.len()).find(|&i| inline(i)).unwrap_or(lines.len());
     lines[..end].to_vec()
@@ -75,7 +76,8 @@ fn files_say_what_goes_in_and_out_and_what_never_happens() {
             .flat_map(|line| line.split(|c: char| !c.is_alphanumeric()))
             .map(str::to_lowercase)
             .collect();
-        let missing: Vec<&str> = ["in", "out", "never"].into_iter().filter(|word| !words.contains(*word)).collect();
+        let missing: Vec<&str> =
+            ["in", "out", "never"].into_iter().filter(|word| !words.contains(*word)).collect();
         if !missing.is_empty() {
             wrong.push(format!("{}: its `//!` head does not say {}", shown(&path), missing.join(", ")));
         }
@@ -94,7 +96,8 @@ fn files_stay_small() {
 
 #[test]
 fn nothing_is_left_undone() {
-    let words = [["to", "do!("], ["unimple", "mented!("], ["db", "g!("], ["FIX", "ME"]].map(|parts| parts.concat());
+    let words =
+        [["to", "do!("], ["unimple", "mented!("], ["db", "g!("], ["FIX", "ME"]].map(|parts| parts.concat());
     let mut wrong = Vec::new();
     for (path, text) in sources() {
         for (i, line) in text.lines().enumerate() {
@@ -113,7 +116,11 @@ fn nothing_panics_by_unwrap() {
     for (path, text) in sources().into_iter().filter(|(path, _)| !is_test(path)) {
         for (i, line) in production(&text).iter().enumerate() {
             if line.contains(&call) && !line.trim_start().starts_with("//") {
-                wrong.push(format!("{}:{}: say in `expect` why it cannot fail, or return an error", shown(&path), i + 1));
+                wrong.push(format!(
+                    "{}:{}: say in `expect` why it cannot fail, or return an error",
+                    shown(&path),
+                    i + 1
+                ));
             }
         }
     }
@@ -147,7 +154,10 @@ fn prose(page: &str) -> String {
 /// The anchor that a heading gets.
 fn anchor(heading: &str) -> String {
     let text = heading.trim_start_matches('#').trim().to_lowercase();
-    text.chars().filter(|c| c.is_alphanumeric() || [' ', '-', '_'].contains(c)).map(|c| if c == ' ' { '-' } else { c }).collect()
+    text.chars()
+        .filter(|c| c.is_alphanumeric() || [' ', '-', '_'].contains(c))
+        .map(|c| if c == ' ' { '-' } else { c })
+        .collect()
 }
 
 #[test]
@@ -162,7 +172,8 @@ fn links_of_documents_resolve() {
                 continue;
             }
             let (file, fragment) = target.split_once('#').unwrap_or((target, ""));
-            let goal = if file.is_empty() { path.clone() } else { path.parent().expect("a folder").join(file) };
+            let goal =
+                if file.is_empty() { path.clone() } else { path.parent().expect("a folder").join(file) };
             if !goal.exists() {
                 wrong.push(format!("{}: {target} is not there", shown(&path)));
             } else if !fragment.is_empty() && goal.extension().is_some_and(|e| e == "md") {

@@ -199,7 +199,7 @@ mod tests {
         let truth = BTreeMap::from([("eu", cell)]);
         let row = json!({ "region": "eu", "seen": 3, "revenue": "10.50", "n": 2, "bad_amount": 1, "bad_status": 0 });
         assert!(differences(&truth, &json!({ "rows": [row] })).is_empty());
-        let mut other = row.clone();
+        let mut other = row;
         other["revenue"] = json!("10.51");
         let found = differences(&truth, &json!({ "rows": [other] }));
         assert_eq!(found, ["eu revenue: expected \"10.50\", found \"10.51\""]);

@@ -30,9 +30,9 @@ pub(super) fn instant(text: &[u8]) -> Option<i64> {
         if digits == 0 {
             return None;
         }
-        for place in 0..6 {
-            let digit = if place < digits { i64::from(tail[place] - b'0') } else { 0 };
-            micros = micros * 10 + digit;
+        let first_six = tail[..digits].iter().copied().chain(std::iter::repeat(b'0')).take(6);
+        for digit in first_six {
+            micros = micros * 10 + i64::from(digit - b'0');
         }
         rest = &tail[digits..];
     }

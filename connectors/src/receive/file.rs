@@ -182,6 +182,7 @@ impl Reader<'_> {
         let mut next = *line;
         let mut rows = 0;
         let received = self.received();
+        #[allow(clippy::while_let_on_iterator)] // the rest is counted after a stop
         while let Some(range) = ranges.next() {
             let at = next;
             next += range.lines;

@@ -397,4 +397,3 @@ fn headers<M: Message>(message: &M) -> Vec<(&str, &[u8])> {
     let Some(headers) = message.headers() else { return Vec::new() };
     headers.iter().filter_map(|h| Some((h.key, h.value?))).collect()
 }
-

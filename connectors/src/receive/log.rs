@@ -91,12 +91,7 @@ fn batches(records: &[StoredRecord]) -> impl Iterator<Item = &[StoredRecord]> {
     })
 }
 
-fn hand_on(
-    port: &Port,
-    log: &PushLog,
-    decoder: &mut Decoder,
-    records: &[StoredRecord],
-) -> Result<i64, Stop> {
+fn hand_on(port: &Port, log: &PushLog, decoder: &mut Decoder, records: &[StoredRecord]) -> Result<i64, Stop> {
     let mut next = 0;
     for record in records {
         let headers: Vec<(&str, &[u8])> =

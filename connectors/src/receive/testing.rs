@@ -31,8 +31,7 @@ pub(crate) const NOW: i64 = 1_767_225_600_000_000 + 3_600_000_000;
 
 pub(crate) fn feed(source: &str, room: usize) -> (Feed, Chunks<Chunk>) {
     let path = |name: &str| Some(vec![name.to_owned()]);
-    let envelope =
-        Envelope { id: path("id"), event_type: None, time: path("at"), tenant: None };
+    let envelope = Envelope { id: path("id"), event_type: None, time: path("at"), tenant: None };
     let decode = DecodeSpec { envelope, fixed_type: Some("reading".into()), ..DecodeSpec::default() };
     let (chunks, out) = crossbeam_channel::bounded(room);
     let clock: Clock = Arc::new(|| NOW);

@@ -140,7 +140,9 @@ pub enum DeadLetterError {
         path: PathBuf,
     },
     /// It is there but cannot be read.
-    #[error("{path}: the dead letters cannot be read: {message}. Nothing was changed. Restore the file from a backup, or move it away to start without them")]
+    #[error(
+        "{path}: the dead letters cannot be read: {message}. Nothing was changed. Restore the file from a backup, or move it away to start without them"
+    )]
     Corrupted {
         /// The store's file.
         path: PathBuf,
@@ -284,7 +286,13 @@ impl DeadLetters {
     }
 
     /// Changes a row; on disk when this returns.
-    fn change(&self, id: &str, status: Status, retried: bool, note: &str) -> Result<DeadLetter, DeadLetterError> {
+    fn change(
+        &self,
+        id: &str,
+        status: Status,
+        retried: bool,
+        note: &str,
+    ) -> Result<DeadLetter, DeadLetterError> {
         let unknown = || DeadLetterError::Unknown(id.into());
         let number = parse_id(id).ok_or_else(unknown)?;
         let _alone = self.shared.changing.lock();

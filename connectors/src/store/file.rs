@@ -31,7 +31,9 @@ impl From<redb::Error> for OpenError {
         match error {
             E::DatabaseAlreadyOpen => Self::Locked,
             E::Corrupted(message) => Self::Corrupted(message),
-            E::UpgradeRequired(version) => Self::Corrupted(format!("written in the old file format {version}")),
+            E::UpgradeRequired(version) => {
+                Self::Corrupted(format!("written in the old file format {version}"))
+            }
             E::Io(error) if error.kind() == io::ErrorKind::InvalidData => Self::Corrupted(error.to_string()),
             E::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
                 Self::Corrupted("the file is shorter than it says".into())

@@ -42,9 +42,7 @@ pub(super) fn compare(
         } else {
             let differs = a.feeds.iter().zip(&before).any(|(feed, event)| {
                 let twin = after.iter().position(|e| e == event).map(|i| &b.feeds[i]);
-                twin.is_some_and(|twin| {
-                    !same_option(feed.values[index].as_ref(), twin.values[at].as_ref())
-                })
+                twin.is_some_and(|twin| !same_option(feed.values[index].as_ref(), twin.values[at].as_ref()))
             });
             if differs {
                 let message = format!("the field `{}` follows its events differently", field.name);

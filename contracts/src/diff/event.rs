@@ -105,7 +105,8 @@ fn checks(path: &str, a: &Checks, b: &Checks, out: &mut Changes) {
     enumeration(path, a, b, out);
     if a.pattern != b.pattern {
         let weight = if b.pattern.is_none() { DECODED } else { REREAD };
-        let message = format!("the pattern was {}, is {}", shown(a.pattern.as_ref()), shown(b.pattern.as_ref()));
+        let message =
+            format!("the pattern was {}, is {}", shown(a.pattern.as_ref()), shown(b.pattern.as_ref()));
         out.add(format!("{path}.pattern"), "pattern_changed", weight, message);
     }
     let number = |v: Option<u64>| v.map(|v| Value::Int(i64::try_from(v).unwrap_or(i64::MAX)));
@@ -124,8 +125,7 @@ fn checks(path: &str, a: &Checks, b: &Checks, out: &mut Changes) {
             (None, Some(_)) => false,
             (Some(before), Some(after)) => (after < before) == least,
         };
-        let (what, weight) =
-            if wider { ("check_widened", DECODED) } else { ("check_narrowed", REREAD) };
+        let (what, weight) = if wider { ("check_widened", DECODED) } else { ("check_narrowed", REREAD) };
         let text = |v: &Option<Value>| shown(v.as_ref().map(|v| v.to_json(None)));
         let message = format!("`{key}` was {}, is {}", text(&before), text(&after));
         out.add(format!("{path}.{key}"), what, weight, message);
@@ -141,8 +141,7 @@ fn enumeration(path: &str, a: &Checks, b: &Checks, out: &mut Changes) {
         (Some(_), None) => out.add(path, "enum_removed", DECODED, "every text is now admitted"),
         (Some(before), Some(after)) => {
             let missing = |from: &[String], of: &[String]| {
-                let gone: Vec<&str> =
-                    from.iter().filter(|w| !of.contains(w)).map(String::as_str).collect();
+                let gone: Vec<&str> = from.iter().filter(|w| !of.contains(w)).map(String::as_str).collect();
                 gone.join(", ")
             };
             let (gone, new) = (missing(before, after), missing(after, before));

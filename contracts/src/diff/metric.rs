@@ -4,9 +4,7 @@
 
 use std::sync::Arc;
 
-use crate::catalog::{
-    Catalog, Feed, Fold, FoldInput, Input, Measure, MeasureKind, Metric, Overflow,
-};
+use crate::catalog::{Catalog, Feed, Fold, FoldInput, Input, Measure, MeasureKind, Metric, Overflow};
 use crate::duration::format_duration;
 
 use super::{ADDED, CHANGED, Changes, Class, Effect, GONE, Level, QUIET, SHOWN, same, same_option, shown};
@@ -29,9 +27,7 @@ pub(super) fn compare(
         .feeds
         .iter()
         .zip(&before)
-        .filter_map(|(feed, name)| {
-            Some((feed, &b.feeds[after.iter().position(|other| other == name)?]))
-        })
+        .filter_map(|(feed, name)| Some((feed, &b.feeds[after.iter().position(|other| other == name)?])))
         .collect();
     for (x, y) in &twins {
         if !same_option(x.filter.as_ref(), y.filter.as_ref()) {
@@ -126,11 +122,7 @@ fn measures(a: &Metric, b: &Metric, twins: &[(&Feed, &Feed)], out: &mut Changes)
 }
 
 /// The same computation, whatever the indexes.
-fn same_measure(
-    (a, x): (&Metric, &Measure),
-    (b, y): (&Metric, &Measure),
-    twins: &[(&Feed, &Feed)],
-) -> bool {
+fn same_measure((a, x): (&Metric, &Measure), (b, y): (&Metric, &Measure), twins: &[(&Feed, &Feed)]) -> bool {
     let name = |metric: &Metric, index: usize| metric.measures[index].name.clone();
     match (&x.kind, &y.kind) {
         (MeasureKind::Fold(i), MeasureKind::Fold(j)) => {
@@ -195,8 +187,7 @@ fn rest(a: &Metric, b: &Metric, out: &mut Changes) {
     ];
     for (path, before, after) in durations {
         if before != after {
-            let message =
-                format!("it was {}, is {}", format_duration(before), format_duration(after));
+            let message = format!("it was {}, is {}", format_duration(before), format_duration(after));
             out.add(path, "time_policy_changed", QUIET, message);
         }
     }

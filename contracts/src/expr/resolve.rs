@@ -172,7 +172,7 @@ impl Resolver<'_> {
                 *expr = key_of(span, key);
                 return Ok(());
             }
-            let (fold, ty) = lists::compile(&call, place.clone(), self.source, self.scope)?;
+            let (fold, ty) = lists::compile(&call, place, self.source, self.scope)?;
             let column = list_column(self.resolved.lists.len());
             self.resolved.lists.push((fold, ty.clone()));
             let value = Expr::Column(Column::new_unqualified(column));

@@ -72,12 +72,7 @@ pub(crate) fn entity(cx: &mut Cx<'_>, node: &Node, world: &World) -> Lowered<Ent
     Lowered { item, sound: cx.out.iter().all(|d| !d.is_error()), typed }
 }
 
-fn events(
-    cx: &mut Cx<'_>,
-    node: &Node,
-    world: &World,
-    head: &crate::catalog::Head,
-) -> Vec<usize> {
+fn events(cx: &mut Cx<'_>, node: &Node, world: &World, head: &crate::catalog::Head) -> Vec<usize> {
     let mut events = Vec::new();
     let Some(list) = node.get("events") else { return events };
     let names = one_or_many(list);
@@ -125,12 +120,8 @@ fn row_key(cx: &mut Cx<'_>, node: &Node, world: &World, event: usize) -> Option<
 }
 
 fn fold_of<'n>(cx: &mut Cx<'_>, entry: &'n Entry) -> Option<(EntityFold, &'n Node)> {
-    let given: Vec<&Entry> = entry
-        .value
-        .entries()
-        .iter()
-        .filter(|e| FOLDS.contains(&e.key.as_str()))
-        .collect();
+    let given: Vec<&Entry> =
+        entry.value.entries().iter().filter(|e| FOLDS.contains(&e.key.as_str())).collect();
     let [only] = given[..] else {
         let message = format!("the field `{}` needs exactly one fold", entry.key);
         let diagnostic = cx
@@ -155,15 +146,13 @@ fn fold_of<'n>(cx: &mut Cx<'_>, entry: &'n Entry) -> Option<(EntityFold, &'n Nod
 /// Whether each event may touch the field.
 fn only(cx: &mut Cx<'_>, entry: &Entry, world: &World, events: &[usize]) -> Vec<bool> {
     let Some(list) = entry.value.get("events") else { return vec![true; events.len()] };
-    let names: Vec<&str> =
-        events.iter().map(|&e| world.events[e].item.head.name.as_str()).collect();
+    let names: Vec<&str> = events.iter().map(|&e| world.events[e].item.head.name.as_str()).collect();
     let wanted = one_or_many(list);
     for node in &wanted {
         let name = node.scalar().unwrap_or_default();
         if !names.contains(&name) {
             let message = format!("`{name}` is not among the entity's events");
-            let diagnostic =
-                cx.at("unknown_event", node.span, message).names(name, names.iter().copied());
+            let diagnostic = cx.at("unknown_event", node.span, message).names(name, names.iter().copied());
             cx.push(diagnostic);
         }
     }
@@ -262,10 +251,8 @@ fn unified(cx: &mut Cx<'_>, place: &Node, values: &[Option<Typed>]) -> Option<Va
         Some(ty) => Some(ty),
         None => {
             let message = format!("the events disagree about the type: {a} and {b}");
-            let diagnostic = cx
-                .at("type_conflict", place.span, message)
-                .found(place.shown())
-                .fix("CAST it to one type");
+            let diagnostic =
+                cx.at("type_conflict", place.span, message).found(place.shown()).fix("CAST it to one type");
             cx.push(diagnostic);
             None
         }
@@ -311,9 +298,7 @@ fn folded(cx: &mut Cx<'_>, place: &Node, fold: EntityFold, ty: ValueType) -> Opt
         (EntityFold::Sum, ValueType::Decimal { scale, .. }) => {
             Some(ValueType::Decimal { precision: 38, scale })
         }
-        (EntityFold::Sum, ty @ (ValueType::Int | ValueType::Float | ValueType::Duration)) => {
-            Some(ty)
-        }
+        (EntityFold::Sum, ty @ (ValueType::Int | ValueType::Float | ValueType::Duration)) => Some(ty),
         (EntityFold::Sum, ty) => {
             let message = format!("`sum` adds numbers, but this is {ty}");
             let diagnostic = cx
@@ -332,9 +317,7 @@ fn row_schema(key: &str, fields: &[EntityField]) -> SchemaRef {
     for field in fields {
         let value = field.ty.arrow().unwrap_or(DataType::Null);
         let ty = match field.fold {
-            EntityFold::Set => {
-                DataType::List(Arc::new(ArrowField::new("item", value, true)))
-            }
+            EntityFold::Set => DataType::List(Arc::new(ArrowField::new("item", value, true))),
             _ => value,
         };
         columns.push(ArrowField::new(&field.name, ty, true));

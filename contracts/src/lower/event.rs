@@ -86,16 +86,14 @@ impl Named {
                 Some(field) if takes(&field.ty) => Some(name.to_string()),
                 Some(field) => {
                     let message = format!("`{key}` names `{name}`, which is {}", with_article(&field.ty));
-                    let diagnostic =
-                        cx.at("wrong_type", place.span, message).found(name).allowed(wanted);
+                    let diagnostic = cx.at("wrong_type", place.span, message).found(name).allowed(wanted);
                     cx.push(diagnostic);
                     None
                 }
                 None if typed => {
                     let names = fields.iter().map(|field| field.name.as_str());
                     let message = format!("`{key}` names `{name}`, which is not a field");
-                    let diagnostic =
-                        cx.at("unknown_name", place.span, message).names(name, names);
+                    let diagnostic = cx.at("unknown_name", place.span, message).names(name, names);
                     cx.push(diagnostic);
                     None
                 }
@@ -240,10 +238,7 @@ pub(crate) fn scope(schema: &SchemaRef) -> Scope {
 }
 
 /// `schema` with more columns at its end.
-pub(crate) fn with_columns(
-    schema: &SchemaRef,
-    columns: impl IntoIterator<Item = ArrowField>,
-) -> SchemaRef {
+pub(crate) fn with_columns(schema: &SchemaRef, columns: impl IntoIterator<Item = ArrowField>) -> SchemaRef {
     let old = schema.fields().iter().map(|field| field.as_ref().clone());
     Arc::new(Schema::new(old.chain(columns).collect::<Vec<_>>()))
 }

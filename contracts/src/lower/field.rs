@@ -94,8 +94,7 @@ fn item_type(cx: &mut Cx<'_>, node: &Node) -> Option<FieldType> {
 }
 
 fn members(cx: &mut Cx<'_>, node: &Node) -> Option<Vec<(String, FieldType)>> {
-    let types: Vec<_> =
-        node.entries().iter().map(|e| (e.key.clone(), field_type(cx, &e.value))).collect();
+    let types: Vec<_> = node.entries().iter().map(|e| (e.key.clone(), field_type(cx, &e.value))).collect();
     types.into_iter().map(|(name, ty)| ty.map(|ty| (name, ty))).collect()
 }
 
@@ -105,7 +104,8 @@ fn plain_type(cx: &mut Cx<'_>, node: &Node) -> Option<FieldType> {
     if let Some(parsed) = parse_type(text) {
         return Some(parsed);
     }
-    let names = ["string", "bool", "int", "float", "decimal(18,2)", "timestamp", "date", "list", "struct", "json"];
+    let names =
+        ["string", "bool", "int", "float", "decimal(18,2)", "timestamp", "date", "list", "struct", "json"];
     let diagnostic = if text.starts_with("decimal") {
         cx.at("bad_type", node.span, format!("`{text}` is not a decimal type"))
             .found(text)
@@ -141,13 +141,7 @@ pub(crate) fn parse_type(text: &str) -> Option<FieldType> {
     })
 }
 
-fn default(
-    cx: &mut Cx<'_>,
-    node: &Node,
-    ty: &FieldType,
-    checks: &Checks,
-    name: &str,
-) -> Option<Value> {
+fn default(cx: &mut Cx<'_>, node: &Node, ty: &FieldType, checks: &Checks, name: &str) -> Option<Value> {
     let default = node.get("default")?;
     let Some(cell) = ValueType::of_field(ty) else {
         let diagnostic = cx
@@ -170,8 +164,7 @@ fn default(
     };
     if let Some(allowed) = broken {
         let message = format!("the default of `{name}` breaks the field's own checks");
-        let diagnostic =
-            cx.at("bad_default", default.span, message).found(default.shown()).allowed(allowed);
+        let diagnostic = cx.at("bad_default", default.span, message).found(default.shown()).allowed(allowed);
         cx.push(diagnostic);
     }
     Some(value)
@@ -264,12 +257,7 @@ fn regex(cx: &mut Cx<'_>, node: &Node) -> Option<String> {
     }
 }
 
-fn bounds(
-    cx: &mut Cx<'_>,
-    node: &Node,
-    ty: &FieldType,
-    name: &str,
-) -> (Option<Value>, Option<Value>) {
+fn bounds(cx: &mut Cx<'_>, node: &Node, ty: &FieldType, name: &str) -> (Option<Value>, Option<Value>) {
     let ordered = matches!(
         ty,
         FieldType::Int
@@ -297,9 +285,12 @@ fn bounds(
     if let (Some(least), Some(most), Some(place)) = (&min, &max, node.get("min"))
         && least > most
     {
-        let diagnostic = cx
-            .at("empty_range", place.span, format!("no value of `{name}` can be allowed"))
-            .found(format!("min {} is above max {}", place.shown(), node.get("max").map(Node::shown).unwrap_or_default()));
+        let diagnostic =
+            cx.at("empty_range", place.span, format!("no value of `{name}` can be allowed")).found(format!(
+                "min {} is above max {}",
+                place.shown(),
+                node.get("max").map(Node::shown).unwrap_or_default()
+            ));
         cx.push(diagnostic);
     }
     (min, max)
@@ -338,11 +329,7 @@ fn collect_nested(
             }
         }
         let checks = checks(cx, &entry.value, ty, name);
-        out.push(NestedField {
-            path: path.clone(),
-            required: flag(&entry.value, "required"),
-            checks,
-        });
+        out.push(NestedField { path: path.clone(), required: flag(&entry.value, "required"), checks });
         collect_nested(cx, &entry.value, ty, path, out);
         path.pop();
     }

@@ -15,9 +15,8 @@ use super::Cx;
 pub(crate) fn head(cx: &Cx<'_>, node: &Node) -> Head {
     let text = |key: &str| node.get(key).and_then(Node::scalar).map(str::to_string);
     let name = text("name").unwrap_or_default();
-    let owner = |key: &str| {
-        node.get("owner").and_then(|o| o.get(key)).and_then(Node::scalar).map(str::to_string)
-    };
+    let owner =
+        |key: &str| node.get("owner").and_then(|o| o.get(key)).and_then(Node::scalar).map(str::to_string);
     Head {
         version: text("version").and_then(|v| parse_version(&v)).unwrap_or_default(),
         status: match text("status").as_deref() {
@@ -46,7 +45,16 @@ pub(crate) fn head(cx: &Cx<'_>, node: &Node) -> Head {
 
 /// Keys that say nothing about what is computed. The version is a promise about it, not a part of it.
 const NOT_MEANING: [&str; 10] = [
-    "version", "title", "description", "owner", "labels", "tests", "status", "compat", "replaces", "apiVersion",
+    "version",
+    "title",
+    "description",
+    "owner",
+    "labels",
+    "tests",
+    "status",
+    "compat",
+    "replaces",
+    "apiVersion",
 ];
 
 /// Hex SHA-256 of a document's meaning and of the hashes it stands on.

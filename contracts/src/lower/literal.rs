@@ -47,17 +47,13 @@ fn read(cx: &Cx<'_>, node: &Node, ty: &ValueType, what: &str) -> Result<Value, B
         ValueType::Decimal { precision, scale } => {
             if let Yaml::Float(..) = node.value {
                 let message = format!("{what} is exact money or quantity, but this is a float");
-                let diagnostic = cx
-                    .at("float_money", node.span, message)
-                    .found(text)
-                    .fix(format!("quote it: \"{text}\""));
+                let diagnostic =
+                    cx.at("float_money", node.span, message).found(text).fix(format!("quote it: \"{text}\""));
                 return Err(Box::new(diagnostic));
             }
             match parse_decimal(text, *precision, *scale) {
                 Some(value) => Ok(Value::Decimal(value, *scale)),
-                None => Err(wrong(format!(
-                    "at most {precision} digits, {scale} of them after the point"
-                ))),
+                None => Err(wrong(format!("at most {precision} digits, {scale} of them after the point"))),
             }
         }
         ValueType::Text => Ok(Value::Text(text.into())),

@@ -18,7 +18,7 @@ mod windows;
 
 pub(crate) use inputs::dimension_columns;
 
-use crate::catalog::{Better, Feed, Micros, Metric, WindowKind};
+use crate::catalog::{Better, Feed, Metric, Micros, WindowKind};
 use crate::yaml::Node;
 
 use super::head::head;

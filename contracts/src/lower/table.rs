@@ -45,13 +45,7 @@ fn is_time(ty: &FieldType) -> bool {
     matches!(ty, FieldType::Timestamp | FieldType::Date)
 }
 
-fn names_a_field(
-    cx: &mut Cx<'_>,
-    node: &Node,
-    key: &str,
-    fields: &[Field],
-    takes: fn(&FieldType) -> bool,
-) {
+fn names_a_field(cx: &mut Cx<'_>, node: &Node, key: &str, fields: &[Field], takes: fn(&FieldType) -> bool) {
     let Some(place) = node.get(key) else { return };
     let Some(name) = place.scalar() else { return };
     let diagnostic = match fields.iter().find(|field| field.name == name) {

@@ -48,9 +48,7 @@ impl Checker<'_> {
     fn value(&mut self, node: &Node, ty: &'static Ty, path: &str) {
         if !fits(node, ty) {
             let message = format!("`{path}` must be {}, not {}", expected(ty), node.kind());
-            self.out.push(
-                Diagnostic::error("wrong_type", self.file, node.span, message).found(node.shown()),
-            );
+            self.out.push(Diagnostic::error("wrong_type", self.file, node.span, message).found(node.shown()));
             return;
         }
         match ty {
@@ -80,9 +78,8 @@ impl Checker<'_> {
     /// The text of a scalar that has the right YAML type.
     fn scalar(&mut self, node: &Node, ty: &'static Ty, path: &str) {
         let text = node.scalar().unwrap_or_default();
-        let wrong = |code, message: String| {
-            Diagnostic::error(code, self.file, node.span, message).found(text)
-        };
+        let wrong =
+            |code, message: String| Diagnostic::error(code, self.file, node.span, message).found(text);
         let diagnostic = match ty {
             Ty::OneOf(words) if !words.contains(&text) => {
                 let message = format!("`{text}` is not a value of `{path}`");
@@ -99,10 +96,8 @@ impl Checker<'_> {
                 wrong("bad_share", format!("`{path}` is not a share"))
                     .allowed("a percentage like 1% or a number from 0 to 1")
             }
-            Ty::Name if !is_contract_name(text) => {
-                wrong("bad_name", format!("`{path}` is not a name"))
-                    .allowed("letters, digits, `_`, `-`, `.`, `/`, beginning with a letter or digit")
-            }
+            Ty::Name if !is_contract_name(text) => wrong("bad_name", format!("`{path}` is not a name"))
+                .allowed("letters, digits, `_`, `-`, `.`, `/`, beginning with a letter or digit"),
             Ty::Expr if text.trim().is_empty() => {
                 wrong("empty_expression", format!("`{path}` is empty")).allowed("an SQL expression")
             }
@@ -153,9 +148,7 @@ fn is_column_name(text: &str) -> bool {
 fn fits(node: &Node, ty: &Ty) -> bool {
     let scalar = node.scalar().is_some();
     match ty {
-        Ty::Text | Ty::Name | Ty::Duration | Ty::Version | Ty::Expr | Ty::OneOf(_) | Ty::Share => {
-            scalar
-        }
+        Ty::Text | Ty::Name | Ty::Duration | Ty::Version | Ty::Expr | Ty::OneOf(_) | Ty::Share => scalar,
         Ty::Bool => matches!(node.value, Yaml::Bool(_)),
         Ty::Count => matches!(node.value, Yaml::Int(v, _) if v >= 0),
         Ty::Number => matches!(node.value, Yaml::Int(..) | Yaml::Float(..)),

@@ -13,20 +13,14 @@ pub(super) static ENTITY: Shape = Shape {
 
 static ENTITY_KEYS: [Key; 4] = [
     key("key", Ty::Text, "Name of the key: a column (or expression) of every event.").required(),
-    key(
-        "events",
-        Ty::Either(&[Ty::Name, Ty::List(&Ty::Name)]),
-        "The event types that move it.",
-    )
-    .required(),
+    key("events", Ty::Either(&[Ty::Name, Ty::List(&Ty::Name)]), "The event types that move it.").required(),
     key(
         "fields",
         Ty::Map(Names::Column, &Ty::Object(&ENTITY_FIELD)),
         "How each field of the row follows its events; exactly one fold per field.",
     )
     .required(),
-    key("history", Ty::Count, "How many events are remembered per key for `as_of` reads.")
-        .default("1000"),
+    key("history", Ty::Count, "How many events are remembered per key for `as_of` reads.").default("1000"),
 ];
 
 /// The folds of an entity field.

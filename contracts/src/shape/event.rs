@@ -19,8 +19,7 @@ static EVENT_KEYS: [Key; 8] = [
     key("fields", Ty::Map(Names::Column, &Ty::Object(&FIELD)), "The declared fields.").required(),
     key("rules", Ty::Map(Names::Column, &Ty::Object(&RULE)), "Semantic rules."),
     key("enrich", Ty::Map(Names::Column, &Ty::Expr), "Computed columns, usable everywhere below."),
-    key("changelog", Ty::Bool, "A change stream: `before` retracts, `after` applies.")
-        .default("false"),
+    key("changelog", Ty::Bool, "A change stream: `before` retracts, `after` applies.").default("false"),
 ];
 
 /// Names of the field types, for messages.

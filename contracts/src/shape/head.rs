@@ -11,8 +11,7 @@ pub(super) static HEAD: [Key; 11] = [
     key("apiVersion", Ty::OneOf(&[API_VERSION]), "Version of this language.").required(),
     key("kind", Ty::OneOf(&["Event", "Entity", "Table", "Metric"]), "What the document describes.")
         .required(),
-    key("name", Ty::Name, "Name, unique within its kind; for an event the type in its envelope.")
-        .required(),
+    key("name", Ty::Name, "Name, unique within its kind; for an event the type in its envelope.").required(),
     key("version", Ty::Version, "Semantic version of the meaning, e.g. `1.0.0`.").required(),
     key(
         "status",
@@ -36,8 +35,5 @@ pub(super) static HEAD: [Key; 11] = [
 static OWNER: Shape = Shape {
     name: "Owner",
     doc: "Who answers questions.",
-    groups: &[&[
-        key("team", Ty::Text, "Team."),
-        key("contact", Ty::Text, "Channel, address or page."),
-    ]],
+    groups: &[&[key("team", Ty::Text, "Team."), key("contact", Ty::Text, "Channel, address or page.")]],
 };

@@ -114,8 +114,22 @@ static DIMENSION: Shape = Shape {
 
 /// Every `agg`; those of [`AGGS_LATER`] do not run yet.
 pub(crate) const AGGS: [&str; 16] = [
-    "count", "sum", "avg", "min", "max", "first", "last", "distinct", "distinct_approx", "quantile",
-    "histogram", "stddev", "rate", "top", "concurrent", "duration_in_state",
+    "count",
+    "sum",
+    "avg",
+    "min",
+    "max",
+    "first",
+    "last",
+    "distinct",
+    "distinct_approx",
+    "quantile",
+    "histogram",
+    "stddev",
+    "rate",
+    "top",
+    "concurrent",
+    "duration_in_state",
 ];
 
 /// Aggregates that are promised but do not run yet.
@@ -130,11 +144,13 @@ static MEASURE: Shape = Shape {
         key("expr", Ty::Expr, "SQL over other measures."),
         key("shift", Ty::Text, "Another measure, with the window moved back by `by`."),
         key("by", Ty::Duration, "How far `shift` moves back."),
-        key("of", Ty::Text, "Alias whose rows it folds.").default("the aliases that `value` and `where` mention, else all"),
+        key("of", Ty::Text, "Alias whose rows it folds.")
+            .default("the aliases that `value` and `where` mention, else all"),
         key("value", Ty::Expr, "What is folded."),
         key("where", Ty::Expr, "Only rows for which this is true."),
         key("q", Ty::Number, "`quantile`: above 0 and below 1."),
-        key("method", Ty::OneOf(&["lower", "linear", "sketch"]), "`quantile`: how.").default("linear, or sketch where `error` is given"),
+        key("method", Ty::OneOf(&["lower", "linear", "sketch"]), "`quantile`: how.")
+            .default("linear, or sketch where `error` is given"),
         key("error", Ty::Share, "`quantile` by sketch: relative error, e.g. `1%`.").default("1%"),
         key("buckets", Ty::List(&Ty::Number), "`histogram`: ascending upper bounds."),
         key("per", Ty::Duration, "`rate`: per how much time.").default("1s"),
@@ -264,12 +280,24 @@ static TEST: Shape = Shape {
     doc: "Events in arrival order and the answers they must give.",
     groups: &[&[
         key("name", Ty::Text, "What it shows.").required(),
-        key("given", Ty::List(&Ty::Map(Names::Any, &Ty::Any)), "Events: `- alias: {field: value}`; `time`, `event_id` and `type` stand for the envelope.")
-            .required(),
+        key(
+            "given",
+            Ty::List(&Ty::Map(Names::Any, &Ty::Any)),
+            "Events: `- alias: {field: value}`; `time`, `event_id` and `type` stand for the envelope.",
+        )
+        .required(),
         key("tables", Ty::Map(Names::Any, &Ty::Any), "Rows of tables."),
         key("at", Ty::Text, "The clock at the end, RFC 3339.").required(),
-        key("expect", Ty::Map(Names::Any, &Ty::List(&Ty::Map(Names::Any, &Ty::Any))), "Rows per window; a cell is a value or `{near: 5400, within: 1%}`."),
-        key("expect_refused", Ty::List(&Ty::Either(&[Ty::Count, Ty::Object(&REFUSAL)])), "Which of `given` (from 0) are refused."),
+        key(
+            "expect",
+            Ty::Map(Names::Any, &Ty::List(&Ty::Map(Names::Any, &Ty::Any))),
+            "Rows per window; a cell is a value or `{near: 5400, within: 1%}`.",
+        ),
+        key(
+            "expect_refused",
+            Ty::List(&Ty::Either(&[Ty::Count, Ty::Object(&REFUSAL)])),
+            "Which of `given` (from 0) are refused.",
+        ),
         key("expect_alerts", Ty::Any, "Alerts that fire. Does not run yet."),
     ]],
 };

@@ -81,8 +81,7 @@ fn value(ty: &'static Ty, definitions: &mut Map<String, Value>) -> Value {
         Ty::OneOf(words) => json!({ "enum": words }),
         Ty::List(item) => json!({ "type": "array", "items": value(item, definitions) }),
         Ty::Map(names, item) => {
-            let mut schema =
-                json!({ "type": "object", "additionalProperties": value(item, definitions) });
+            let mut schema = json!({ "type": "object", "additionalProperties": value(item, definitions) });
             if *names == Names::Column {
                 merge(&mut schema, json!({ "propertyNames": { "pattern": COLUMN } }));
             }

@@ -14,7 +14,7 @@ use contracts::expr::{Scope, compile_bool};
 use contracts::value::{Value, ValueType, to_arrow};
 use operators::entity::TooOld;
 use operators::eval::Compiled;
-use operators::fold::group::{Lost, Rows, group};
+use operators::fold::group::{Lost, group};
 use operators::fold::panes::{Cell, Key, Pane};
 use operators::fold::plan::MetricPlan;
 use operators::fold::window::{Bounds, Extent};
@@ -214,11 +214,10 @@ impl<'a> Names<'a> {
 
     /// The group of a key; `None` when the key does not count.
     fn of(&self, key: &Key) -> Option<Vec<Value>> {
-        let beyond = |index: usize| {
-            self.kept[index].as_ref().is_some_and(|kept| !kept.contains(&key.values[index]))
-        };
-        let refused = (0..self.kept.len())
-            .any(|index| self.overflow[index] == Overflow::Refuse && beyond(index));
+        let beyond =
+            |index: usize| self.kept[index].as_ref().is_some_and(|kept| !kept.contains(&key.values[index]));
+        let refused =
+            (0..self.kept.len()).any(|index| self.overflow[index] == Overflow::Refuse && beyond(index));
         if refused {
             return None;
         }
@@ -249,16 +248,11 @@ fn kept(cells: &[(&Key, &Cell)], dimension: usize, max: usize) -> Option<HashSet
 }
 
 /// Keys for which a condition over the dimensions is true.
-fn passing(
-    plan: &MetricPlan,
-    cells: &[(&Key, &Cell)],
-    sql: &str,
-) -> Result<HashSet<Key>, QueryError> {
+fn passing(plan: &MetricPlan, cells: &[(&Key, &Cell)], sql: &str) -> Result<HashSet<Key>, QueryError> {
     let fail = |message: String| QueryError::Filter(message);
     let dimensions = &plan.metric.dimensions;
     let ty = |ty: &ValueType| ty.arrow().unwrap_or(arrow::datatypes::DataType::Utf8);
-    let fields: Vec<Field> =
-        dimensions.iter().map(|d| Field::new(&d.name, ty(&d.ty), true)).collect();
+    let fields: Vec<Field> = dimensions.iter().map(|d| Field::new(&d.name, ty(&d.ty), true)).collect();
     let schema = Arc::new(Schema::new(fields));
     let scope = Scope::new(schema.clone());
     let typed = compile_bool(sql, &scope).map_err(|error| fail(error.to_string()))?;
@@ -288,14 +282,9 @@ pub(super) fn entity_cells(
         let Input::Entity(entity) = feed.input else { continue };
         over_entity = true;
         for shards in &published.shards {
-            let batch = shards.entities[entity].batch_at(then)?;
-            let rows = Rows { batch: &batch, received: None, ids: None, weights: None };
-            for delta in group(plan, feed, rows, &mut Lost::new()) {
-                made.entry(delta.key).or_insert_with(Cell::empty).add(
-                    &plan.specs,
-                    delta.pane,
-                    &delta.change,
-                );
+            let rows = shards.entities[entity].rows_at(then)?;
+            for delta in group(plan, feed, rows.rows(), &mut Lost::new()) {
+                made.entry(delta.key).or_insert_with(Cell::empty).add(&plan.specs, delta.pane, &delta.change);
             }
         }
     }

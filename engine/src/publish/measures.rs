@@ -135,11 +135,8 @@ fn covered(gathered: &Gathered, group: Option<&Group>, as_of: i64) -> Option<i64
 /// An expression over measure values; a row that fails (division by zero) says nothing.
 fn evaluate(compiled: &Compiled, typed: &Typed, columns: &[Arc<Vec<Value>>], rows: usize) -> Vec<Value> {
     let fields = typed.schema.fields();
-    let arrays: Option<Vec<ArrayRef>> = fields
-        .iter()
-        .zip(columns)
-        .map(|(field, values)| to_arrow(values, field.data_type()).ok())
-        .collect();
+    let arrays: Option<Vec<ArrayRef>> =
+        fields.iter().zip(columns).map(|(field, values)| to_arrow(values, field.data_type()).ok()).collect();
     let nothing = || vec![Value::Null; rows];
     let Some(arrays) = arrays else { return nothing() };
     let fields: Vec<Arc<Field>> = fields.iter().take(arrays.len()).cloned().collect();
@@ -163,7 +160,7 @@ fn ratio(a: &Value, b: &Value, ty: &ValueType) -> Value {
         return exact_ratio((a, sa), (b, sb), *scale);
     }
     match (a.as_f64(), b.as_f64()) {
-        (_, Some(b)) if b == 0.0 => Value::Null,
+        (_, Some(0.0)) => Value::Null,
         (Some(a), Some(b)) => Value::Float(a / b),
         _ => Value::Null,
     }

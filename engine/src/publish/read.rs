@@ -92,11 +92,9 @@ impl Published {
         }
         let home = (route_hash(&key) % self.shards.len() as u64) as usize;
         let shard = &self.shards[home].entities[entity];
-        let row = shard
-            .row(key, as_of)
-            .map_err(|TooOld { exact_after }| {
-                out_of_range(as_of.unwrap_or(self.as_of), exact_after, self.as_of)
-            })?;
+        let row = shard.row(key, as_of).map_err(|TooOld { exact_after }| {
+            out_of_range(as_of.unwrap_or(self.as_of), exact_after, self.as_of)
+        })?;
         let fields = self.catalog.entities[entity].schema.fields();
         Ok(row.map(|row| EntityRow {
             fields: fields.iter().map(|f| f.name().clone()).zip(row.cells).collect(),
@@ -195,8 +193,7 @@ impl Published {
             gathered.groups.entry(Vec::new()).or_insert_with(nothing);
         }
         self.with_measures(metric, names, as_of, gathered, filter, &names.by, |measures| {
-            let columns: Vec<_> =
-                names.measures.iter().map(|measure| measures.values(*measure, 0)).collect();
+            let columns: Vec<_> = names.measures.iter().map(|measure| measures.values(*measure, 0)).collect();
             let row = |(index, key): (usize, &Vec<Value>)| Row {
                 key: key.clone(),
                 values: columns.iter().map(|column| column[index].clone()).collect(),
@@ -283,9 +280,7 @@ impl Names {
         };
         let by = query.by.iter().map(|name| find("dimension", name, &dimensions));
         let measures = match &query.measures {
-            Some(names) => {
-                names.iter().map(|name| find("measure", name, &all)).collect::<Result<_, _>>()?
-            }
+            Some(names) => names.iter().map(|name| find("measure", name, &all)).collect::<Result<_, _>>()?,
             None => (0..all.len()).filter(|index| !metric.measures[*index].hidden).collect(),
         };
         Ok(Self { window, by: by.collect::<Result<_, _>>()?, measures })

@@ -118,8 +118,7 @@ fn entities<'s>(touched: StreamVec<'s, u64, Touched>, local: &SharedLocal) -> St
         move |(input, frontier), output| {
             input.for_each(|time, data| {
                 let tick = *time.time();
-                let (_, touches) =
-                    waiting.entry(tick).or_insert_with(|| (time.retain(0), Vec::new()));
+                let (_, touches) = waiting.entry(tick).or_insert_with(|| (time.retain(0), Vec::new()));
                 touches.append(data);
             });
             while let Some(entry) = waiting.first_entry() {
@@ -168,15 +167,7 @@ impl Local {
         let plan = Arc::clone(&self.plan);
         let (rows, feeds) = match fed {
             Fed::Events(batch) => (event_rows(batch), &plan.feeds_of_event[batch.event]),
-            Fed::Entity(entity, changes) => {
-                let rows = Rows {
-                    batch: &changes.batch,
-                    received: None,
-                    ids: None,
-                    weights: Some(&changes.weights),
-                };
-                (rows, &plan.feeds_of_entity[*entity])
-            }
+            Fed::Entity(entity, changes) => (changes.rows(), &plan.feeds_of_entity[*entity]),
         };
         let newest = newest(fed);
         for (metric, feed) in feeds {
@@ -194,12 +185,7 @@ impl Local {
 }
 
 fn event_rows(batch: &EventBatch) -> Rows<'_> {
-    Rows {
-        batch: &batch.columns,
-        received: Some(&batch.received),
-        ids: Some(&batch.ids),
-        weights: None,
-    }
+    Rows { batch: &batch.columns, received: Some(&batch.received), ids: Some(&batch.ids), weights: None }
 }
 
 /// The newest event time of a batch with its received time.

@@ -5,8 +5,8 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, DictionaryArray, Int32Array, RecordBatch, StringArray};
 use arrow::array::TimestampMicrosecondArray;
+use arrow::array::{ArrayRef, DictionaryArray, Int32Array, RecordBatch, StringArray};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int32Type};
 use contracts::Catalog;
@@ -48,8 +48,8 @@ pub(crate) fn batch(
         }
     };
     let columns = schema.fields().iter().map(|field| column(field.name(), field.data_type()));
-    let columns = RecordBatch::try_new(schema.clone(), columns.collect())
-        .expect("pack:builtin declares these columns");
+    let columns =
+        RecordBatch::try_new(schema.clone(), columns.collect()).expect("pack:builtin declares these columns");
     EventBatch {
         event,
         columns,

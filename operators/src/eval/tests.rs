@@ -24,7 +24,7 @@ fn decimals(values: [Option<i128>; ROWS]) -> ArrayRef {
 }
 
 fn times(values: [&str; ROWS]) -> ArrayRef {
-    let micros = values.map(|text| parse_timestamp(text));
+    let micros = values.map(parse_timestamp);
     Arc::new(TimestampMicrosecondArray::from(micros.to_vec()).with_timezone("UTC"))
 }
 

@@ -293,10 +293,7 @@ fn combine(acc: &mut Acc, other: &Acc, sign: i64) {
             *n += sign * m;
             sum.add(*more, sign);
         }
-        (
-            Acc::Moments { n, sum, squares },
-            Acc::Moments { n: m, sum: more, squares: more_squares },
-        ) => {
+        (Acc::Moments { n, sum, squares }, Acc::Moments { n: m, sum: more, squares: more_squares }) => {
             *n += sign * m;
             sum.add(*more, sign);
             squares.add(*more_squares, sign);

@@ -29,9 +29,7 @@ impl FoldSpec {
             (Acc::Moments { n, sum, squares }, _) => deviation(*n, *sum, *squares),
             (Acc::Extreme(best), _) => best.clone().unwrap_or(Value::Null),
             (Acc::End(best), _) => best.as_ref().map_or(Value::Null, |end| end.value.clone()),
-            (Acc::Ends(bag), Agg::First) => {
-                bag.get_min().map_or(Value::Null, |(end, _)| end.value.clone())
-            }
+            (Acc::Ends(bag), Agg::First) => bag.get_min().map_or(Value::Null, |(end, _)| end.value.clone()),
             (Acc::Ends(bag), _) => bag.get_max().map_or(Value::Null, |(end, _)| end.value.clone()),
             (Acc::Bag(bag), Agg::Distinct) => Value::Int(bag.len() as i64),
             (Acc::Bag(bag), Agg::Quantile { q, linear }) => self.quantile(bag, *q, *linear),
@@ -58,12 +56,10 @@ impl FoldSpec {
         let exact = |sum: Wide| sum.to_i128().and_then(|s| div_round(s, i128::from(n)));
         match &self.input {
             ValueType::Float => Value::Float(sum.to_f64() / n as f64),
-            ValueType::Decimal { scale, .. } => {
-                exact(sum).map_or(Value::Null, |v| Value::Decimal(v, *scale))
+            ValueType::Decimal { scale, .. } => exact(sum).map_or(Value::Null, |v| Value::Decimal(v, *scale)),
+            ValueType::Duration => {
+                exact(sum).and_then(|v| i64::try_from(v).ok()).map_or(Value::Null, Value::Duration)
             }
-            ValueType::Duration => exact(sum)
-                .and_then(|v| i64::try_from(v).ok())
-                .map_or(Value::Null, Value::Duration),
             _ => sum.to_i128().map_or(Value::Null, |s| Value::Float(s as f64 / n as f64)),
         }
     }

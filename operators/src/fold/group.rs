@@ -8,9 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ahash::{HashMap, HashMapExt};
-use arrow::array::{
-    Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, StringArray,
-};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Int32Type, TimestampMicrosecondType};
 use contracts::catalog::Agg;
 use contracts::value::{Value, ValueType};
@@ -149,9 +147,7 @@ struct Codes {
 impl Codes {
     fn new(array: &ArrayRef, default: &Value) -> Self {
         match array.data_type() {
-            DataType::Dictionary(key, _) if **key == DataType::Int32 => {
-                Self::of_dictionary(array, default)
-            }
+            DataType::Dictionary(key, _) if **key == DataType::Int32 => Self::of_dictionary(array, default),
             DataType::Utf8 => Self::of_text(array.as_string::<i32>(), default),
             _ => Self::of_any(array, default),
         }
@@ -183,9 +179,7 @@ impl Codes {
         let mut known: HashMap<&str, u32> = HashMap::new();
         let mut interner = Interner::default();
         let codes = array.iter().map(|text| match text {
-            Some(text) => *known
-                .entry(text)
-                .or_insert_with(|| interner.code(Value::Text(Arc::from(text)))),
+            Some(text) => *known.entry(text).or_insert_with(|| interner.code(Value::Text(Arc::from(text)))),
             None => interner.code(default.clone()),
         });
         let codes = codes.collect();
@@ -294,9 +288,8 @@ struct Radix {
 
 impl Radix {
     fn new(dimensions: &[Codes]) -> Self {
-        let product = dimensions
-            .iter()
-            .try_fold(1u64, |product, d| product.checked_mul(d.values.len().max(1) as u64));
+        let product =
+            dimensions.iter().try_fold(1u64, |product, d| product.checked_mul(d.values.len().max(1) as u64));
         Self { fits: product.is_some(), interned: HashMap::new() }
     }
 

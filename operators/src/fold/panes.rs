@@ -179,10 +179,8 @@ impl Cell {
     fn expire(&mut self, specs: &[FoldSpec], window: usize, gone: &[i64], from: i64, to: i64) {
         let Some(total) = &mut self.totals[window] else { return };
         let total = Arc::make_mut(total);
-        let exact = gone
-            .iter()
-            .filter_map(|number| self.panes.get(number))
-            .all(|pane| total.subtract(specs, pane));
+        let exact =
+            gone.iter().filter_map(|number| self.panes.get(number)).all(|pane| total.subtract(specs, pane));
         let rows = total.rows;
         if !exact {
             self.totals[window] = self.sum(specs, from, to).map(Arc::new);
@@ -394,18 +392,14 @@ impl MetricState {
             };
             place.apply(Arc::make_mut(total), &Key::new(std::iter::empty()), delta.pane, &delta.change);
         }
-        let cell = self
-            .shard
-            .cells
-            .entry(delta.key.clone())
-            .or_insert_with(|| Arc::new(Cell::new(windows)));
+        let cell = self.shard.cells.entry(delta.key.clone()).or_insert_with(|| Arc::new(Cell::new(windows)));
         let cell = Arc::make_mut(cell);
         let mut place = Place {
-                plan: &self.plan,
-                oldest: self.shard.oldest,
-                running: &self.running,
-                by_pane: &mut self.by_pane,
-            };
+            plan: &self.plan,
+            oldest: self.shard.oldest,
+            running: &self.running,
+            by_pane: &mut self.by_pane,
+        };
         place.apply(cell, &delta.key, delta.pane, &delta.change);
         if cell.panes.is_empty() && cell.base.is_none() {
             self.shard.cells.remove(&delta.key);

@@ -153,6 +153,5 @@ impl Distinct {
 }
 
 fn compile(typed: &Typed) -> Result<Compiled, MetricPlanError> {
-    Compiled::new(typed)
-        .map_err(|source| MetricPlanError::Expression { sql: typed.sql.clone(), source })
+    Compiled::new(typed).map_err(|source| MetricPlanError::Expression { sql: typed.sql.clone(), source })
 }

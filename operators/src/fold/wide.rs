@@ -126,6 +126,7 @@ fn parts(value: f64) -> Option<(u64, i32)> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::float_cmp)] // exactness is what is tested
     use super::*;
 
     #[test]

@@ -120,7 +120,7 @@ pub const KEYS: &[Key] = &[
         "sources[].kafka.group",
         Shape::Text,
         "streamgauge",
-        "Shown to the brokers. Offsets are not committed to it: state is rebuilt from what is retained.",
+        "Progress is committed to this group, for tools that show lag. Nothing is read back from it: state is rebuilt from what is retained.",
     ),
     key(
         "sources[].kafka.start",

@@ -44,7 +44,7 @@ pub struct Kafka {
     pub brokers: String,
     /// Topic names; a `*` matches any characters.
     pub topics: Vec<String>,
-    /// Shown to the brokers as the client's group; offsets are kept by us.
+    /// Progress is committed to this group for lag tools; nothing is read back.
     pub group: String,
     /// Where a partition starts.
     pub start: Start,

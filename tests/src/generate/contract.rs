@@ -37,7 +37,12 @@ const ENRICH: [Computed; 13] = [
     ("lines", "count_of(items)", &["items"], T::Int),
     ("dearest", "max_of(items, p)", &["items"], T::Dec),
     ("total", "qty * price", &["qty", "price"], T::Dec),
-    ("size", "CASE WHEN price < 50 THEN 'small' WHEN price < 200.00 THEN 'medium' ELSE 'large' END", &["price"], T::Text),
+    (
+        "size",
+        "CASE WHEN price < 50 THEN 'small' WHEN price < 200.00 THEN 'medium' ELSE 'large' END",
+        &["price"],
+        T::Text,
+    ),
     ("per", "1000 / qty", &["qty"], T::Int),
     ("doubled", "big * 2", &["big"], T::Big),
     ("label", "upper(coalesce(region, 'none')) || '-' || status", &["region", "status"], T::Text),
@@ -70,7 +75,8 @@ fn event(rng: &mut fastrand::Rng, index: usize, yaml: &mut String) -> EventModel
     let name = ["shop.order", "shop.refund", "visit", "ticket/closed"][index].to_string();
     let dedupe = *pick(rng, &[DAY, DAY, HOUR, 10 * SECOND, 0]);
     let mut lines = String::new();
-    let mut model = EventModel { name, fields: Vec::new(), time: None, id: None, dedupe, columns: Vec::new() };
+    let mut model =
+        EventModel { name, fields: Vec::new(), time: None, id: None, dedupe, columns: Vec::new() };
     if chance(rng, 50) {
         model.id = Some("eid".to_string());
         let required = chance(rng, 70);
@@ -116,7 +122,14 @@ pub(super) fn head(yaml: &mut String, kind: &str, name: &str) {
     *yaml += &format!("apiVersion: streamgauge/v1\nkind: {kind}\nname: {name}\nversion: 1.0.0\n");
 }
 
-fn field(rng: &mut fastrand::Rng, name: &str, kind: &'static str, t: T, model: &mut EventModel, lines: &mut String) {
+fn field(
+    rng: &mut fastrand::Rng,
+    name: &str,
+    kind: &'static str,
+    t: T,
+    model: &mut EventModel,
+    lines: &mut String,
+) {
     let mut options = match kind {
         "region" | "user" | "status" => vec!["type: string".to_string()],
         "qty" | "bonus" | "big" => vec!["type: int".to_string()],
@@ -129,10 +142,18 @@ fn field(rng: &mut fastrand::Rng, name: &str, kind: &'static str, t: T, model: &
         "started" => vec!["type: timestamp".to_string()],
         "items" => {
             let max = if chance(rng, 50) { ", max: 100" } else { "" };
-            vec!["type: list".to_string(), format!("fields: {{ q: {{ type: int{max} }}, p: {{ type: \"decimal(10,2)\", min: \"-10\" }}, product: {{ type: string }} }}")]
+            vec![
+                "type: list".to_string(),
+                format!(
+                    "fields: {{ q: {{ type: int{max} }}, p: {{ type: \"decimal(10,2)\", min: \"-10\" }}, product: {{ type: string }} }}"
+                ),
+            ]
         }
         "tags" => vec!["type: list".to_string(), "items: string".to_string()],
-        _ => vec!["type: struct".to_string(), "fields: { city: { type: string, max_length: 12 }, zip: { type: int } }".to_string()],
+        _ => vec![
+            "type: struct".to_string(),
+            "fields: { city: { type: string, max_length: 12 }, zip: { type: int } }".to_string(),
+        ],
     };
     for (percent, option) in checks(kind) {
         if chance(rng, *percent) {
@@ -143,7 +164,8 @@ fn field(rng: &mut fastrand::Rng, name: &str, kind: &'static str, t: T, model: &
     if required {
         options.push("required: true".to_string());
     }
-    let path = if chance(rng, 15) { vec!["data".to_string(), name.to_string()] } else { vec![name.to_string()] };
+    let path =
+        if chance(rng, 15) { vec!["data".to_string(), name.to_string()] } else { vec![name.to_string()] };
     if path.len() > 1 {
         options.push(format!("from: {}", path.join(".")));
     }

@@ -14,10 +14,15 @@ pub(super) struct EntityModel {
 }
 
 /// Up to two entities.
-pub(super) fn entities(rng: &mut fastrand::Rng, models: &[EventModel], yaml: &mut String) -> Vec<EntityModel> {
+pub(super) fn entities(
+    rng: &mut fastrand::Rng,
+    models: &[EventModel],
+    yaml: &mut String,
+) -> Vec<EntityModel> {
     let mut all = Vec::new();
     for (name, key) in [("person", "user_id"), ("amount", "qty")] {
-        let feeds: Vec<&EventModel> = models.iter().filter(|m| m.columns.iter().any(|c| c.name == key)).collect();
+        let feeds: Vec<&EventModel> =
+            models.iter().filter(|m| m.columns.iter().any(|c| c.name == key)).collect();
         if !feeds.is_empty() && chance(rng, 35) {
             all.push(entity(rng, name, key, &feeds, yaml));
         }
@@ -25,12 +30,19 @@ pub(super) fn entities(rng: &mut fastrand::Rng, models: &[EventModel], yaml: &mu
     all
 }
 
-fn entity(rng: &mut fastrand::Rng, name: &str, key: &str, feeds: &[&EventModel], yaml: &mut String) -> EntityModel {
+fn entity(
+    rng: &mut fastrand::Rng,
+    name: &str,
+    key: &str,
+    feeds: &[&EventModel],
+    yaml: &mut String,
+) -> EntityModel {
     let types: Vec<&str> = feeds.iter().map(|m| m.name.as_str()).collect();
     head(yaml, "Entity", name);
     *yaml += &format!("key: {key}\nevents: [{}]\nfields:\n", types.join(", "));
     let mut columns = vec![Column { name: key.to_string(), t: T::Text }];
-    let mut names: Vec<&Column> = feeds.iter().flat_map(|m| &m.columns).filter(|c| c.t != T::Nested).collect();
+    let mut names: Vec<&Column> =
+        feeds.iter().flat_map(|m| &m.columns).filter(|c| c.t != T::Nested).collect();
     names.sort_by(|a, b| a.name.cmp(&b.name));
     names.dedup();
     for (i, column) in names.into_iter().enumerate() {

@@ -3,6 +3,8 @@
 //! *In*: event models and a theme. *Out*: records in arrival order, in segments of the clock. *Never*:
 //! duplicates whose fate depends on how partitions interleave; event times at the edge of retention.
 
+#![allow(clippy::explicit_auto_deref)] // `pick` returns references to references; without it inference fails
+
 use std::collections::BTreeSet;
 
 use super::json::{object, string};
@@ -35,7 +37,12 @@ struct Maker<'a> {
 }
 
 /// The clock at the start, and what happens.
-pub(super) fn segments(rng: &mut fastrand::Rng, theme: &Theme, models: &[EventModel], partitions: usize) -> (i64, Vec<Segment>) {
+pub(super) fn segments(
+    rng: &mut fastrand::Rng,
+    theme: &Theme,
+    models: &[EventModel],
+    partitions: usize,
+) -> (i64, Vec<Segment>) {
     let mut maker = Maker {
         rng,
         theme,
@@ -82,7 +89,8 @@ impl Maker<'_> {
         let mut all = Vec::new();
         for _ in 0..2 {
             let random = start + self.rng.i64(0..(now - start).max(1));
-            let seen: Vec<i64> = self.sent.iter().map(|s| s.time).filter(|t| *t <= now && *t > start - DAY).collect();
+            let seen: Vec<i64> =
+                self.sent.iter().map(|s| s.time).filter(|t| *t <= now && *t > start - DAY).collect();
             all.push(match self.rng.u8(..4) {
                 0 if !seen.is_empty() => *pick(self.rng, &seen),
                 1 if !seen.is_empty() => *pick(self.rng, &seen) + 1,
@@ -133,8 +141,18 @@ impl Maker<'_> {
 
     fn broken(&mut self) -> String {
         let texts = [
-            "{", "", "nul", "{\"type\":\"visit\"", "{\"type\":\"visit\",}", "42", "\"text\"", "{\"type\":\"nobody\"}",
-            "{}", "{\"type\":\"visit\"}", "{\"type\":\"shop.order\",\"qty\":01}", "[{\"type\":\"nobody\"}, 7]",
+            "{",
+            "",
+            "nul",
+            "{\"type\":\"visit\"",
+            "{\"type\":\"visit\",}",
+            "42",
+            "\"text\"",
+            "{\"type\":\"nobody\"}",
+            "{}",
+            "{\"type\":\"visit\"}",
+            "{\"type\":\"shop.order\",\"qty\":01}",
+            "[{\"type\":\"nobody\"}, 7]",
         ];
         (*pick(self.rng, &texts)).to_string()
     }
@@ -149,7 +167,8 @@ impl Maker<'_> {
 
     /// Event time: mostly a little before it was received.
     fn time(&mut self, received: i64) -> i64 {
-        let seen: Vec<i64> = self.sent.iter().map(|s| s.time).filter(|t| *t <= received && *t > received - 2 * DAY).collect();
+        let seen: Vec<i64> =
+            self.sent.iter().map(|s| s.time).filter(|t| *t <= received && *t > received - 2 * DAY).collect();
         match self.rng.u32(..100) {
             0..45 => received - self.rng.i64(0..self.theme.span / 10 + 1),
             45..55 => received - self.rng.i64(0..self.theme.span + 1),
@@ -225,7 +244,14 @@ impl Maker<'_> {
             "region" | "user" | "status" | "id" => &["7", "true", "{}", "[\"eu\"]"],
             "qty" | "bonus" | "big" => &["1.0", "1e2", "\"5\"", "9223372036854775808", "true", "[]"],
             "score" => &["\"0.5\"", "false", "{}"],
-            "price" | "fee" | "huge" => &["\"abc\"", "1.0000001", "true", "\"\"", "\"100000000000000000000000000000000000000\"", "[1]"],
+            "price" | "fee" | "huge" => &[
+                "\"abc\"",
+                "1.0000001",
+                "true",
+                "\"\"",
+                "\"100000000000000000000000000000000000000\"",
+                "[1]",
+            ],
             "flag" => &["0", "\"true\"", "{}"],
             "day" => &["\"2026-02-30\"", "20260101", "\"2026-1-1\"", "true"],
             "started" | "time" => &["\"yesterday\"", "1.5", "true", "\"2026-02-30T00:00:00Z\""],
@@ -242,23 +268,62 @@ impl Maker<'_> {
                 let n = rng.usize(..6);
                 if chance(rng, 95) { string(&format!("u{n}")) } else { string("nobody 😀") }
             }
-            "status" => string(*pick(rng, &["open", "closed", "open", "é", "in progress", "", "\"quoted\"\n", "averyverylongstatus"])),
+            "status" => string(*pick(
+                rng,
+                &["open", "closed", "open", "é", "in progress", "", "\"quoted\"\n", "averyverylongstatus"],
+            )),
             "qty" => match rng.u8(..8) {
                 0 => "0".to_string(),
                 1 => rng.i64(-120..1100).to_string(),
                 _ => rng.i64(1..12).to_string(),
             },
             "bonus" => rng.i64(-3..20).to_string(),
-            "big" => pick(rng, &["9223372036854775807", "-9223372036854775808", "4611686018427387903", "4611686018427387904", "0", "-7", "12"]).to_string(),
-            "score" => pick(rng, &["0.1", "0.2", "-4.75", "1e3", "123456.789", "3", "2.5E-3", "1000000.25", "0.30000000000000004", "-101"]).to_string(),
+            "big" => pick(
+                rng,
+                &[
+                    "9223372036854775807",
+                    "-9223372036854775808",
+                    "4611686018427387903",
+                    "4611686018427387904",
+                    "0",
+                    "-7",
+                    "12",
+                ],
+            )
+            .to_string(),
+            "score" => pick(
+                rng,
+                &[
+                    "0.1",
+                    "0.2",
+                    "-4.75",
+                    "1e3",
+                    "123456.789",
+                    "3",
+                    "2.5E-3",
+                    "1000000.25",
+                    "0.30000000000000004",
+                    "-101",
+                ],
+            )
+            .to_string(),
             "price" => match rng.u8(..8) {
-                0 => pick(rng, &["99999999.99", "\"-99999999.99\"", "0", "\"0.01\"", "1e2", "12.500"]).to_string(),
+                0 => pick(rng, &["99999999.99", "\"-99999999.99\"", "0", "\"0.01\"", "1e2", "12.500"])
+                    .to_string(),
                 1 => format!("-{}", decimal_text(rng.i128(0..100_000), 2)),
                 2 => string(&decimal_text(rng.i128(0..100_000), 2)),
                 _ => decimal_text(rng.i128(0..30_000), 2),
             },
             "fee" => decimal_text(rng.i128(-50_000..20_000_000), 4),
-            "huge" => string(*pick(rng, &["99999999999999999999999999999999.999999", "-99999999999999999999999999999999.999999", "0.000001", "12345678901234567890.5"])),
+            "huge" => string(*pick(
+                rng,
+                &[
+                    "99999999999999999999999999999999.999999",
+                    "-99999999999999999999999999999999.999999",
+                    "0.000001",
+                    "12345678901234567890.5",
+                ],
+            )),
             "flag" => rng.bool().to_string(),
             "day" => string(&date_text((time / DAY) as i32 - rng.i32(0..3))),
             "started" => {
@@ -275,7 +340,8 @@ impl Maker<'_> {
                 format!("[{}]", items.join(","))
             }
             "tags" => {
-                let tags = (0..rng.usize(..4)).map(|_| string(*pick(rng, &["a", "b", "ü"]))).collect::<Vec<_>>();
+                let tags =
+                    (0..rng.usize(..4)).map(|_| string(*pick(rng, &["a", "b", "ü"]))).collect::<Vec<_>>();
                 format!("[{}]", tags.join(","))
             }
             _ => {

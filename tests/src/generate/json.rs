@@ -32,6 +32,7 @@ fn flat(rng: &mut fastrand::Rng, mut members: Vec<(String, String)>) -> String {
         rng.shuffle(&mut members);
     }
     let gap = if chance(rng, 20) { " " } else { "" };
-    let texts: Vec<String> = members.iter().map(|(key, text)| format!("{}:{gap}{text}", string(key))).collect();
+    let texts: Vec<String> =
+        members.iter().map(|(key, text)| format!("{}:{gap}{text}", string(key))).collect();
     format!("{{{gap}{}{gap}}}", texts.join(if gap.is_empty() { "," } else { ",\n " }))
 }

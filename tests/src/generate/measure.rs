@@ -13,7 +13,13 @@ struct Made {
 }
 
 /// Two to six folds, then up to three measures over them. `aliases`: the scope of each alias.
-pub(super) fn measures(rng: &mut fastrand::Rng, theme: &Theme, all: &Scope, aliases: &[Scope], yaml: &mut String) {
+pub(super) fn measures(
+    rng: &mut fastrand::Rng,
+    theme: &Theme,
+    all: &Scope,
+    aliases: &[Scope],
+    yaml: &mut String,
+) {
     *yaml += "measures:\n";
     let mut made: Vec<Made> = Vec::new();
     for i in 0..rng.usize(2..7) {
@@ -58,15 +64,38 @@ fn finish(rng: &mut fastrand::Rng, t: T, may_hide: bool, options: &mut Vec<Strin
 
 /// Options of a random fold, and the type of its result.
 fn fold(rng: &mut fastrand::Rng, scope: &Scope) -> Option<(Vec<String>, T)> {
-    const ANY: [T; 10] = [T::Text, T::Bool, T::Int, T::Big, T::Float, T::Dec, T::Huge, T::Ts, T::Date, T::Dur];
+    const ANY: [T; 10] =
+        [T::Text, T::Bool, T::Int, T::Big, T::Float, T::Dec, T::Huge, T::Ts, T::Date, T::Dur];
     const SUMS: [T; 4] = [T::Int, T::Float, T::Dec, T::Dur];
     const NUMBERS: [T; 3] = [T::Int, T::Float, T::Dec];
     const RANKED: [T; 9] = [T::Text, T::Int, T::Big, T::Float, T::Dec, T::Huge, T::Ts, T::Date, T::Dur];
-    let agg = *pick(rng, &["count", "count_of", "sum", "sum", "avg", "min", "max", "first", "last", "distinct", "quantile", "quantile", "histogram", "stddev", "rate"]);
+    let agg = *pick(
+        rng,
+        &[
+            "count",
+            "count_of",
+            "sum",
+            "sum",
+            "avg",
+            "min",
+            "max",
+            "first",
+            "last",
+            "distinct",
+            "quantile",
+            "quantile",
+            "histogram",
+            "stddev",
+            "rate",
+        ],
+    );
     let types: &[T] = match agg {
         "count" => return Some((vec!["agg: count".into()], T::Int)),
         "rate" if chance(rng, 50) => {
-            return Some((vec!["agg: rate".into(), format!("per: {}", pick(rng, &["1s", "1m", "1h"]))], T::Float));
+            return Some((
+                vec!["agg: rate".into(), format!("per: {}", pick(rng, &["1s", "1m", "1h"]))],
+                T::Float,
+            ));
         }
         "count_of" | "first" | "last" => &ANY,
         "distinct" => &[T::Text, T::Bool, T::Int, T::Big, T::Dec, T::Huge, T::Ts, T::Date, T::Dur],
@@ -103,7 +132,13 @@ fn fold(rng: &mut fastrand::Rng, scope: &Scope) -> Option<(Vec<String>, T)> {
             let sketch = options.iter().any(|o| o.starts_with("error"));
             let linear = !options.iter().any(|o| o == "method: lower" || o.starts_with("error"));
             // A sketch is only near the truth, so nothing is computed from it.
-            if sketch { T::Nested } else if linear && t == T::Int { T::Float } else { t }
+            if sketch {
+                T::Nested
+            } else if linear && t == T::Int {
+                T::Float
+            } else {
+                t
+            }
         }
         _ => t,
     };

@@ -33,9 +33,16 @@ impl Scope {
 
     /// A condition over the columns.
     pub(super) fn condition(&self, rng: &mut fastrand::Rng) -> Option<String> {
-        let (name, t) = self.column(rng, &[T::Text, T::Int, T::Dec, T::Float, T::Bool, T::Dur, T::Date, T::Ts])?;
+        let (name, t) =
+            self.column(rng, &[T::Text, T::Int, T::Dec, T::Float, T::Bool, T::Dur, T::Date, T::Ts])?;
         let fit: &[&str] = match t {
-            T::Text => &["{} IN ('eu', 'us', 'open')", "{} <> 'eu'", "{} LIKE '%u%'", "{} IS NOT NULL", "length({}) > 2"],
+            T::Text => &[
+                "{} IN ('eu', 'us', 'open')",
+                "{} <> 'eu'",
+                "{} LIKE '%u%'",
+                "{} IS NOT NULL",
+                "length({}) > 2",
+            ],
             T::Int => &["{} > 3", "{} % 2 = 0", "{} BETWEEN 0 AND 50", "{} IS NULL OR {} < 7"],
             T::Dec => &["{} > 10.5", "{} * 2 < 150", "NOT {} = 9.90", "abs({}) >= 1"],
             T::Float => &["{} > 0.25", "{} <= 2"],
@@ -49,7 +56,13 @@ impl Scope {
 }
 
 /// One to three metrics over events, and perhaps one over each entity.
-pub(super) fn metrics(rng: &mut fastrand::Rng, theme: &Theme, models: &[EventModel], entities: &[EntityModel], yaml: &mut String) {
+pub(super) fn metrics(
+    rng: &mut fastrand::Rng,
+    theme: &Theme,
+    models: &[EventModel],
+    entities: &[EntityModel],
+    yaml: &mut String,
+) {
     for i in 0..rng.usize(1..4) {
         event_metric(rng, theme, models, i, yaml);
     }
@@ -60,7 +73,13 @@ pub(super) fn metrics(rng: &mut fastrand::Rng, theme: &Theme, models: &[EventMod
     }
 }
 
-fn event_metric(rng: &mut fastrand::Rng, theme: &Theme, models: &[EventModel], index: usize, yaml: &mut String) {
+fn event_metric(
+    rng: &mut fastrand::Rng,
+    theme: &Theme,
+    models: &[EventModel],
+    index: usize,
+    yaml: &mut String,
+) {
     head(yaml, "Metric", &format!("m{index}"));
     *yaml += "events:\n";
     let count = rng.usize(1..=models.len().min(3));
@@ -119,8 +138,11 @@ fn dimensions(rng: &mut fastrand::Rng, scope: &Scope, yaml: &mut String) {
     for i in 0..rng.usize(..4) {
         let Some((name, t)) = scope.column(rng, &[T::Text, T::Text, T::Bool, T::Int, T::Date]) else { break };
         let from = match t {
-            T::Text => pick(rng, &["{}", "{}", "{}", "lower({})", "coalesce({}, 'nobody')"]).replace("{}", &name),
-            T::Int => pick(rng, &["{}", "{} % 3", "CASE WHEN {} > 5 THEN 'many' ELSE 'few' END"]).replace("{}", &name),
+            T::Text => {
+                pick(rng, &["{}", "{}", "{}", "lower({})", "coalesce({}, 'nobody')"]).replace("{}", &name)
+            }
+            T::Int => pick(rng, &["{}", "{} % 3", "CASE WHEN {} > 5 THEN 'many' ELSE 'few' END"])
+                .replace("{}", &name),
             _ => name,
         };
         let text = t == T::Text || from.starts_with("CASE");
@@ -146,17 +168,36 @@ fn dimensions(rng: &mut fastrand::Rng, scope: &Scope, yaml: &mut String) {
 
 /// One to four windows, as YAML lines.
 fn windows(rng: &mut fastrand::Rng, theme: &Theme) -> String {
-    const ZONES: [&str; 6] =
-        ["Europe/London", "America/New_York", "Australia/Lord_Howe", "Asia/Kolkata", "Pacific/Auckland", "Etc/UTC"];
+    const ZONES: [&str; 6] = [
+        "Europe/London",
+        "America/New_York",
+        "Australia/Lord_Howe",
+        "Asia/Kolkata",
+        "Pacific/Auckland",
+        "Etc/UTC",
+    ];
     let mut lines = String::new();
     for i in 0..rng.usize(1..5) {
         let zone = if chance(rng, 70) { theme.zone } else { pick(rng, &ZONES) };
         let window = match rng.u8(..7) {
             0 => format!("tumbling: {}", pick(rng, &["1m", "5m", "15m", "1h", "6h", "7m"])),
             1 => format!("tumbling: {}, tz: {zone}", pick(rng, &["1d", "1d", "2d", "3d", "7d"])),
-            2 => (*pick(rng, &["sliding: 1h, every: 1m", "sliding: 24h, every: 1h", "sliding: 7d, every: 1d", "sliding: 10m, every: 10s", "sliding: 36h, every: 30m"])).to_string(),
+            2 => (*pick(
+                rng,
+                &[
+                    "sliding: 1h, every: 1m",
+                    "sliding: 24h, every: 1h",
+                    "sliding: 7d, every: 1d",
+                    "sliding: 10m, every: 10s",
+                    "sliding: 36h, every: 30m",
+                ],
+            ))
+            .to_string(),
             3 => format!("session: {}", pick(rng, &["5m", "30m", "2h"])),
-            4 | 5 => format!("to_date: {}, tz: {zone}", pick(rng, &["hour", "day", "week", "month", "quarter", "year"])),
+            4 | 5 => format!(
+                "to_date: {}, tz: {zone}",
+                pick(rng, &["hour", "day", "week", "month", "quarter", "year"])
+            ),
             _ => "all: true".to_string(),
         };
         lines += &format!("  w{i}: {{ {window} }}\n");

@@ -22,7 +22,11 @@ use crate::oracle::{Oracle, Tally, Val};
 pub fn compare(oracle: &mut Oracle, published: &Published, instants: &[i64]) -> Vec<String> {
     let mut found = counters(oracle, published);
     if published.as_of != oracle.now {
-        found.push(format!("published as of {}, the clock is {}", instant(published.as_of), instant(oracle.now)));
+        found.push(format!(
+            "published as of {}, the clock is {}",
+            instant(published.as_of),
+            instant(oracle.now)
+        ));
     }
     for metric in &oracle.contracts.metrics {
         let Some(index) = published.catalog.metric_index(&metric.name) else {
@@ -82,7 +86,8 @@ impl Asking<'_> {
         };
         let asked = as_of.unwrap_or(self.oracle.now);
         let step = pane_step(self.metric);
-        if got.as_of > asked || asked - got.as_of >= step || (asked == self.oracle.now && got.as_of != asked) {
+        if got.as_of > asked || asked - got.as_of >= step || (asked == self.oracle.now && got.as_of != asked)
+        {
             return Some(format!("{place}: answered as of {}", instant(got.as_of)));
         }
         let mut first = None;
@@ -116,7 +121,17 @@ fn shift_cuts(metric: &Metric, step: i64) -> Vec<i64> {
     let shifts = metric.measures.iter().any(|m| matches!(m.kind, MeasureKind::Shift(..)));
     let mut cuts = vec![1];
     if shifts {
-        cuts.extend([DAY, HOUR, 30 * MINUTE, 15 * MINUTE, 7 * MINUTE, 5 * MINUTE, MINUTE, 10 * SECOND, SECOND]);
+        cuts.extend([
+            DAY,
+            HOUR,
+            30 * MINUTE,
+            15 * MINUTE,
+            7 * MINUTE,
+            5 * MINUTE,
+            MINUTE,
+            10 * SECOND,
+            SECOND,
+        ]);
         cuts.retain(|cut| *cut <= step);
     }
     cuts
@@ -200,11 +215,16 @@ fn entities(oracle: &Oracle, published: &Published, instants: &[i64]) -> Vec<Str
             found.push(format!("entity {} is not in the catalog", entity.name));
             continue;
         };
-        let keys: BTreeSet<String> = oracle.entity(&entity.name, i64::MAX).into_keys().chain(["nobody".to_string()]).collect();
+        let keys: BTreeSet<String> =
+            oracle.entity(&entity.name, i64::MAX).into_keys().chain(["nobody".to_string()]).collect();
         for as_of in std::iter::once(None).chain(instants.iter().copied().map(Some)) {
             let wanted = oracle.entity(&entity.name, as_of.unwrap_or(oracle.now));
             for key in &keys {
-                let place = format!("entity {} {key} as of {}", entity.name, as_of.map_or("now".to_string(), instant));
+                let place = format!(
+                    "entity {} {key} as of {}",
+                    entity.name,
+                    as_of.map_or("now".to_string(), instant)
+                );
                 match published.entity(index, key, as_of) {
                     Ok(got) => {
                         if let Some(difference) = entity_difference(wanted.get(key), got.as_ref()) {
@@ -219,14 +239,18 @@ fn entities(oracle: &Oracle, published: &Published, instants: &[i64]) -> Vec<Str
     found
 }
 
-fn entity_difference(wanted: Option<&crate::oracle::entity::EntityRow>, got: Option<&engine::EntityRow>) -> Option<String> {
+fn entity_difference(
+    wanted: Option<&crate::oracle::entity::EntityRow>,
+    got: Option<&engine::EntityRow>,
+) -> Option<String> {
     let (wanted, got) = match (wanted, got) {
         (None, None) => return None,
         (Some(wanted), Some(got)) => (wanted, got),
         (Some(wanted), None) => return Some(format!("no row instead of {:?}", wanted.fields)),
         (None, Some(got)) => return Some(format!("{:?} instead of no row", got.fields)),
     };
-    let cells: BTreeMap<&str, Val> = got.fields.iter().map(|(name, v)| (name.as_str(), Val::from(v))).collect();
+    let cells: BTreeMap<&str, Val> =
+        got.fields.iter().map(|(name, v)| (name.as_str(), Val::from(v))).collect();
     for (name, value) in &wanted.fields {
         match cells.get(name.as_str()) {
             Some(got) if same(value, got, 0.0) => {}
@@ -236,7 +260,11 @@ fn entity_difference(wanted: Option<&crate::oracle::entity::EntityRow>, got: Opt
     }
     if (got.last_time, got.events) != (wanted.last, wanted.events) {
         let shown = |last: i64, events: u64| format!("{events} events until {}", instant(last));
-        return Some(format!("{} instead of {}", shown(got.last_time, got.events), shown(wanted.last, wanted.events)));
+        return Some(format!(
+            "{} instead of {}",
+            shown(got.last_time, got.events),
+            shown(wanted.last, wanted.events)
+        ));
     }
     None
 }
@@ -259,7 +287,8 @@ fn counters(oracle: &Oracle, published: &Published) -> Vec<String> {
     let wanted = oracle.tallies();
     let names: BTreeSet<&String> = wanted.keys().chain(got.keys()).collect();
     let differ = names.into_iter().filter_map(|name| {
-        let (wanted, got) = (wanted.get(name).copied().unwrap_or_default(), got.get(name).copied().unwrap_or_default());
+        let (wanted, got) =
+            (wanted.get(name).copied().unwrap_or_default(), got.get(name).copied().unwrap_or_default());
         (wanted != got).then(|| format!("counters of {name:?}: {got:?} instead of {wanted:?}"))
     });
     differ.collect()

@@ -144,8 +144,11 @@ impl Journey {
     /// The first question at or after step `from`, and the answers from there on.
     pub fn answers_from(&self, from: usize) -> String {
         let skipped = self.steps[..from].iter().filter(|s| matches!(s, Step::Question(_))).count();
-        let questions: Vec<&String> =
-            self.steps.iter().filter_map(|s| if let Step::Question(q) = s { Some(q) } else { None }).collect();
+        let questions: Vec<&String> = self
+            .steps
+            .iter()
+            .filter_map(|s| if let Step::Question(q) = s { Some(q) } else { None })
+            .collect();
         let mut lines = self.answers.lines().peekable();
         for _ in 0..skipped {
             lines.next();
@@ -168,7 +171,9 @@ fn steps(text: &str) -> Vec<Step> {
             steps.push(Step::Clock(received));
         } else if let Some(at) = line.strip_prefix("@received ") {
             received = moment(at);
-        } else if ["ask ", "entity "].iter().any(|word| line.starts_with(word)) || ["counts", "refused"].contains(&line) {
+        } else if ["ask ", "entity "].iter().any(|word| line.starts_with(word))
+            || ["counts", "refused"].contains(&line)
+        {
             steps.push(Step::Question(line.to_string()));
         } else {
             let (partition, payload) = match line.split_once(' ') {
@@ -180,7 +185,12 @@ fn steps(text: &str) -> Vec<Step> {
             };
             let offset = offsets[partition];
             offsets[partition] += 1;
-            steps.push(Step::Record(Raw { partition, offset, received, payload: payload.as_bytes().to_vec() }));
+            steps.push(Step::Record(Raw {
+                partition,
+                offset,
+                received,
+                payload: payload.as_bytes().to_vec(),
+            }));
         }
     }
     steps
@@ -222,7 +232,9 @@ fn answer(question: &str, published: &Arc<Published>, rig: &Rig) -> String {
                 let reasons: Vec<String> = row
                     .reasons
                     .iter()
-                    .map(|r| if r.path.is_empty() { r.code.clone() } else { format!("{} {}", r.code, r.path) })
+                    .map(
+                        |r| if r.path.is_empty() { r.code.clone() } else { format!("{} {}", r.code, r.path) },
+                    )
                     .collect();
                 format!("  {}/{}/{} {}\n", at.0, at.1, at.2, reasons.join(", "))
             };
@@ -254,8 +266,10 @@ fn ask(question: &str, words: &[&str], published: &Published) -> String {
     let names: Vec<String> = answer.dimensions.iter().chain(&answer.measures).cloned().collect();
     let _ = writeln!(out, "  {}", names.join(" | "));
     for row in &answer.rows {
-        let cells: Vec<String> = row.key.iter().chain(&row.values).map(|v| Val::from(v).to_string()).collect();
-        let session = row.session.map_or(String::new(), |(s, e)| format!("  ({} to {})", instant(s), instant(e)));
+        let cells: Vec<String> =
+            row.key.iter().chain(&row.values).map(|v| Val::from(v).to_string()).collect();
+        let session =
+            row.session.map_or(String::new(), |(s, e)| format!("  ({} to {})", instant(s), instant(e)));
         let _ = writeln!(out, "  {}{session}", cells.join(" | "));
     }
     out
@@ -265,8 +279,14 @@ fn entity(question: &str, words: &[&str], published: &Published) -> String {
     let entity = published.catalog.entity_index(words[1]).unwrap_or_else(|| panic!("no entity {}", words[1]));
     match published.entity(entity, words[2], at(question)) {
         Ok(Some(row)) => {
-            let fields: Vec<String> = row.fields.iter().map(|(name, v)| format!("{name}: {}", Val::from(v))).collect();
-            format!("  {}\n  {} events, the last at {}\n", fields.join(", "), row.events, instant(row.last_time))
+            let fields: Vec<String> =
+                row.fields.iter().map(|(name, v)| format!("{name}: {}", Val::from(v))).collect();
+            format!(
+                "  {}\n  {} events, the last at {}\n",
+                fields.join(", "),
+                row.events,
+                instant(row.last_time)
+            )
         }
         Ok(None) => "  none\n".to_string(),
         Err(e) => format!("  error: {e}\n"),

@@ -150,8 +150,11 @@ impl<'a> Gate<'a> {
         let (reasons, warned) = run(event, &mut cols, time);
         if !reasons.is_empty() {
             let failed = reasons.contains("evaluation");
-            let (reasons, more) =
-                if failed { (BTreeSet::from(["evaluation".to_string()]), reasons) } else { (reasons, BTreeSet::new()) };
+            let (reasons, more) = if failed {
+                (BTreeSet::from(["evaluation".to_string()]), reasons)
+            } else {
+                (reasons, BTreeSet::new())
+            };
             return Fate::Refused { event: Some(kind), reasons, more };
         }
         if self.is_duplicate(event, id.as_deref(), received) {
@@ -161,7 +164,13 @@ impl<'a> Gate<'a> {
     }
 
     /// The event time; without one a reason is told.
-    fn time(&self, event: &Event, json: &Json, cols: &BTreeMap<String, Val>, reasons: &mut BTreeSet<String>) -> Option<i64> {
+    fn time(
+        &self,
+        event: &Event,
+        json: &Json,
+        cols: &BTreeMap<String, Val>,
+        reasons: &mut BTreeSet<String>,
+    ) -> Option<i64> {
         if let Some(name) = &event.time {
             let field = event.fields.iter().find(|field| field.name == *name).expect("`time` names a field");
             return match &cols[name] {
@@ -213,7 +222,11 @@ impl<'a> Gate<'a> {
     }
 }
 
-fn refused<const N: usize, const M: usize>(event: Option<String>, reasons: [&str; N], more: [&str; M]) -> Fate {
+fn refused<const N: usize, const M: usize>(
+    event: Option<String>,
+    reasons: [&str; N],
+    more: [&str; M],
+) -> Fate {
     Fate::Refused {
         event,
         reasons: reasons.into_iter().map(str::to_string).collect(),
@@ -222,7 +235,10 @@ fn refused<const N: usize, const M: usize>(event: Option<String>, reasons: [&str
 }
 
 fn late_reason(time: Option<i64>, received: i64) -> BTreeSet<String> {
-    time.filter(|time| time - received > 5 * MINUTE).map(|_| "time_in_future".to_string()).into_iter().collect()
+    time.filter(|time| time - received > 5 * MINUTE)
+        .map(|_| "time_in_future".to_string())
+        .into_iter()
+        .collect()
 }
 
 /// Enrich columns, then rules. Reason codes, and whether a warning holds.

@@ -26,7 +26,12 @@ pub struct EntityRow {
 }
 
 /// All rows from the events with time < `t`.
-pub fn rows(contracts: &Contracts, entity: &Entity, admitted: &[Admitted], t: i64) -> BTreeMap<String, EntityRow> {
+pub fn rows(
+    contracts: &Contracts,
+    entity: &Entity,
+    admitted: &[Admitted],
+    t: i64,
+) -> BTreeMap<String, EntityRow> {
     let mut by_key: BTreeMap<String, Vec<&Admitted>> = BTreeMap::new();
     for row in admitted.iter().filter(|row| row.time < t && entity.events.contains(&row.event)) {
         let key = Env { cols: &row.cols, names: &[] }.eval(&entity.key).expect("a key has a value");
@@ -87,6 +92,8 @@ fn reads(contracts: &Contracts, event: &str, ex: &Ex) -> bool {
     let mut columns = Vec::new();
     ex.columns(&mut columns);
     columns.iter().all(|name| {
-        name == "time" || event.fields.iter().any(|f| f.name == *name) || event.enrich.iter().any(|(n, _)| n == name)
+        name == "time"
+            || event.fields.iter().any(|f| f.name == *name)
+            || event.enrich.iter().any(|(n, _)| n == name)
     })
 }

@@ -86,7 +86,9 @@ impl Env<'_> {
                 }
                 _ => Val::Null,
             },
-            Ex::Case(operand, whens, otherwise) => self.case(operand.as_deref(), whens, otherwise.as_deref())?,
+            Ex::Case(operand, whens, otherwise) => {
+                self.case(operand.as_deref(), whens, otherwise.as_deref())?
+            }
             Ex::Call(name, args) => self.call(name, args)?,
         })
     }
@@ -163,7 +165,10 @@ impl Env<'_> {
                     Env { cols: &cols, names: &[] }.eval(ex)?
                 }
                 (Some(ex), item) => {
-                    let cols = BTreeMap::from([("item".to_string(), item.clone()), ("value".to_string(), item.clone())]);
+                    let cols = BTreeMap::from([
+                        ("item".to_string(), item.clone()),
+                        ("value".to_string(), item.clone()),
+                    ]);
                     Env { cols: &cols, names: &[] }.eval(ex)?
                 }
             };
@@ -351,7 +356,9 @@ fn like(text: &[char], pattern: &[char]) -> bool {
         None => text.is_empty(),
         Some(('%', rest)) => (0..=text.len()).any(|skip| like(&text[skip..], rest)),
         Some(('_', rest)) => !text.is_empty() && like(&text[1..], rest),
-        Some(('\\', rest)) if !rest.is_empty() => text.first() == rest.first() && like(&text[1..], &rest[1..]),
+        Some(('\\', rest)) if !rest.is_empty() => {
+            text.first() == rest.first() && like(&text[1..], &rest[1..])
+        }
         Some((c, rest)) => text.first() == Some(c) && like(&text[1..], rest),
     }
 }
@@ -374,7 +381,10 @@ mod tests {
             ("nothing".into(), Val::Null),
             ("t".into(), Val::Ts(3_600_000_000)),
             ("start".into(), Val::Ts(0)),
-            ("items".into(), Val::List(vec![item(Val::Int(2), 150), item(Val::Null, 999), item(Val::Int(1), 25)])),
+            (
+                "items".into(),
+                Val::List(vec![item(Val::Int(2), 150), item(Val::Null, 999), item(Val::Int(1), 25)]),
+            ),
             ("address".into(), Val::Obj(vec![("city".into(), Val::Text("Riga".into()))])),
         ])
     }

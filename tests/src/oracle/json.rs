@@ -236,7 +236,8 @@ mod tests {
 
     #[test]
     fn reads_what_json_is() {
-        let json = Json::parse(br#" {"a": [1, -2.50e3, "x\u00e9\ud83d\ude00\n"], "b": null, "a": true} "#).expect("valid");
+        let json = Json::parse(br#" {"a": [1, -2.50e3, "x\u00e9\ud83d\ude00\n"], "b": null, "a": true} "#)
+            .expect("valid");
         assert_eq!(json.all("a").len(), 2);
         assert_eq!(
             json.all("a")[0],
@@ -248,7 +249,22 @@ mod tests {
 
     #[test]
     fn refuses_what_json_is_not() {
-        for bad in ["", "{", "{\"a\":1,}", "[1 2]", "01", "1.", "nul", "\"\u{1}\"", "\"\\ud800\"", "{} x", "+1", ".5", "NaN", "{a:1}"] {
+        for bad in [
+            "",
+            "{",
+            "{\"a\":1,}",
+            "[1 2]",
+            "01",
+            "1.",
+            "nul",
+            "\"\u{1}\"",
+            "\"\\ud800\"",
+            "{} x",
+            "+1",
+            ".5",
+            "NaN",
+            "{a:1}",
+        ] {
             assert_eq!(Json::parse(bad.as_bytes()), None, "{bad}");
         }
         assert_eq!(Json::parse(b"\"\xff\""), None);

@@ -78,7 +78,8 @@ impl<'a> View<'a> {
     pub fn ask(&self, window: &str, by: &[String], filter: Option<&str>, t: i64) -> Answer {
         let metric = self.metric;
         let kind = &metric.windows.iter().find(|(name, _)| name == window).expect("a window").1;
-        let position = |name: &String| metric.dimensions.iter().position(|d| d.name == *name).expect("a dimension");
+        let position =
+            |name: &String| metric.dimensions.iter().position(|d| d.name == *name).expect("a dimension");
         let by: Vec<usize> = by.iter().map(position).collect();
         let filter = filter.map(super::sql::parse);
         let whole = Scope { window: kind, by: &by, key: None, filter: filter.as_ref() };
@@ -116,7 +117,8 @@ impl<'a> View<'a> {
             kind => span(kind, t),
         };
         let rows = self.rows(t);
-        let inside = rows.iter().filter(|row| extent.is_none_or(|(start, end)| start <= row.time && row.time < end));
+        let inside =
+            rows.iter().filter(|row| extent.is_none_or(|(start, end)| start <= row.time && row.time < end));
         let counted = inside.filter(|row| self.passes(scope, row));
         counted.map(|row| scope.by.iter().map(|&d| row.dims[d].clone()).collect()).collect()
     }
@@ -140,7 +142,8 @@ impl<'a> View<'a> {
     fn extent(&self, scope: &Scope<'_>, t: i64) -> Option<(i64, i64)> {
         let Kind::Session(gap) = scope.window else { return span(scope.window, t) };
         let rows = self.rows(t);
-        let mut times: Vec<i64> = rows.iter().filter(|row| self.passes(scope, row)).map(|row| row.time).collect();
+        let mut times: Vec<i64> =
+            rows.iter().filter(|row| self.passes(scope, row)).map(|row| row.time).collect();
         times.sort_unstable();
         let Some(&last) = times.last() else { return Some((t, t)) };
         let mut start = last;
@@ -223,7 +226,11 @@ impl<'a> View<'a> {
         }
         let mut rows = Vec::new();
         for alias in &self.metric.aliases {
-            if alias.entity { self.entity_rows(alias, t, &mut rows) } else { self.event_rows(alias, t, &mut rows) }
+            if alias.entity {
+                self.entity_rows(alias, t, &mut rows)
+            } else {
+                self.event_rows(alias, t, &mut rows)
+            }
         }
         let everything = self.metric.windows.iter().any(|(_, kind)| *kind == Kind::All);
         rows.retain(|row| row.time < t && (row.recent || everything));
@@ -247,8 +254,14 @@ impl<'a> View<'a> {
     }
 
     fn entity_rows(&self, alias: &Alias, t: i64, rows: &mut Vec<Row>) {
-        let entity = self.oracle.contracts.entities.iter().find(|e| e.name == alias.types[0]).expect("an entity");
-        let live = super::entity::rows(&self.oracle.contracts, entity, &self.oracle.admitted, self.oracle.entity_instant(t));
+        let entity =
+            self.oracle.contracts.entities.iter().find(|e| e.name == alias.types[0]).expect("an entity");
+        let live = super::entity::rows(
+            &self.oracle.contracts,
+            entity,
+            &self.oracle.admitted,
+            self.oracle.entity_instant(t),
+        );
         for (key, row) in live {
             let mut cols: BTreeMap<String, Val> = row.fields.into_iter().collect();
             cols.insert(entity.key_name.clone(), Val::Text(key.clone()));
@@ -292,9 +305,11 @@ impl<'a> View<'a> {
                 let seen = earliest.entry(row.dims[d].clone()).or_insert(row.time);
                 *seen = row.time.min(*seen);
             }
-            let mut ranked: Vec<(i64, Val)> = earliest.into_iter().map(|(value, time)| (time, value)).collect();
+            let mut ranked: Vec<(i64, Val)> =
+                earliest.into_iter().map(|(value, time)| (time, value)).collect();
             ranked.sort();
-            let kept: BTreeSet<Val> = ranked.into_iter().take(dimension.max).map(|(_, value)| value).collect();
+            let kept: BTreeSet<Val> =
+                ranked.into_iter().take(dimension.max).map(|(_, value)| value).collect();
             allowed.push(kept);
         }
         rows.retain_mut(|row| {

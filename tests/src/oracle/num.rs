@@ -89,10 +89,7 @@ impl Rat {
             let factor = &big.den / &small.den;
             return Rat { num: &big.num + &small.num * factor, den: big.den.clone() };
         }
-        Rat {
-            num: &self.num * &other.den + &other.num * &self.den,
-            den: &self.den * &other.den,
-        }
+        Rat { num: &self.num * &other.den + &other.num * &self.den, den: &self.den * &other.den }
     }
 
     /// Difference.
@@ -167,8 +164,11 @@ impl Rat {
         let den = self.den.magnitude();
         // Enough bits that the last one kept can carry "something was cut off".
         let shift = 66 - (num.bits() as i64 - den.bits() as i64);
-        let (top, bottom) =
-            if shift >= 0 { (num << shift as usize, den.clone()) } else { (num.clone(), den << (-shift) as usize) };
+        let (top, bottom) = if shift >= 0 {
+            (num << shift as usize, den.clone())
+        } else {
+            (num.clone(), den << (-shift) as usize)
+        };
         let quotient = &top / &bottom;
         let sticky = &quotient * &bottom != top;
         let mut mantissa = u128::try_from(quotient).expect("the quotient has 66 or 67 bits");
@@ -225,11 +225,23 @@ impl Ord for Rat {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::float_cmp)] // exactness is what is tested
     use super::*;
 
     #[test]
     fn floats_come_back_unchanged() {
-        for value in [0.1, -0.1, 1.0, 1e300, -1e-300, f64::MIN_POSITIVE, 5e-324, f64::MAX, 123.456, 2f64.powi(-1070) * 3.0] {
+        for value in [
+            0.1,
+            -0.1,
+            1.0,
+            1e300,
+            -1e-300,
+            f64::MIN_POSITIVE,
+            5e-324,
+            f64::MAX,
+            123.456,
+            2f64.powi(-1070) * 3.0,
+        ] {
             assert_eq!(Rat::float(value).to_f64(), value, "{value}");
         }
     }

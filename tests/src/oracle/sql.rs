@@ -231,7 +231,15 @@ impl Parser<'_> {
     fn comparison(&mut self) -> Ex {
         let mut left = self.sum();
         loop {
-            let ops = [("=", Op::Eq), ("<>", Op::Ne), ("!=", Op::Ne), ("<=", Op::Le), (">=", Op::Ge), ("<", Op::Lt), (">", Op::Gt)];
+            let ops = [
+                ("=", Op::Eq),
+                ("<>", Op::Ne),
+                ("!=", Op::Ne),
+                ("<=", Op::Le),
+                (">=", Op::Ge),
+                ("<", Op::Lt),
+                (">", Op::Gt),
+            ];
             if let Some((_, op)) = ops.into_iter().find(|(sym, _)| self.sym(sym)) {
                 left = bin(op, left, self.sum());
             } else if self.word("is") {
@@ -380,7 +388,9 @@ impl Parser<'_> {
     }
 
     fn case(&mut self) -> Ex {
-        let operand = if self.word("when") { None } else {
+        let operand = if self.word("when") {
+            None
+        } else {
             let operand = self.or();
             self.want_word("when");
             Some(Box::new(operand))

@@ -1,7 +1,7 @@
 //! Hand-computed cases for the oracle itself.
 
-use super::*;
 use super::zone::{DAY, HOUR, MINUTE, SECOND, parse_instant};
+use super::*;
 
 const SHOP: &str = r#"
 apiVersion: streamgauge/v1
@@ -116,8 +116,18 @@ fn admission() {
     assert_eq!(
         fates(&oracle),
         [
-            "admitted", "duplicate", "duplicate", "admitted", "missing not_in_enum wrong_type", "min", "time_in_future",
-            "rule:not_odd", "evaluation", "max", "admitted", "malformed_json",
+            "admitted",
+            "duplicate",
+            "duplicate",
+            "admitted",
+            "missing not_in_enum wrong_type",
+            "min",
+            "time_in_future",
+            "rule:not_odd",
+            "evaluation",
+            "max",
+            "admitted",
+            "malformed_json",
         ]
     );
     let tally = oracle.tallies()["order"];

@@ -15,7 +15,10 @@ pub enum Kind {
     Tumbling(i64),
     /// Local days.
     Days(i32, String),
-    Sliding { size: i64, every: i64 },
+    Sliding {
+        size: i64,
+        every: i64,
+    },
     /// Gap.
     Session(i64),
     /// Unit, zone.
@@ -120,7 +123,11 @@ mod tests {
         check(days(1, "Europe/London"), "2026-03-29T12:00:00Z", "2026-03-29T00:00:00Z 2026-03-29T23:00:00Z");
         check(days(1, "Europe/London"), "2026-03-29T23:00:00Z", "2026-03-29T00:00:00Z 2026-03-29T23:00:00Z");
         check(days(1, "Europe/London"), "2026-10-25T12:00:00Z", "2026-10-24T23:00:00Z 2026-10-26T00:00:00Z");
-        check(days(1, "Asia/Kolkata"), "2026-03-29T18:30:00.000001Z", "2026-03-29T18:30:00Z 2026-03-30T18:30:00Z");
+        check(
+            days(1, "Asia/Kolkata"),
+            "2026-03-29T18:30:00.000001Z",
+            "2026-03-29T18:30:00Z 2026-03-30T18:30:00Z",
+        );
         // Weeks start on Mondays; 2026-03-29 is a Sunday.
         check(days(7, "Europe/London"), "2026-03-29T12:00:00Z", "2026-03-23T00:00:00Z 2026-03-29T23:00:00Z");
         // 2026-03-29 is day 20541 = 2 * 10270 + 1.

@@ -51,9 +51,7 @@ impl Node {
     /// The value of a key; `None` when absent or null.
     pub fn get(&self, key: &str) -> Option<&Node> {
         match self {
-            Node::Map(entries) => {
-                entries.iter().find(|(k, v)| k == key && *v != Node::Null).map(|(_, v)| v)
-            }
+            Node::Map(entries) => entries.iter().find(|(k, v)| k == key && *v != Node::Null).map(|(_, v)| v),
             _ => None,
         }
     }

@@ -168,7 +168,14 @@ mod tests {
         assert_eq!(parse_instant("1970-01-01T02:00:00+02:00"), Some(0));
         assert_eq!(parse_instant("1969-12-31T23:59:59.999999Z"), Some(-1));
         assert_eq!(parse_instant("2026-03-29T00:59:59Z"), Some(1_774_745_999 * SECOND));
-        for bad in ["2026-02-30T00:00:00Z", "2026-03-29", "yesterday", "2026-03-29T25:00:00Z", "2026-03-29T00:00:00.Z", "2026-03-29T00:00:00+2"] {
+        for bad in [
+            "2026-02-30T00:00:00Z",
+            "2026-03-29",
+            "yesterday",
+            "2026-03-29T25:00:00Z",
+            "2026-03-29T00:00:00.Z",
+            "2026-03-29T00:00:00+2",
+        ] {
             assert_eq!(parse_instant(bad), None, "{bad}");
         }
     }

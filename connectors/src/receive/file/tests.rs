@@ -27,7 +27,11 @@ fn ndjson_with_blank_and_broken_lines() {
     let receiver = start(source, &Offsets::new(), feed).unwrap();
     let chunks = collect(&out, 4);
     let status = receiver.join();
-    assert_eq!(chunks.iter().flat_map(rows).collect::<Vec<_>>(), [(1, 1), (4, 2), (5, 3)], "offsets are line numbers");
+    assert_eq!(
+        chunks.iter().flat_map(rows).collect::<Vec<_>>(),
+        [(1, 1), (4, 2), (5, 3)],
+        "offsets are line numbers"
+    );
     let refused: Vec<_> = chunks.iter().flat_map(|c| &c.refused).collect();
     assert_eq!((refused[0].offset, refused[0].reasons[0].code.as_str()), (3, "malformed_json"));
     assert_eq!((status.state, status.caught_up, status.received), (State::Finished, true, 4));
@@ -112,7 +116,8 @@ fn what_cannot_be_read_is_named() {
     let missing = folder.path().join("none.ndjson");
     let error = start(FileSource::new(missing.to_str().unwrap()), &Offsets::new(), feed.clone()).unwrap_err();
     assert!(error.to_string().starts_with("source `file`: cannot read `"), "{error}");
-    let error = start(FileSource::new(folder.path().to_str().unwrap()), &Offsets::new(), feed.clone()).unwrap_err();
+    let error =
+        start(FileSource::new(folder.path().to_str().unwrap()), &Offsets::new(), feed.clone()).unwrap_err();
     assert!(error.to_string().contains("it is a folder: name its files"), "{error}");
     let path = write(&folder, "bad.parquet", b"PAR1 is not enough to be Parquet PAR1");
     let status = start(FileSource::new(&path), &Offsets::new(), feed).unwrap().join();

@@ -139,7 +139,9 @@ fn write(id: &str, event_type: &str, time: &str, body: &str) -> Bytes {
 
 fn body(kind: &Kind) -> String {
     match kind {
-        Kind::Order { order, .. } => order_body(order, &order.id(), CURRENCIES[order.currency], order.total()),
+        Kind::Order { order, .. } => {
+            order_body(order, &order.id(), CURRENCIES[order.currency], order.total())
+        }
         Kind::Payment(p) => payment_body(p, &p.order, p.amount),
         Kind::Page(page) => page_body(page, &session_id(page.session)),
         Kind::Product(p) => format!(
@@ -186,7 +188,8 @@ fn payment_body(p: &Payment, order: &str, amount: i64) -> String {
 }
 
 fn page_body(page: &Page, session: &str) -> String {
-    let mut out = format!(r#""session_id":"{session}","page_url":"{}","user_agent":"{}""#, page.url, page.agent);
+    let mut out =
+        format!(r#""session_id":"{session}","page_url":"{}","user_agent":"{}""#, page.url, page.agent);
     if let Some(user) = page.user {
         let _ = write!(out, r#","user_id":"u-{user:06}""#);
     }

@@ -10,7 +10,8 @@ use super::event::{Fact, Item, Kind, Order, OrderEvent, Page, Payment, Product};
 
 const USERS: u32 = 5_000;
 const PRODUCTS: u32 = 400;
-const AGENTS: [&str; 3] = ["Mozilla/5.0 (X11; Linux x86_64)", "Mozilla/5.0 (iPhone)", "ShopApp/7.2 (Android 16)"];
+const AGENTS: [&str; 3] =
+    ["Mozilla/5.0 (X11; Linux x86_64)", "Mozilla/5.0 (iPhone)", "ShopApp/7.2 (Android 16)"];
 
 /// Numbers given out so far.
 #[derive(Debug, Default)]

@@ -38,7 +38,8 @@ fn the_rate_is_met_once_orders_complete() {
 /// Reads the events back as an engine would and compares with the books.
 #[test]
 fn the_truth_is_what_a_plain_reading_of_the_events_finds() {
-    let spec = GeneratorSpec { bad: 0.03, duplicates: 0.03, late: 0.05, ..GeneratorSpec::new(3, START, 100.0) };
+    let spec =
+        GeneratorSpec { bad: 0.03, duplicates: 0.03, late: 0.05, ..GeneratorSpec::new(3, START, 100.0) };
     let mut generator = Generator::new(spec);
     for minutes in [3, 10, 40] {
         let mut reading = Reading::default();
@@ -92,7 +93,10 @@ impl Reading {
         }
         self.accepted += 1;
         // Instants of equal layout compare as text; jiff leaves out trailing zeros.
-        let time = format!("{:0<24}", text("timestamp").replace('Z', if text("timestamp").contains('.') { "" } else { "." }));
+        let time = format!(
+            "{:0<24}",
+            text("timestamp").replace('Z', if text("timestamp").contains('.') { "" } else { "." })
+        );
         if !text("session_id").is_empty() {
             self.sessions.insert(text("session_id"));
             if text("page_url") == "/checkout" {
@@ -102,7 +106,8 @@ impl Reading {
         if text("event_type").starts_with("order.") {
             let total = cents(&event["total_amount"]);
             let items = event["items"].as_array().unwrap();
-            let sum: i64 = items.iter().map(|i| i["quantity"].as_i64().unwrap() * cents(&i["unit_price"])).sum();
+            let sum: i64 =
+                items.iter().map(|i| i["quantity"].as_i64().unwrap() * cents(&i["unit_price"])).sum();
             assert_eq!(total, sum);
             let newest = (time.clone(), text("event_id"));
             let fresh = (time.clone(), newest.clone(), text("status"), total, text("currency"));
@@ -118,7 +123,12 @@ impl Reading {
         let text = |t: i64| {
             jiff::Timestamp::from_microsecond(t).map_or_else(
                 |_| if t < 0 { String::new() } else { "9".into() },
-                |t| format!("{:0<24}", t.to_string().replace('Z', if t.to_string().contains('.') { "" } else { "." })),
+                |t| {
+                    format!(
+                        "{:0<24}",
+                        t.to_string().replace('Z', if t.to_string().contains('.') { "" } else { "." })
+                    )
+                },
             )
         };
         let (from, to) = (text(from), text(to));

@@ -5,9 +5,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use super::SECOND;
 use super::What;
 use super::event::{CURRENCIES, Fact, Kind};
-use super::SECOND;
 
 /// What is true of the events so far.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]

@@ -10,9 +10,9 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use rdkafka::consumer::Consumer;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
+use super::KafkaSource;
 use super::client::Client;
 use super::topics::TopicPattern;
-use super::KafkaSource;
 
 /// How long one question may take.
 const TIMEOUT: Duration = Duration::from_secs(3);

@@ -183,7 +183,10 @@ mod tests {
         assert_eq!(received(&block), Some(42));
         assert_eq!(records.iter().map(|r| r.offset).collect::<Vec<_>>(), [7, 8, 9]);
         for (stored, record) in records.iter().zip(sample()) {
-            assert_eq!((stored.received, &stored.value, &stored.headers), (42, &record.value, &record.headers));
+            assert_eq!(
+                (stored.received, &stored.value, &stored.headers),
+                (42, &record.value, &record.headers)
+            );
         }
     }
 

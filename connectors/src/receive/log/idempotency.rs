@@ -24,7 +24,8 @@ const SWEEP: usize = 1000;
 /// Key -> time (`i64` LE), fingerprint (32 bytes), answer.
 pub(super) const ANSWERS: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("idempotency");
 /// (time, key): oldest first.
-pub(super) const BY_TIME: TableDefinition<'static, (i64, &str), ()> = TableDefinition::new("idempotency_by_time");
+pub(super) const BY_TIME: TableDefinition<'static, (i64, &str), ()> =
+    TableDefinition::new("idempotency_by_time");
 
 /// A request with an `Idempotency-Key`.
 pub struct IdempotentRequest {

@@ -75,7 +75,9 @@ pub enum LogError {
         path: PathBuf,
     },
     /// The file is there but is not a log that can be read.
-    #[error("{path}: the log cannot be read: {message}. Nothing was changed. Restore the file from a backup, or move it away to start without its events")]
+    #[error(
+        "{path}: the log cannot be read: {message}. Nothing was changed. Restore the file from a backup, or move it away to start without its events"
+    )]
     Corrupted {
         /// The log's file.
         path: PathBuf,
@@ -83,7 +85,9 @@ pub enum LogError {
         message: String,
     },
     /// The log belongs to a source of another name.
-    #[error("{path}: this log belongs to source `{found}`, not to `{wanted}`; give the source its old name back, or move the file away")]
+    #[error(
+        "{path}: this log belongs to source `{found}`, not to `{wanted}`; give the source its old name back, or move the file away"
+    )]
     OtherSource {
         /// The log's file.
         path: PathBuf,
@@ -182,7 +186,8 @@ impl std::fmt::Debug for PushLog {
 impl PushLog {
     /// Opens the log of `source` at `path`, or makes it where there is no file.
     pub fn open(path: &Path, source: &str, options: LogOptions) -> Result<Arc<PushLog>, LogError> {
-        let db = file::open_or_create(path, |db| create_tables(db, source)).map_err(|e| open_error(path, e))?;
+        let db =
+            file::open_or_create(path, |db| create_tables(db, source)).map_err(|e| open_error(path, e))?;
         let shared = Shared {
             db: Handle::new(path, db),
             options,
@@ -196,7 +201,8 @@ impl PushLog {
         let (queue, waiting) = unbounded();
         let theirs = shared.clone();
         let thread = std::thread::Builder::new().name("push-log".into());
-        let thread = thread.spawn(move || commit::run(&theirs, &waiting)).map_err(|e| open_error(path, e.into()))?;
+        let thread =
+            thread.spawn(move || commit::run(&theirs, &waiting)).map_err(|e| open_error(path, e.into()))?;
         Ok(Arc::new(PushLog { shared, queue: Some(queue), thread: Some(thread) }))
     }
 
@@ -216,7 +222,12 @@ impl PushLog {
 
     /// As [`PushLog::append`], unless a request with the same key came in the last 24 hours: then
     /// nothing is appended, and the earlier answer is given.
-    pub fn append_idempotent(&self, records: Vec<LogRecord>, request: IdempotentRequest, done: IdempotentDone) {
+    pub fn append_idempotent(
+        &self,
+        records: Vec<LogRecord>,
+        request: IdempotentRequest,
+        done: IdempotentDone,
+    ) {
         let checked = idempotency::check_key(&request.key).and_then(|()| check_records(&records));
         let bytes = size(&records) + request.key.len();
         match checked.and_then(|()| self.reserve(bytes)) {

@@ -28,7 +28,10 @@ fn it_catches_up_follows_and_resumes() {
     assert_eq!(all, (0..10_000).map(|n| (n, n)).collect::<Vec<_>>());
     push(&log, 10_000..10_001);
     let chunk = &collect(&out, 1)[0];
-    assert_eq!((rows(chunk), chunk.next_offset, chunk.end_offset), (vec![(10_000, 10_000)], 10_001, Some(10_001)));
+    assert_eq!(
+        (rows(chunk), chunk.next_offset, chunk.end_offset),
+        (vec![(10_000, 10_000)], 10_001, Some(10_001))
+    );
     assert_eq!(chunk.batches[0].received, [NOW]);
     let status = receiver.status();
     assert_eq!((status.state, status.caught_up), (State::Running, true));
@@ -37,7 +40,10 @@ fn it_catches_up_follows_and_resumes() {
     let (feed_, out) = feed("push", 100);
     let from = Offsets::from([(feed_.partition(TOPIC, 0), 9_999)]);
     let receiver = start(&log, &from, feed_).unwrap();
-    assert_eq!(collect(&out, 2).iter().flat_map(rows).collect::<Vec<_>>(), [(9_999, 9_999), (10_000, 10_000)]);
+    assert_eq!(
+        collect(&out, 2).iter().flat_map(rows).collect::<Vec<_>>(),
+        [(9_999, 9_999), (10_000, 10_000)]
+    );
     drop(receiver);
 }
 
@@ -47,7 +53,8 @@ fn headers_and_refused_events_come_through() {
     let log = open(&folder, u64::MAX);
     let (feed, out) = feed("push", 8);
     let receiver = start(&log, &Offsets::new(), feed).unwrap();
-    let header = |name: &str, value: &'static str| (name.to_owned(), bytes::Bytes::from_static(value.as_bytes()));
+    let header =
+        |name: &str, value: &'static str| (name.to_owned(), bytes::Bytes::from_static(value.as_bytes()));
     let headers = vec![
         header("ce-specversion", "1.0"),
         header("ce-id", "e1"),

@@ -130,7 +130,8 @@ impl Index {
     }
 
     pub(super) fn stats(&self, now: i64) -> Stats {
-        let mut stats = Stats { total: self.len(), bytes: self.bytes, dropped: self.dropped, ..Stats::default() };
+        let mut stats =
+            Stats { total: self.len(), bytes: self.bytes, dropped: self.dropped, ..Stats::default() };
         for status in [Status::Failed, Status::Replayed, Status::Dismissed] {
             stats.by_status.insert(status, 0);
         }

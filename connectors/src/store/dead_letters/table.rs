@@ -45,7 +45,11 @@ impl Head {
     fn letter(self, key: Key) -> DeadLetter {
         DeadLetter {
             id: format_id(key.1),
-            partition: Partition { source: self.source.into(), topic: self.topic.into(), number: self.number },
+            partition: Partition {
+                source: self.source.into(),
+                topic: self.topic.into(),
+                number: self.number,
+            },
             offset: self.offset,
             part: self.part,
             received: key.0,
@@ -212,7 +216,12 @@ impl<'a> Tables<'a> {
         Ok(floor.is_some_and(|(offset, received)| row.offset <= offset && row.received <= received))
     }
 
-    pub(super) fn insert(&mut self, key: Key, row: Refused, fingerprint: u64) -> Result<DeadLetter, redb::Error> {
+    pub(super) fn insert(
+        &mut self,
+        key: Key,
+        row: Refused,
+        fingerprint: u64,
+    ) -> Result<DeadLetter, redb::Error> {
         let letter = DeadLetter {
             id: format_id(key.1),
             partition: row.partition,

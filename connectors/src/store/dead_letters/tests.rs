@@ -58,7 +58,8 @@ fn rows_are_listed_newest_first_by_page_and_by_filter() {
     assert_eq!((page.iter().map(|r| r.offset).collect::<Vec<_>>(), total), (vec![6, 5, 4, 3], 11));
     let filter = Filter { reason: Some("missing".into()), ..Filter::default() };
     assert_eq!(offsets(&letters, &filter), [2, 1, 0]);
-    let filter = Filter { event_type: Some("type.1".into()), source: Some("push".into()), ..Filter::default() };
+    let filter =
+        Filter { event_type: Some("type.1".into()), source: Some("push".into()), ..Filter::default() };
     assert_eq!(offsets(&letters, &filter), [9, 7, 5, 3, 1]);
     let filter = Filter { reason: Some("unheard of".into()), ..Filter::default() };
     assert_eq!(letters.list(&filter, 1, 10).unwrap(), (vec![], 0));

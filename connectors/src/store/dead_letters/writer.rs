@@ -194,7 +194,12 @@ impl<'a> Plan<'a> {
     }
 
     /// Drops the oldest rows until the limits hold.
-    fn make_room(&self, tables: &mut Tables<'_>, changes: &mut Changes, oldest: i64) -> Result<(), redb::Error> {
+    fn make_room(
+        &self,
+        tables: &mut Tables<'_>,
+        changes: &mut Changes,
+        oldest: i64,
+    ) -> Result<(), redb::Error> {
         let replaced = changes.removed.len() as u64;
         let added_bytes: u64 = changes.added.iter().map(|(_, letter, _)| letter.payload_len).sum();
         let mut count = self.index.len() - replaced + changes.added.len() as u64;
@@ -202,7 +207,8 @@ impl<'a> Plan<'a> {
         // Old and new rows by age; the new ones are usually the newest.
         let kept = self.index.oldest().filter(|(key, _)| !changes.removed.contains(key));
         let mut dropped: HashSet<Key> = HashSet::new();
-        let mut new: Vec<(Key, u64)> = changes.added.iter().map(|(key, l, _)| (*key, l.payload_len)).collect();
+        let mut new: Vec<(Key, u64)> =
+            changes.added.iter().map(|(key, l, _)| (*key, l.payload_len)).collect();
         new.sort_unstable();
         let over = |count: u64, bytes: u64, at: i64| {
             count > self.limits.max_count || bytes > self.limits.max_bytes || at < oldest

@@ -13,9 +13,7 @@ pub(super) fn takes(cx: &mut Cx<'_>, place: &Node, agg: &str, ty: &ValueType) ->
     use ValueType::{Bool, Date, Decimal, Duration, Float, Histogram, Int, Timestamp};
     let number = matches!(ty, Int | Float | Decimal { .. });
     let (fits, allowed) = match agg {
-        "sum" | "avg" | "quantile" => {
-            (number || *ty == Duration, "int, float, decimal or duration")
-        }
+        "sum" | "avg" | "quantile" => (number || *ty == Duration, "int, float, decimal or duration"),
         "stddev" | "histogram" | "rate" => (number, "int, float or decimal"),
         "min" | "max" => (*ty != Bool && *ty != Histogram, "anything with an order"),
         _ => (*ty != Histogram, "any plain value"),
@@ -24,8 +22,7 @@ pub(super) fn takes(cx: &mut Cx<'_>, place: &Node, agg: &str, ty: &ValueType) ->
         return Some(());
     }
     let message = format!("agg `{agg}` cannot fold {ty} values");
-    let mut diagnostic =
-        cx.at("wrong_aggregate", place.span, message).found(place.shown()).allowed(allowed);
+    let mut diagnostic = cx.at("wrong_aggregate", place.span, message).found(place.shown()).allowed(allowed);
     if matches!(ty, Timestamp | Date) {
         diagnostic = diagnostic.fix("subtract a time to get a duration");
     } else if *ty == Bool {
@@ -64,8 +61,7 @@ fn positive(cx: &mut Cx<'_>, node: &Node, key: &str) -> Option<Option<Micros>> {
         return Some(Some(micros));
     }
     let message = format!("`{key}` must be more than nothing");
-    let diagnostic =
-        cx.at("out_of_range", place.span, message).found(place.shown()).allowed("more than 0s");
+    let diagnostic = cx.at("out_of_range", place.span, message).found(place.shown()).allowed("more than 0s");
     cx.push(diagnostic);
     None
 }
@@ -106,9 +102,8 @@ fn number(node: &Node) -> Option<f64> {
 fn quantile(cx: &mut Cx<'_>, entry: &Entry) -> Option<Agg> {
     let node = &entry.value;
     let Some(place) = node.get("q") else {
-        let diagnostic = cx
-            .at("missing_key", entry.key_span, "agg `quantile` needs `q`")
-            .fix("add `q: 0.95`");
+        let diagnostic =
+            cx.at("missing_key", entry.key_span, "agg `quantile` needs `q`").fix("add `q: 0.95`");
         cx.push(diagnostic);
         return None;
     };
@@ -125,9 +120,8 @@ fn quantile(cx: &mut Cx<'_>, entry: &Entry) -> Option<Agg> {
     let method = node.get("method").and_then(Node::scalar);
     if let (Some(error), Some(exact @ ("lower" | "linear"))) = (error, method) {
         let message = format!("`error` does nothing for method `{exact}`, which is exact");
-        let diagnostic = cx
-            .at("option_not_used", error.key_span, message)
-            .fix("remove `error`, or use `method: sketch`");
+        let diagnostic =
+            cx.at("option_not_used", error.key_span, message).fix("remove `error`, or use `method: sketch`");
         cx.push(diagnostic);
         return None;
     }

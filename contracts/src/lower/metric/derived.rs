@@ -49,11 +49,7 @@ struct Resolver<'a, 'n> {
 
 /// Resolves all measures. When one is broken the result lacks it, so it must not be run.
 pub(super) fn resolve(cx: &mut Cx<'_>, parsed: &[Parsed<'_>]) -> Derived {
-    let mut resolver = Resolver {
-        parsed,
-        states: vec![State::Unknown; parsed.len()],
-        trail: Vec::new(),
-    };
+    let mut resolver = Resolver { parsed, states: vec![State::Unknown; parsed.len()], trail: Vec::new() };
     let mut derived = Derived { measures: Vec::new(), shift: 0 };
     for (index, measure) in parsed.iter().enumerate() {
         let name = measure.entry.key.clone();
@@ -127,8 +123,7 @@ impl Resolver<'_, '_> {
         if found.is_none() {
             let names = self.parsed.iter().map(|parsed| parsed.entry.key.as_str());
             let message = format!("there is no measure `{name}`");
-            let diagnostic =
-                cx.at("unknown_name", cx.place_of(place, name), message).names(name, names);
+            let diagnostic = cx.at("unknown_name", cx.place_of(place, name), message).names(name, names);
             cx.push(diagnostic);
         }
         found
@@ -188,10 +183,8 @@ impl Resolver<'_, '_> {
         if !complete {
             return None;
         }
-        let names: Vec<(usize, &str, &ValueType)> = operands
-            .iter()
-            .map(|(index, ty)| (*index, self.parsed[*index].entry.key.as_str(), ty))
-            .collect();
+        let names: Vec<(usize, &str, &ValueType)> =
+            operands.iter().map(|(index, ty)| (*index, self.parsed[*index].entry.key.as_str(), ty)).collect();
         let typed = over_measures(cx, place, &names)?;
         Some((typed, operands.iter().map(|(index, _)| *index).collect(), shift))
     }
@@ -257,8 +250,7 @@ fn numeric(cx: &mut Cx<'_>, place: &Node, ty: &ValueType) -> Option<()> {
         return Some(());
     }
     let message = format!("`{}` is {ty} and cannot be divided", place.shown());
-    let diagnostic =
-        cx.at("wrong_operands", place.span, message).allowed("int, float, decimal or duration");
+    let diagnostic = cx.at("wrong_operands", place.span, message).allowed("int, float, decimal or duration");
     cx.push(diagnostic);
     None
 }

@@ -12,11 +12,7 @@ use crate::yaml::{Entry, Node, Yaml};
 use super::inputs::{Inputs, PerSource};
 
 /// The dimensions and, for each, its expression over each source.
-pub(super) fn read(
-    cx: &mut Cx<'_>,
-    node: &Node,
-    inputs: &Inputs,
-) -> (Vec<Dimension>, Vec<PerSource>) {
+pub(super) fn read(cx: &mut Cx<'_>, node: &Node, inputs: &Inputs) -> (Vec<Dimension>, Vec<PerSource>) {
     let (mut dimensions, mut columns) = (Vec::new(), Vec::new());
     for entry in node.get("dimensions").map(Node::entries).unwrap_or_default() {
         let max = bound(cx, entry);

@@ -40,20 +40,10 @@ pub(super) struct Inputs {
 pub(super) type PerSource = Vec<Option<Typed>>;
 
 /// Reads `events` or `entity`. `promised`: parts are used that do not run yet, so that columns cannot all be known.
-pub(super) fn read(
-    cx: &mut Cx<'_>,
-    node: &Node,
-    world: &World,
-    head: &Head,
-    promised: bool,
-) -> Inputs {
+pub(super) fn read(cx: &mut Cx<'_>, node: &Node, world: &World, head: &Head, promised: bool) -> Inputs {
     let (events, entity) = (node.entry("events"), node.entry("entity"));
-    let mut inputs = Inputs {
-        sources: Vec::new(),
-        aliases: Vec::new(),
-        typed: !promised,
-        broken: BTreeSet::new(),
-    };
+    let mut inputs =
+        Inputs { sources: Vec::new(), aliases: Vec::new(), typed: !promised, broken: BTreeSet::new() };
     match (events, entity) {
         (Some(events), None) => {
             if let Some(place) = node.entry("where") {
@@ -77,10 +67,8 @@ pub(super) fn read(
             let span = both.map_or(node.span, |entry| entry.key_span);
             let message = "a metric has either `events` or `entity`";
             let found = if both.is_some() { "both" } else { "neither" };
-            let diagnostic = cx
-                .at("exactly_one", span, message)
-                .found(found)
-                .fix("keep the one whose rows are counted");
+            let diagnostic =
+                cx.at("exactly_one", span, message).found(found).fix("keep the one whose rows are counted");
             cx.push(diagnostic);
             inputs.typed = false;
         }
@@ -176,8 +164,7 @@ pub(super) fn column_path(event: &Event, path: &str) -> Option<Vec<String>> {
 }
 
 fn known_paths(event: &Event) -> Vec<String> {
-    let mut names: Vec<String> =
-        event.admitted.fields().iter().map(|field| field.name().clone()).collect();
+    let mut names: Vec<String> = event.admitted.fields().iter().map(|field| field.name().clone()).collect();
     names.extend(event.fields.iter().filter(|f| f.path.len() > 1).map(|f| f.path.join(".")));
     names
 }
@@ -192,23 +179,15 @@ pub(super) fn type_at(schema: &SchemaRef, path: &[String]) -> Option<DataType> {
     Some(ty)
 }
 
-fn of_entity(
-    cx: &mut Cx<'_>,
-    node: &Node,
-    place: &Node,
-    world: &World,
-    head: &Head,
-    inputs: &mut Inputs,
-) {
+fn of_entity(cx: &mut Cx<'_>, node: &Node, place: &Node, world: &World, head: &Head, inputs: &mut Inputs) {
     let Some(name) = place.scalar() else { return };
     let Some(index) = world.entities.iter().position(|e| e.item.head.name == name) else {
         inputs.typed = false;
         if !world.names.contains(&(Kind::Entity, name.to_string())) {
             let names = world.names(Kind::Entity);
             let message = format!("there is no entity `{name}`");
-            let diagnostic = cx
-                .at("unknown_entity", place.span, message)
-                .names(name, names.iter().map(String::as_str));
+            let diagnostic =
+                cx.at("unknown_entity", place.span, message).names(name, names.iter().map(String::as_str));
             cx.push(diagnostic);
         }
         return;

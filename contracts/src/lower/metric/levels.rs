@@ -16,12 +16,7 @@ pub(super) struct Levels {
 }
 
 /// Reads `levels`, and checks `slo` and `alerts`.
-pub(super) fn read(
-    cx: &mut Cx<'_>,
-    node: &Node,
-    measures: &[Measure],
-    windows: &[Window],
-) -> Levels {
+pub(super) fn read(cx: &mut Cx<'_>, node: &Node, measures: &[Measure], windows: &[Window]) -> Levels {
     let mut levels = Levels { bands: Vec::new(), source: None };
     if let Some(declared) = node.get("levels") {
         levels.source = declared.get("source").and_then(Node::scalar).map(str::to_string);
@@ -99,8 +94,7 @@ fn condition(
                 complete = false;
                 let names = measures.iter().map(|m| m.name.as_str());
                 let message = format!("there is no measure `{name}`");
-                let diagnostic =
-                    cx.at("unknown_name", cx.place_of(place, name), message).names(name, names);
+                let diagnostic = cx.at("unknown_name", cx.place_of(place, name), message).names(name, names);
                 cx.push(diagnostic);
             }
         }

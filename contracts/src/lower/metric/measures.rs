@@ -60,21 +60,14 @@ pub(super) fn read<'n>(cx: &mut Cx<'_>, node: &'n Node, inputs: &Inputs) -> Fold
     folded
 }
 
-fn measure<'n>(
-    cx: &mut Cx<'_>,
-    entry: &'n Entry,
-    inputs: &Inputs,
-    folded: &mut Folded<'n>,
-) -> What<'n> {
+fn measure<'n>(cx: &mut Cx<'_>, entry: &'n Entry, inputs: &Inputs, folded: &mut Folded<'n>) -> What<'n> {
     let node = &entry.value;
     let given: Vec<&str> = KINDS.into_iter().filter(|kind| node.get(kind).is_some()).collect();
     let [kind] = given[..] else {
         let found = if given.is_empty() { node.shown() } else { given.join(", ") };
         let message = format!("the measure `{}` needs exactly one way to be computed", entry.key);
-        let diagnostic = cx
-            .at("exactly_one", entry.key_span, message)
-            .found(found)
-            .allowed("agg, ratio, expr or shift");
+        let diagnostic =
+            cx.at("exactly_one", entry.key_span, message).found(found).allowed("agg, ratio, expr or shift");
         cx.push(diagnostic);
         return What::Broken;
     };
@@ -146,9 +139,8 @@ fn ratio<'n>(cx: &mut Cx<'_>, node: &'n Node) -> Option<What<'n>> {
 fn shift<'n>(cx: &mut Cx<'_>, entry: &'n Entry) -> Option<What<'n>> {
     let operand = entry.value.get("shift")?;
     let Some(by) = entry.value.get("by") else {
-        let diagnostic = cx
-            .at("missing_key", entry.key_span, "a shift must say by how much")
-            .fix("add `by: 7d`");
+        let diagnostic =
+            cx.at("missing_key", entry.key_span, "a shift must say by how much").fix("add `by: 7d`");
         cx.push(diagnostic);
         return None;
     };
@@ -160,12 +152,7 @@ fn shift<'n>(cx: &mut Cx<'_>, entry: &'n Entry) -> Option<What<'n>> {
     Some(What::Shift(operand, micros))
 }
 
-fn fold<'n>(
-    cx: &mut Cx<'_>,
-    entry: &'n Entry,
-    inputs: &Inputs,
-    folded: &mut Folded<'n>,
-) -> Option<What<'n>> {
+fn fold<'n>(cx: &mut Cx<'_>, entry: &'n Entry, inputs: &Inputs, folded: &mut Folded<'n>) -> Option<What<'n>> {
     let node = &entry.value;
     let agg_node = node.get("agg")?;
     let agg = agg_node.scalar()?;
@@ -230,10 +217,9 @@ fn per_source(
     let mut filters = filters;
     (0..inputs.sources.len())
         .map(|source| {
-            targets.contains(&source).then(|| FoldInput {
-                value: values[source].take(),
-                filter: filters[source].take(),
-            })
+            targets
+                .contains(&source)
+                .then(|| FoldInput { value: values[source].take(), filter: filters[source].take() })
         })
         .collect()
 }

@@ -23,10 +23,8 @@ use super::inputs::{Inputs, PerSource, Source, type_at};
 impl Source {
     /// Columns and renames with their types.
     pub(super) fn columns(&self) -> Vec<(String, DataType)> {
-        let renamed = self
-            .renames
-            .iter()
-            .filter_map(|(name, path)| Some((name.clone(), type_at(&self.schema, path)?)));
+        let renamed =
+            self.renames.iter().filter_map(|(name, path)| Some((name.clone(), type_at(&self.schema, path)?)));
         let own = self
             .schema
             .fields()
@@ -141,12 +139,7 @@ impl Inputs {
     }
 
     /// Compiles `node` over each of `targets`; one report per expression.
-    pub(super) fn compile(
-        &self,
-        cx: &mut Cx<'_>,
-        node: &Node,
-        targets: &[usize],
-    ) -> Option<PerSource> {
+    pub(super) fn compile(&self, cx: &mut Cx<'_>, node: &Node, targets: &[usize]) -> Option<PerSource> {
         let paths = cx.mentions(node)?;
         let broken = |path: &Vec<String>| path.iter().take(2).any(|part| self.broken.contains(part));
         if !self.typed || targets.is_empty() || paths.iter().any(broken) {

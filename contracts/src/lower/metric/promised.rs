@@ -47,12 +47,9 @@ pub(super) fn report(cx: &mut Cx<'_>, node: &Node, world: &World) -> bool {
             .fix("events move a metric at their event time: name it by `time` of the event contract");
         cx.push(diagnostic);
     }
-    for (key, what) in [
-        ("slo", "`slo`"),
-        ("alerts", "`alerts`"),
-        ("access", "`access`"),
-        ("serve", "`serve`"),
-    ] {
+    for (key, what) in
+        [("slo", "`slo`"), ("alerts", "`alerts`"), ("access", "`access`"), ("serve", "`serve`")]
+    {
         if let Some(entry) = node.entry(key) {
             cx.idle(entry.key_span, what);
         }
@@ -67,9 +64,8 @@ fn tables(cx: &mut Cx<'_>, enrich: &Entry, world: &World) {
         if !world.names.contains(&(Kind::Table, name.to_string())) {
             let names = world.names(Kind::Table);
             let message = format!("there is no table `{name}`");
-            let diagnostic = cx
-                .at("unknown_table", table.span, message)
-                .names(name, names.iter().map(String::as_str));
+            let diagnostic =
+                cx.at("unknown_table", table.span, message).names(name, names.iter().map(String::as_str));
             cx.push(diagnostic);
         }
     }

@@ -66,8 +66,7 @@ fn one(
         if !windows.iter().any(|window| window.name == entry.key) {
             let names = windows.iter().map(|window| window.name.as_str());
             let message = format!("there is no window `{}`", entry.key);
-            let diagnostic =
-                cx.at("unknown_name", entry.key_span, message).names(&entry.key, names);
+            let diagnostic = cx.at("unknown_name", entry.key_span, message).names(&entry.key, names);
             cx.push(diagnostic);
             continue;
         }
@@ -112,9 +111,8 @@ fn event_of(
         Input::Entity(_) => None,
     };
     let wanted = ["type", "event_type"].iter().find_map(|key| entry.value.get(key)?.scalar());
-    let named = |(event, _): &(usize, Option<usize>)| {
-        wanted == Some(world.events[*event].item.head.name.as_str())
-    };
+    let named =
+        |(event, _): &(usize, Option<usize>)| wanted == Some(world.events[*event].item.head.name.as_str());
     let events: Vec<_> = sources.into_iter().filter_map(as_event).collect();
     if let Some(found) = events.iter().find(|pair| named(pair)).or(events.first()) {
         return Some(*found);
@@ -165,8 +163,7 @@ fn given_event(
             None => {
                 let names = event.fields.iter().map(|field| field.name.as_str());
                 let message = format!("{} has no field `{}`", event.head.name, cell.key);
-                let diagnostic =
-                    cx.at("unknown_name", cell.key_span, message).names(&cell.key, names);
+                let diagnostic = cx.at("unknown_name", cell.key_span, message).names(&cell.key, names);
                 cx.push(diagnostic);
             }
         }
@@ -252,9 +249,8 @@ fn expected_row(cx: &mut Cx<'_>, row: &Node, columns: &[&str]) -> ExpectedRow {
     for entry in row.entries() {
         if !columns.contains(&entry.key.as_str()) {
             let message = format!("`{}` is neither a dimension nor a measure", entry.key);
-            let diagnostic = cx
-                .at("unknown_name", entry.key_span, message)
-                .names(&entry.key, columns.iter().copied());
+            let diagnostic =
+                cx.at("unknown_name", entry.key_span, message).names(&entry.key, columns.iter().copied());
             cx.push(diagnostic);
             continue;
         }

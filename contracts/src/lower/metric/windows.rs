@@ -55,8 +55,7 @@ pub(super) fn read(cx: &mut Cx<'_>, node: &Node) -> Vec<Window> {
 }
 
 fn window(cx: &mut Cx<'_>, entry: &Entry) -> Option<WindowKind> {
-    let given: Vec<&Entry> =
-        KINDS.into_iter().filter_map(|kind| entry.value.entry(kind)).collect();
+    let given: Vec<&Entry> = KINDS.into_iter().filter_map(|kind| entry.value.entry(kind)).collect();
     let [only] = given[..] else {
         let message = format!("the window `{}` needs exactly one kind", entry.key);
         let diagnostic = cx
@@ -203,9 +202,8 @@ fn unit(node: &Node) -> Option<CalendarUnit> {
 fn zone(cx: &mut Cx<'_>, entry: &Entry, what: &str) -> Option<String> {
     let Some(place) = entry.value.get("tz") else {
         let message = format!("{what} needs a time zone");
-        let diagnostic = cx
-            .at("missing_key", entry.key_span, message)
-            .fix("add e.g. `tz: Europe/London` or `tz: UTC`");
+        let diagnostic =
+            cx.at("missing_key", entry.key_span, message).fix("add e.g. `tz: Europe/London` or `tz: UTC`");
         cx.push(diagnostic);
         return None;
     };
