@@ -1,4 +1,6 @@
 //! Which machine and build a number is from.
+//!
+//! *In*: the running system. *Out*: a [`Machine`] for the report. *Never*: anything that names a person or host.
 
 use serde::{Deserialize, Serialize};
 

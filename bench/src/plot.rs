@@ -1,4 +1,6 @@
 //! Pictures made of characters.
+//!
+//! *In*: numbers. *Out*: lines of text. *Never*: a width beyond a terminal.
 
 use std::fmt::Write;
 

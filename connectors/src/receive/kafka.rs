@@ -80,6 +80,8 @@ pub const DEFAULT_METADATA_REFRESH: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(50);
 /// How long after a pause librdkafka's statistics are not believed; two of their intervals.
 const SETTLED: Duration = Duration::from_millis(1000);
+/// How long the last commit may take.
+const LAST_COMMIT: Duration = Duration::from_millis(500);
 /// How often progress is committed to the group.
 const COMMIT_EVERY: Duration = Duration::from_secs(5);
 
@@ -384,9 +386,12 @@ impl<'a> Reader<'a> {
         self.committed_at = Instant::now();
         let positions = self.parts.moved();
         if positions.count() > 0 {
-            let mode = if last && self.connected { CommitMode::Sync } else { CommitMode::Async };
-            if let Err(error) = self.client.commit(&positions, mode) {
+            // Never a synchronous commit: with the broker gone it would hold the end of the program.
+            if let Err(error) = self.client.commit(&positions, CommitMode::Async) {
                 tracing::debug!(source = %self.port.feed.source, "commit for lag tools: {error}");
+            }
+            if last && self.connected {
+                self.client.poll(LAST_COMMIT);
             }
         }
     }

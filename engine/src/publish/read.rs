@@ -10,7 +10,7 @@ use contracts::value::{Value, format_timestamp};
 use operators::entity::TooOld;
 use operators::fold::panes::{Pane, route_hash};
 use operators::fold::plan::MetricPlan;
-use operators::fold::window::{Bounds, Extent};
+use operators::fold::window::Bounds;
 
 use super::cells::{At, Cells, Gathered, Group, Made, entity_cells};
 use super::measures::Measures;
@@ -254,7 +254,6 @@ struct All {
 
 fn over_entity(plan: &MetricPlan) -> bool {
     plan.feeds.iter().any(|feed| matches!(feed.input, Input::Entity(_)))
-        && !plan.extents.iter().any(|extent| matches!(extent, Extent::Session(_)))
 }
 
 fn out_of_range(found: i64, from: i64, to: i64) -> QueryError {

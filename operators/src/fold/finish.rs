@@ -153,19 +153,20 @@ fn at_rank(bag: &OrdMap<Value, i64>, index: i64) -> &Value {
     &Value::Null
 }
 
-/// `low + (high - low) * rest / 10^9`.
+/// `low + (high - low) * rest / 10^9`, exact and rounded once, half away from zero.
 fn interpolate(low: &Value, high: &Value, rest: i128) -> Value {
-    let exact = |a: i128, b: i128| a.checked_add(div_round((b - a).checked_mul(rest)?, NANO)?);
+    let exact = |a: i128, b: i128| {
+        let scaled = BigInt::from(a) * NANO + (BigInt::from(b) - a) * rest;
+        let half = if scaled < BigInt::ZERO { -NANO / 2 } else { NANO / 2 };
+        ((scaled + half) / NANO).to_i128()
+    };
+    let narrow = |a: i64, b: i64| exact(i128::from(a), i128::from(b)).and_then(|v| i64::try_from(v).ok());
     match (low, high) {
         (Value::Decimal(a, scale), Value::Decimal(b, _)) => {
             exact(*a, *b).map_or(Value::Null, |v| Value::Decimal(v, *scale))
         }
-        (Value::Duration(a), Value::Duration(b)) => exact(i128::from(*a), i128::from(*b))
-            .and_then(|v| i64::try_from(v).ok())
-            .map_or(Value::Null, Value::Duration),
-        (Value::Timestamp(a), Value::Timestamp(b)) => exact(i128::from(*a), i128::from(*b))
-            .and_then(|v| i64::try_from(v).ok())
-            .map_or(Value::Null, Value::Timestamp),
+        (Value::Duration(a), Value::Duration(b)) => narrow(*a, *b).map_or(Value::Null, Value::Duration),
+        (Value::Timestamp(a), Value::Timestamp(b)) => narrow(*a, *b).map_or(Value::Null, Value::Timestamp),
         (a, b) => match (a.as_f64(), b.as_f64()) {
             (Some(a), Some(b)) => Value::Float(a + (b - a) * (rest as f64 / NANO as f64)),
             _ => Value::Null,

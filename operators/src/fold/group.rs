@@ -252,9 +252,9 @@ impl Groups {
         groups
     }
 
-    /// Row counts and time spans of the groups; accumulators are added later.
+    /// Row counts and time spans of the groups; the accumulators of the folds replace the zeros later.
     fn panes(&self, plan: &MetricPlan, times: &Int64Array, weights: Option<&[i64]>) -> Vec<Pane> {
-        let mut panes = vec![Pane::empty(Vec::with_capacity(plan.specs.len())); self.sample.len()];
+        let mut panes = vec![Pane::zero(&plan.specs); self.sample.len()];
         for (row, group) in self.of_row.iter().enumerate() {
             if *group != SKIP {
                 let weight = weights.map_or(1, |weights| weights[row]);
@@ -268,7 +268,7 @@ impl Groups {
         let mut keys: HashMap<Vec<u32>, Key> = HashMap::new();
         let mut accs: Vec<_> = accs.into_iter().map(Vec::into_iter).collect();
         let deltas = panes.into_iter().enumerate().map(|(group, mut change)| {
-            change.accs.extend(accs.iter_mut().filter_map(Iterator::next));
+            change.accs = accs.iter_mut().filter_map(Iterator::next).collect();
             let row = self.sample[group] as usize;
             let codes: Vec<u32> = dimensions.iter().map(|d| d.codes[row]).collect();
             let key = keys.entry(codes).or_insert_with_key(|codes| {

@@ -13,7 +13,7 @@ use imbl::{HashMap, OrdMap};
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
-use super::acc::{Acc, FoldSpec};
+use super::acc::{Acc, FoldSpec, weigh};
 use super::group::{Delta, Lost};
 use super::plan::MetricPlan;
 use super::window::Bounds;
@@ -68,37 +68,69 @@ impl Hash for Key {
 pub struct Pane {
     /// Rows counted.
     pub rows: i64,
-    /// Least event time among rows ever counted.
+    /// Least event time of the rows; `i64::MAX` without rows.
     pub first: i64,
-    /// Greatest event time among rows ever counted.
+    /// Greatest event time of the rows; `i64::MIN` without rows.
     pub last: i64,
+    /// Every event time with its multiplicity, where rows can be taken back.
+    pub times: Option<OrdMap<i64, i64>>,
     /// One per fold.
     pub accs: Vec<Acc>,
 }
 
 impl Pane {
-    /// A pane of no rows.
-    pub fn empty(accs: Vec<Acc>) -> Self {
-        Self { rows: 0, first: i64::MAX, last: i64::MIN, accs }
-    }
-
     /// A pane of no rows with the zero of each fold.
     pub fn zero(specs: &[FoldSpec]) -> Self {
-        Self::empty(specs.iter().map(FoldSpec::zero).collect())
+        let retracts = specs.iter().any(|spec| spec.retracts);
+        Self {
+            rows: 0,
+            first: i64::MAX,
+            last: i64::MIN,
+            times: retracts.then(OrdMap::new),
+            accs: specs.iter().map(FoldSpec::zero).collect(),
+        }
     }
 
     /// Counts a row (not its values).
     pub fn touch(&mut self, time: i64, weight: i64) {
         self.rows += weight;
-        self.first = self.first.min(time);
-        self.last = self.last.max(time);
+        match &mut self.times {
+            Some(times) => {
+                weigh(times, time, weight);
+                self.span_from_times();
+            }
+            None => self.widen(time, time),
+        }
+    }
+
+    fn widen(&mut self, first: i64, last: i64) {
+        self.first = self.first.min(first);
+        self.last = self.last.max(last);
+    }
+
+    fn span_from_times(&mut self) {
+        let Some(times) = &self.times else { return };
+        self.first = times.get_min().map_or(i64::MAX, |(time, _)| *time);
+        self.last = times.get_max().map_or(i64::MIN, |(time, _)| *time);
+    }
+
+    fn add_times(&mut self, other: &Pane, sign: i64) {
+        match (&mut self.times, &other.times) {
+            (Some(times), Some(more)) => {
+                for (time, count) in more {
+                    weigh(times, *time, sign * count);
+                }
+                self.span_from_times();
+            }
+            _ if sign > 0 => self.widen(other.first, other.last),
+            _ => {}
+        }
     }
 
     /// `self += other`.
     pub fn merge(&mut self, specs: &[FoldSpec], other: &Pane) {
         self.rows += other.rows;
-        self.first = self.first.min(other.first);
-        self.last = self.last.max(other.last);
+        self.add_times(other, 1);
         for ((spec, acc), more) in specs.iter().zip(&mut self.accs).zip(&other.accs) {
             spec.merge(acc, more);
         }
@@ -107,6 +139,7 @@ impl Pane {
     /// `self -= other`; `false` when it must be rebuilt from its panes.
     fn subtract(&mut self, specs: &[FoldSpec], other: &Pane) -> bool {
         self.rows -= other.rows;
+        self.add_times(other, -1);
         let mut exact = true;
         for ((spec, acc), less) in specs.iter().zip(&mut self.accs).zip(&other.accs) {
             exact &= spec.subtract(acc, less);

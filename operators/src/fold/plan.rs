@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use contracts::catalog::{Input, Metric, Overflow, WindowKind};
+use contracts::catalog::{Input, MeasureKind, Metric, Overflow, WindowKind};
 use contracts::expr::Typed;
 use contracts::value::Value;
 
@@ -77,10 +77,14 @@ impl MetricPlan {
             input: fold.input.clone(),
             retracts,
         });
+        let shifts = metric.measures.iter().filter_map(|measure| match measure.kind {
+            MeasureKind::Shift { by, .. } => Some(by),
+            _ => None,
+        });
         let defaults: Vec<Value> = metric.dimensions.iter().map(|d| d.default.clone()).collect();
         let refuses = metric.dimensions.iter().any(|d| d.overflow == Overflow::Refuse);
         Ok(Self {
-            step: window::grid(&extents),
+            step: window::grid(&extents, shifts),
             specs: specs.collect(),
             feeds: metric
                 .feeds

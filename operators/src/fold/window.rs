@@ -88,10 +88,10 @@ impl Extent {
     }
 }
 
-/// The pane width of a metric: the greatest common step of its windows; a minute when only `all` is
-/// asked for.
-pub fn grid(extents: &[Extent]) -> i64 {
-    match extents.iter().filter_map(Extent::step).reduce(gcd) {
+/// The pane width of a metric: the greatest common step of its windows and shifts; a minute when only
+/// `all` is asked for.
+pub fn grid(extents: &[Extent], shifts: impl Iterator<Item = i64>) -> i64 {
+    match extents.iter().filter_map(Extent::step).chain(shifts).reduce(gcd) {
         Some(step) => step,
         None => MINUTE,
     }
@@ -242,14 +242,18 @@ mod tests {
         );
     }
 
+    fn grid_of(extents: &[Extent]) -> i64 {
+        grid(extents, std::iter::empty())
+    }
+
     #[test]
     fn grids() {
         let zone = |name| TimeZone::get(name).unwrap();
-        assert_eq!(grid(&[Extent::Sliding(HOUR, MINUTE), Extent::Tumbling(90 * SECOND)]), 30 * SECOND);
-        assert_eq!(grid(&[Extent::Days(1, zone("Europe/London"))]), HOUR);
-        assert_eq!(grid(&[Extent::Days(1, zone("Asia/Kolkata"))]), 15 * MINUTE);
-        assert_eq!(grid(&[Extent::Days(1, zone("Australia/Lord_Howe"))]), 15 * MINUTE);
-        assert_eq!(grid(&[Extent::Session(30 * MINUTE)]), MINUTE);
-        assert_eq!(grid(&[Extent::All]), MINUTE);
+        assert_eq!(grid_of(&[Extent::Sliding(HOUR, MINUTE), Extent::Tumbling(90 * SECOND)]), 30 * SECOND);
+        assert_eq!(grid_of(&[Extent::Days(1, zone("Europe/London"))]), HOUR);
+        assert_eq!(grid_of(&[Extent::Days(1, zone("Asia/Kolkata"))]), 15 * MINUTE);
+        assert_eq!(grid_of(&[Extent::Days(1, zone("Australia/Lord_Howe"))]), 15 * MINUTE);
+        assert_eq!(grid_of(&[Extent::Session(30 * MINUTE)]), MINUTE);
+        assert_eq!(grid_of(&[Extent::All]), MINUTE);
     }
 }

@@ -57,7 +57,7 @@ fn finish(rng: &mut fastrand::Rng, t: T, may_hide: bool, options: &mut Vec<Strin
     match t {
         T::Int if chance(rng, 10) => options.push("empty: 0".into()),
         T::Dec if chance(rng, 10) => options.push("empty: \"0.00\"".into()),
-        T::Float | T::Dec if chance(rng, 10) => options.push("type: \"decimal(30,4)\"".into()),
+        T::Dec if chance(rng, 10) => options.push("type: \"decimal(30,4)\"".into()),
         _ => {}
     }
 }

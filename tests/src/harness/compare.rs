@@ -90,16 +90,9 @@ impl Asking<'_> {
         {
             return Some(format!("{place}: answered as of {}", instant(got.as_of)));
         }
-        let mut first = None;
-        for cut in shift_cuts(self.metric, step) {
-            let view = View::new(self.oracle, self.metric, cut);
-            let wanted = view.ask(window, by, None, got.as_of);
-            match difference(self.metric, &wanted, &got) {
-                None => return None,
-                Some(found) => first = first.or(Some((found, wanted))),
-            }
-        }
-        let (found, wanted) = first.expect("at least one way to cut");
+        let view = View::new(self.oracle, self.metric, shift_cut(self.metric));
+        let wanted = view.ask(window, by, None, got.as_of);
+        let found = difference(self.metric, &wanted, &got)?;
         Some(format!("{place}: {found}\n  oracle {}\n  engine {}", show(&wanted), show_engine(&got)))
     }
 }
@@ -116,25 +109,44 @@ fn pane_step(metric: &Metric) -> i64 {
     metric.windows.iter().filter_map(|(_, kind)| step(kind)).min().unwrap_or(DAY)
 }
 
-/// A shifted instant may be cut to a pane boundary; which one depends on all windows.
-fn shift_cuts(metric: &Metric, step: i64) -> Vec<i64> {
-    let shifts = metric.measures.iter().any(|m| matches!(m.kind, MeasureKind::Shift(..)));
-    let mut cuts = vec![1];
-    if shifts {
-        cuts.extend([
-            DAY,
-            HOUR,
-            30 * MINUTE,
-            15 * MINUTE,
-            7 * MINUTE,
-            5 * MINUTE,
-            MINUTE,
-            10 * SECOND,
-            SECOND,
-        ]);
-        cuts.retain(|cut| *cut <= step);
+/// The pane boundary a shifted instant is cut to: the greatest common step of windows and shifts that
+/// semantics.md defines; metrics over entities are not cut.
+fn shift_cut(metric: &Metric) -> i64 {
+    if metric.aliases.iter().any(|alias| alias.entity) {
+        return 1;
     }
-    cuts
+    let window = |kind: &Kind| match kind {
+        Kind::Tumbling(size) => Some(*size),
+        Kind::Sliding { size, every } => Some(gcd(*size, *every)),
+        Kind::Days(_, zone) | Kind::ToDate(_, zone) => Some(zone_step(zone)),
+        Kind::Session(gap) => Some(session_step(*gap)),
+        Kind::All => None,
+    };
+    let shift = |measure: &Measure| match measure.kind {
+        MeasureKind::Shift(_, by) => Some(by),
+        _ => None,
+    };
+    let windows = metric.windows.iter().filter_map(|(_, kind)| window(kind));
+    windows.chain(metric.measures.iter().filter_map(shift)).reduce(gcd).unwrap_or(MINUTE)
+}
+
+fn gcd(a: i64, b: i64) -> i64 {
+    if b == 0 { a } else { gcd(b, a % b) }
+}
+
+fn session_step(gap: i64) -> i64 {
+    let nice = [HOUR, 15 * MINUTE, 5 * MINUTE, MINUTE, 15 * SECOND, 5 * SECOND, SECOND, SECOND / 10];
+    nice.into_iter().find(|step| step * 30 <= gap && gap % step == 0).unwrap_or(gap)
+}
+
+/// An hour where the zone is whole hours from UTC all the time.
+fn zone_step(zone: &str) -> i64 {
+    let zone = jiff::tz::TimeZone::get(zone).expect("a known zone");
+    let months = (1970..2070).flat_map(|year| [1, 7].map(|month| jiff::civil::date(year, month, 15)));
+    let whole = |date: jiff::civil::Date| {
+        date.to_zoned(zone.clone()).is_ok_and(|zoned| zoned.offset().seconds() % 3600 == 0)
+    };
+    if months.into_iter().all(whole) { HOUR } else { 15 * MINUTE }
 }
 
 fn difference(metric: &Metric, wanted: &Answer, got: &engine::Answer) -> Option<String> {

@@ -120,7 +120,8 @@ impl<'a> Gate<'a> {
         }
         let kind = match json.at(std::slice::from_ref(&self.envelope.kind)) {
             Some(Json::Str(kind)) => kind.clone(),
-            _ => return refused(None, ["unknown_event_type"], []),
+            None => return refused(None, ["missing"], []),
+            Some(_) => return refused(None, ["wrong_type"], []),
         };
         let Some(event) = self.contracts.event(&kind) else {
             return refused(Some(kind), ["unknown_event_type"], []);
@@ -173,15 +174,12 @@ impl<'a> Gate<'a> {
     ) -> Option<i64> {
         if let Some(name) = &event.time {
             let field = event.fields.iter().find(|field| field.name == *name).expect("`time` names a field");
-            return match &cols[name] {
-                Val::Ts(time) => Some(*time),
-                _ => {
-                    if json.at(&field.path).is_none() {
-                        reasons.insert("missing".to_string());
-                    }
-                    None
-                }
-            };
+            match &cols[name] {
+                Val::Ts(time) => return Some(*time),
+                // Refused for its value already; an absent one falls back to the envelope's.
+                _ if json.at(&field.path).is_some() => return None,
+                _ => {}
+            }
         }
         let Some(value) = json.at(std::slice::from_ref(&self.envelope.time)) else {
             reasons.insert("missing".to_string());
@@ -197,13 +195,10 @@ impl<'a> Gate<'a> {
     }
 
     fn id(&self, event: &Event, json: &Json, cols: &BTreeMap<String, Val>) -> Option<String> {
-        match &event.id {
-            Some(name) => match cols.get(name) {
-                Some(Val::Text(id)) => Some(id.clone()),
-                Some(Val::Int(id)) => Some(id.to_string()),
-                _ => None,
-            },
-            None => match json.at(std::slice::from_ref(&self.envelope.id)) {
+        match event.id.as_ref().and_then(|name| cols.get(name)) {
+            Some(Val::Text(id)) => Some(id.clone()),
+            Some(Val::Int(id)) => Some(id.to_string()),
+            _ => match json.at(std::slice::from_ref(&self.envelope.id)) {
                 Some(Json::Str(id)) => Some(id.clone()),
                 _ => None,
             },

@@ -131,7 +131,8 @@ fn admission() {
         ]
     );
     let tally = oracle.tallies()["order"];
-    assert_eq!(tally, Tally { received: 12, admitted: 3, refused: 7, duplicate: 2, warned: 1, skipped: 0 });
+    // The record with two ids is malformed, so its type is not known and it counts under none.
+    assert_eq!(tally, Tally { received: 11, admitted: 3, refused: 6, duplicate: 2, warned: 1, skipped: 0 });
 }
 
 fn trade() -> Oracle {
