@@ -51,7 +51,9 @@ fn production(text: &str) -> Vec<&str> {
     let inline = |i: usize| {
         let next = lines[i + 1..].iter().find(|line| !line.starts_with("#["));
         lines[i].trim() == "#[cfg(test)]"
-            && next.is_some_and(|next| next.trim_start_matches("pub(crate) ").starts_with("mod ") && next.ends_with('{'))
+            && next.is_some_and(|next| {
+                next.trim_start_matches("pub(crate) ").starts_with("mod ") && next.ends_with('{')
+            })
     };
     let end = (0..lines.len()).find(|&i| inline(i)).unwrap_or(lines.len());
     lines[..end].to_vec()

@@ -284,7 +284,15 @@ pub(super) fn entity_cells(
         for shards in &published.shards {
             let rows = shards.entities[entity].rows_at(then)?;
             for delta in group(plan, feed, rows.rows(), &mut Lost::new()) {
-                made.entry(delta.key).or_insert_with(Cell::empty).add(&plan.specs, delta.pane, &delta.change);
+                let beyond = delta.pane < plan.oldest_pane(published.as_of);
+                if beyond && !plan.keeps_base {
+                    continue;
+                }
+                let cell = made.entry(delta.key).or_insert_with(Cell::empty);
+                match beyond {
+                    true => cell.add_base(&plan.specs, &delta.change),
+                    false => cell.add(&plan.specs, delta.pane, &delta.change),
+                }
             }
         }
     }

@@ -201,6 +201,14 @@ impl Cell {
         }
     }
 
+    /// Adds a change that is older than retention.
+    pub fn add_base(&mut self, specs: &[FoldSpec], change: &Pane) {
+        match &mut self.base {
+            Some(base) => Arc::make_mut(base).merge(specs, change),
+            empty => *empty = Some(Arc::new(change.clone())),
+        }
+    }
+
     fn add_total(&mut self, specs: &[FoldSpec], window: usize, change: &Pane) {
         match &mut self.totals[window] {
             Some(total) => Arc::make_mut(total).merge(specs, change),
@@ -469,10 +477,7 @@ impl Place<'_> {
     /// A change older than retention moves only what has no beginning: `all` windows.
     fn apply_base(&mut self, cell: &mut Cell, change: &Pane) {
         let specs = &self.plan.specs;
-        match &mut cell.base {
-            Some(base) => Arc::make_mut(base).merge(specs, change),
-            empty => *empty = Some(Arc::new(change.clone())),
-        }
+        cell.add_base(specs, change);
         for (window, running) in self.running.iter().enumerate() {
             if running.is_some_and(|running| running.from == i64::MIN) {
                 cell.add_total(specs, window, change);

@@ -91,10 +91,8 @@ impl Extent {
 /// The pane width of a metric: the greatest common step of its windows and shifts; a minute when only
 /// `all` is asked for.
 pub fn grid(extents: &[Extent], shifts: impl Iterator<Item = i64>) -> i64 {
-    match extents.iter().filter_map(Extent::step).chain(shifts).reduce(gcd) {
-        Some(step) => step,
-        None => MINUTE,
-    }
+    let windows = extents.iter().filter_map(Extent::step).reduce(gcd).unwrap_or(MINUTE);
+    shifts.fold(windows, gcd)
 }
 
 /// Extents of a metric's windows.

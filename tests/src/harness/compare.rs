@@ -28,6 +28,8 @@ pub fn compare(oracle: &mut Oracle, published: &Published, instants: &[i64]) -> 
             instant(oracle.now)
         ));
     }
+    // An answer of the future is refused; the HTTP tests cover that.
+    let past: Vec<i64> = instants.iter().copied().filter(|t| *t <= oracle.now).collect();
     for metric in &oracle.contracts.metrics {
         let Some(index) = published.catalog.metric_index(&metric.name) else {
             found.push(format!("metric {} is not in the catalog", metric.name));
@@ -37,13 +39,13 @@ pub fn compare(oracle: &mut Oracle, published: &Published, instants: &[i64]) -> 
         for (window, _) in &metric.windows {
             for by in splits(metric) {
                 found.extend(asking.one(window, &by, None));
-                for t in instants {
+                for t in &past {
                     found.extend(asking.one(window, &by, Some(*t)));
                 }
             }
         }
     }
-    found.extend(entities(oracle, published, instants));
+    found.extend(entities(oracle, published, &past));
     found
 }
 
@@ -127,7 +129,8 @@ fn shift_cut(metric: &Metric) -> i64 {
         _ => None,
     };
     let windows = metric.windows.iter().filter_map(|(_, kind)| window(kind));
-    windows.chain(metric.measures.iter().filter_map(shift)).reduce(gcd).unwrap_or(MINUTE)
+    let windows = windows.reduce(gcd).unwrap_or(MINUTE);
+    metric.measures.iter().filter_map(shift).fold(windows, gcd)
 }
 
 fn gcd(a: i64, b: i64) -> i64 {
