@@ -67,6 +67,12 @@ impl EnginePlan {
         Ok(plan)
     }
 
+    /// Metrics that an event type moves, by itself or through an entity.
+    pub(crate) fn metrics_of_event(&self, event: usize) -> impl Iterator<Item = usize> + '_ {
+        let through = self.entities_of_event[event].iter().flat_map(|e| &self.feeds_of_entity[*e]);
+        self.feeds_of_event[event].iter().chain(through).map(|(metric, _)| *metric)
+    }
+
     fn register(&mut self, metric: &MetricPlan) {
         for (number, feed) in metric.feeds.iter().enumerate() {
             let feeds = match feed.input {

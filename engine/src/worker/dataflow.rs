@@ -176,8 +176,10 @@ impl Local {
             for delta in group(compiled, &compiled.feeds[*feed], rows, lost) {
                 give(*metric, delta);
             }
-            if let Some(newest) = newest {
-                let known = self.newest.entry(*metric).or_insert(newest);
+        }
+        if let (Fed::Events(batch), Some(newest)) = (fed, newest) {
+            for metric in plan.metrics_of_event(batch.event) {
+                let known = self.newest.entry(metric).or_insert(newest);
                 *known = (*known).max(newest);
             }
         }
