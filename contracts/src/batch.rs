@@ -107,6 +107,10 @@ pub struct Chunk {
     pub next_offset: i64,
     /// The partition's end as last known (exclusive), to tell how far behind we are.
     pub end_offset: Option<i64>,
+    /// Every record of the partition that was received before this instant (microseconds since the Unix
+    /// epoch) is in this chunk or an earlier one; `None` when the receiver cannot tell. Only a receiver that
+    /// has just looked may say so: what it saw a while ago proves nothing about now.
+    pub settled: Option<i64>,
     /// Decoded rows, one batch per event type (several are allowed).
     pub batches: Vec<EventBatch>,
     /// Rows refused by decode.
@@ -117,4 +121,12 @@ pub struct Chunk {
     pub received: u64,
     /// Bytes of payload, for the metrics of ourselves.
     pub bytes: u64,
+}
+
+impl Chunk {
+    /// The chunk, saying that all records received before `instant` have been handed on.
+    #[must_use]
+    pub fn settled(self, instant: i64) -> Self {
+        Self { settled: Some(instant), ..self }
+    }
 }

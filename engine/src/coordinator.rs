@@ -50,6 +50,9 @@ pub(crate) struct Tick {
 
 /// Rows after which a tick is closed.
 const TICK_ROWS: u64 = 65_536;
+/// Received times of one partition are this much out of order at most: the clocks of brokers and producers
+/// differ. Beyond it a duplicate may be told from an id that is no longer remembered.
+const SKEW: i64 = 10 * 60 * 1_000_000;
 /// Ticks are at least this far apart, so that a trickle does not become a flood of ticks.
 const TICK_LEAST: Duration = Duration::from_millis(1);
 /// Without data the clock ticks this often.
@@ -71,7 +74,8 @@ pub(crate) struct Coordinator {
 struct Known {
     shared: Arc<Partition>,
     progress: Progress,
-    received: i64,
+    /// What is still to come was received after this instant, but for [`SKEW`].
+    settled: i64,
 }
 
 /// What is gathered for the next tick.
@@ -183,10 +187,10 @@ impl Coordinator {
         let known = self.partitions.entry(chunk.partition.clone()).or_insert_with(|| Known {
             shared: Arc::new(chunk.partition.clone()),
             progress: Progress { next: 0, end: None },
-            received: i64::MIN,
+            settled: i64::MIN,
         });
         known.progress = Progress { next: chunk.next_offset, end: chunk.end_offset };
-        known.received = known.received.max(newest.unwrap_or(i64::MIN));
+        known.settled = known.settled.max(newest.max(chunk.settled).unwrap_or(i64::MIN));
         let partition = Arc::clone(&known.shared);
         self.count(&chunk);
         gathered.refused.extend(chunk.refused);
@@ -251,13 +255,11 @@ impl Coordinator {
         refused.iter().map(row).collect()
     }
 
-    /// Rows still to come were received after this: the least progress of all partitions that lag.
+    /// Rows still to come were received after this. It follows what partitions have shown, not the clock: a
+    /// broker that was away brings rows of hours ago.
     fn floor(&self, now: i64) -> i64 {
-        let lagging = self
-            .partitions
-            .values()
-            .filter(|known| known.progress.end.is_some_and(|end| end > known.progress.next));
-        lagging.map(|known| known.received).min().unwrap_or(now).min(now)
+        let slowest = self.partitions.values().map(|known| known.settled).min();
+        slowest.unwrap_or(i64::MIN).min(now).saturating_sub(SKEW)
     }
 
     /// Rows with the same id go to the same worker, so that each can tell duplicates alone.

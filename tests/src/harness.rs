@@ -58,6 +58,8 @@ pub fn catalog(yaml: &str) -> Result<Arc<Catalog>, String> {
 pub struct Rig {
     engine: Engine,
     decoders: Vec<(Partition, Decoder)>,
+    /// Per partition: the offset after the last record that has been sent or will be sent at this clock.
+    ends: Vec<i64>,
     /// What the hook was told.
     pub told: Arc<Told>,
 }
@@ -84,7 +86,27 @@ impl Rig {
             let partition = Partition { source: "test".into(), topic: "t".into(), number: number as i32 };
             (partition, Decoder::new(catalog.clone(), spec.clone()))
         });
-        Ok(Rig { decoders: decoders.collect(), engine, told })
+        let mut rig = Rig { decoders: decoders.collect(), ends: vec![0; partitions], engine, told };
+        // Receivers tell the engine of every partition before its first record.
+        for (partition, decoder) in &mut rig.decoders {
+            rig.engine.sender().send(decoder.finish(partition, 0, Some(0))).expect("the engine runs");
+        }
+        Ok(rig)
+    }
+
+    /// These records will come next: ends of partitions move.
+    pub fn expect(&mut self, records: &[Raw]) {
+        for raw in records {
+            self.ends[raw.partition] = self.ends[raw.partition].max(raw.offset + 1);
+        }
+    }
+
+    /// Says, as a receiver at the end of its partitions does, that everything received before now is sent.
+    pub fn settle(&mut self, now: i64) {
+        for ((partition, decoder), end) in self.decoders.iter_mut().zip(&self.ends) {
+            let chunk = decoder.finish(partition, *end, Some(*end)).settled(now);
+            self.engine.sender().send(chunk).expect("the engine runs");
+        }
     }
 
     /// Sends records of one partition as one chunk.
@@ -99,7 +121,7 @@ impl Rig {
                 headers: &[],
             });
         }
-        let chunk = decoder.finish(partition, last.offset + 1, Some(last.offset + 1));
+        let chunk = decoder.finish(partition, last.offset + 1, Some(self.ends[first.partition].max(last.offset + 1)));
         self.engine.sender().send(chunk).expect("the engine runs");
     }
 

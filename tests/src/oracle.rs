@@ -4,8 +4,7 @@
 //! entities. *Never*: a line of `contracts`, `operators` or `engine` logic: it is written from
 //! docs/reference/semantics.md alone, so that a mistake on either side shows.
 //!
-//! Where that page is silent the oracle chooses; each choice is listed in `docs/decisions`' sense in
-//! [`CHOICES`].
+//! Where that page is silent the oracle chooses; each choice is listed in [`CHOICES`].
 
 pub mod admit;
 pub mod contract;
@@ -32,8 +31,8 @@ pub use val::Val;
 pub const CHOICES: &[&str] = &[
     "rows alike in event time and id: `first` takes the lesser value, `last` the greater; no id sorts before any id",
     "a null dimension value takes a place among the `max` like any other",
+    "`first` and `last` of entity rows alike in time go by the key",
     "an event refused as malformed_json counts under no type, even if its type could be read",
-    "`all` is everything: an event older than `retain.live` counts in `all` windows, in no other",
     "an hour of `to_date: hour` is an hour at the offset in force: the repeated hour of autumn is two hours",
     "days of `tumbling: 14d` and longer multiples of 7 count from Monday 1969-12-29",
     "an operand of `ratio` and `expr` is the measure as shown: after `type` and `empty`",
@@ -41,7 +40,6 @@ pub const CHOICES: &[&str] = &[
     "a float division by zero fails like an integer one",
     "decimal division in expressions has the left scale plus 4 digits, cut; only `ratio` rounds",
     "reasons of later steps (time_in_future after field checks, rules after both) need not be told",
-    "a metric over an entity at an instant sees the rows of that instant",
 ];
 
 /// Numbers of events by what became of them.

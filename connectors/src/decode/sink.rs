@@ -271,6 +271,7 @@ impl Sink {
             partition: partition.clone(),
             next_offset,
             end_offset,
+            settled: None,
             batches,
             refused: refused.collect(),
             skipped: std::mem::take(&mut self.skipped),

@@ -74,12 +74,14 @@ pub fn start(source: FileSource, from: &Offsets, feed: Feed) -> Result<Receiver,
         message: error.to_string(),
     })?;
     Receiver::spawn("file", feed, move |port| {
-        let mut reader = Reader { port, partition, first, input, source, done: 0 };
+        let mut reader = Reader { port, partition, first, next: first, input, source, done: 0 };
         reader.port.status.set_state(State::CatchingUp);
         match reader.source.format {
             FileFormat::Ndjson | FileFormat::Csv => reader.text(),
             FileFormat::Parquet => parquet::read(&mut reader),
-        }
+        }?;
+        // A file at its end brings nothing more: it holds nobody back.
+        reader.end()
     })
 }
 
@@ -122,6 +124,8 @@ struct Reader<'a> {
     partition: Partition,
     /// Records before this line or row have been taken before.
     first: i64,
+    /// Where reading would go on.
+    next: i64,
     input: Input,
     source: FileSource,
     done: u64,
@@ -139,9 +143,16 @@ impl Reader<'_> {
         Stop::Failed(format!("cannot read `{}`: {error}", self.source.path))
     }
 
+    /// The last chunk: nothing more will come.
+    fn end(&self) -> Result<(), Stop> {
+        let mut decoder = self.port.feed.decoder();
+        self.port.deliver(decoder.finish(&self.partition, self.next, None).settled(i64::MAX))
+    }
+
     /// Hands on what the decoder holds.
     fn close(&mut self, decoder: &mut Decoder, next: i64) -> Result<(), Stop> {
         self.port.deliver(decoder.finish(&self.partition, next, None))?;
+        self.next = next;
         self.port.status.partition(&self.partition, next, None);
         self.port.status.progress(self.done, self.input.bytes);
         if let Some(progress) = &mut self.source.progress {

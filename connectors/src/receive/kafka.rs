@@ -26,7 +26,7 @@ use rdkafka::message::{Headers, Message, OwnedMessage, Timestamp};
 use self::client::{Client, Note};
 use self::parts::Parts;
 use self::topics::TopicPattern;
-use self::watch::{News, Watcher};
+use self::watch::{Found, News, Watcher};
 use super::{BATCH_BYTES, BATCH_ROWS, Feed, LINGER, Offsets, PAUSE_AFTER, Port, ReceiveError};
 use super::{Receiver, State, Stop};
 use crate::decode::{Decoder, Record};
@@ -130,7 +130,7 @@ impl<'a> Reader<'a> {
         patterns: Vec<TopicPattern>,
         client: Arc<Client>,
     ) -> Result<Self, Stop> {
-        let (watcher, news) = Watcher::start(&client, patterns, &source, port.stop_flag())
+        let (watcher, news) = Watcher::start(&client, patterns, &source, port.feed.clock.clone(), port.stop_flag())
             .map_err(|e| Stop::Failed(format!("cannot start a thread: {e}")))?;
         Ok(Self {
             parts: Parts::new(port, source.start, from),
@@ -151,7 +151,7 @@ impl<'a> Reader<'a> {
 
     fn run(mut self) -> Result<(), Stop> {
         while !self.port.stopped() {
-            self.take_news();
+            self.take_news()?;
             self.collect()?;
             self.take_notes()?;
             self.commit(false);
@@ -322,7 +322,7 @@ impl<'a> Reader<'a> {
         self.set_state();
     }
 
-    fn take_news(&mut self) {
+    fn take_news(&mut self) -> Result<(), Stop> {
         while let Ok(news) = self.news.try_recv() {
             match news {
                 News::Partitions { found, missing } => {
@@ -330,12 +330,36 @@ impl<'a> Reader<'a> {
                     for topic in missing {
                         self.port.status.error(format!("topic `{topic}` does not exist (yet)"));
                     }
-                    self.parts.update(self.port, &self.client, &found);
+                    for part in self.parts.update(self.port, &self.client, &found) {
+                        // Known from the start, so that nothing is forgotten that its first records may repeat.
+                        self.tell(part, None)?;
+                    }
+                    self.settle(&found)?;
                 }
                 News::Unreachable(message) => self.lost_contact(message),
             }
             self.set_state();
         }
+        Ok(())
+    }
+
+    /// Says of partitions that have been read to the end the brokers just named that nothing older comes.
+    fn settle(&mut self, found: &[Found]) -> Result<(), Stop> {
+        for found in found {
+            let Some(part) = self.parts.find(&found.topic, found.number) else { continue };
+            let open = !self.stash.is_empty() || self.batch.as_ref().is_some_and(|batch| batch.part == part);
+            if !open && self.parts.next(part) >= found.high && self.parts.settles(part, found.asked) {
+                self.tell(part, Some(found.asked))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Hands on where a partition stands, without a record.
+    fn tell(&mut self, part: usize, settled: Option<i64>) -> Result<(), Stop> {
+        let (partition, next, end) = self.parts.position(part);
+        let chunk = self.decoder.finish(&partition, next, end);
+        self.hand_on(Chunk { settled, ..chunk })
     }
 
     /// Positions that moved without a record (control records of transactions, aborted records), and
@@ -351,9 +375,7 @@ impl<'a> Reader<'a> {
             self.parts.set_end(part, end);
             if let Some(to) = drained_to.filter(|to| settled && *to > self.parts.next(part)) {
                 self.parts.advance(part, to);
-                let (partition, next, end) = self.parts.position(part);
-                let chunk = self.decoder.finish(&partition, next, end);
-                self.hand_on(chunk)?;
+                self.tell(part, None)?;
             }
             self.parts.report(part);
         }

@@ -14,7 +14,7 @@ mod store;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{BATCH_BYTES, BATCH_ROWS, Feed, Offsets, Port, ReceiveError, Receiver, State, Stop};
+use super::{BATCH_BYTES, BATCH_ROWS, Feed, Offsets, Port, ReceiveError, Receiver, SETTLED_EVERY, State, Stop};
 use crate::decode::{Decoder, Record};
 
 pub use block::{LogRecord, StoredRecord};
@@ -40,13 +40,21 @@ fn follow(port: &Port, log: &PushLog, mut next: i64) -> Result<(), Stop> {
     let mut decoder = port.feed.decoder();
     let target = log.end();
     port.status.set_state(State::CatchingUp);
+    // Known from the start, so that nothing is forgotten that its first records may repeat.
+    port.deliver(decoder.finish(&partition, next, Some(target)))?;
+    let mut told = i64::MIN;
     while !port.stopped() {
+        let asked = (port.feed.clock)();
         port.status.partition(&partition, next, Some(log.end()));
         if next >= target {
             port.status.set_state(State::Running);
         }
         match log.read(next, READ_BYTES) {
             Ok(records) if records.is_empty() => {
+                if asked.saturating_sub(told) >= SETTLED_EVERY {
+                    told = asked;
+                    port.deliver(decoder.finish(&partition, next, Some(next)).settled(asked))?;
+                }
                 log.wait(next, Duration::from_millis(50));
             }
             Ok(records) => {

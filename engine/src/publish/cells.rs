@@ -3,6 +3,7 @@
 //! *In*: a metric, a window, an instant, the dimensions to group by. *Out*: the accumulators of each group.
 //! *Never*: a group whose rows depend on which worker held them.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
@@ -51,12 +52,17 @@ pub(super) struct Cells<'a> {
     as_of: i64,
     at: At,
     cells: Vec<(&'a Key, &'a Cell)>,
+    /// Under a filter: the names among all cells, which those that are left cannot tell.
+    kept: Option<Vec<Kept>>,
     total: Vec<&'a Cell>,
     filtered: bool,
 }
 
 /// Cells made for one question (entity metrics in the past).
 pub(super) type Made = HashMap<Key, Cell>;
+
+/// The values of a dimension that keep their name; `None`: all do.
+type Kept = Option<HashSet<Value>>;
 
 /// What names a value beyond a dimension's `max`.
 const OTHER: &str = "other";
@@ -82,15 +88,17 @@ impl<'a> Cells<'a> {
             Some(_) => Vec::new(),
             None => shards().filter_map(|shard| shard.total.as_deref()).collect(),
         };
+        let mut kept = None;
         if let Some(sql) = filter {
-            let passing = passing(plan, &cells, sql)?;
+            let all = kept.insert(kept_values(plan, &cells, |_| true));
+            let passing = passing(plan, &cells, all, sql)?;
             cells.retain(|(key, _)| passing.contains(*key));
         }
         let as_of = match at {
             At::Now => published.as_of,
             At::Then(then) => then,
         };
-        Ok(Self { plan, as_of, at, cells, total, filtered: filter.is_some() || made.is_some() })
+        Ok(Self { plan, as_of, at, cells, kept, total, filtered: filter.is_some() || made.is_some() })
     }
 
     /// The sums of window `window`, grouped by the dimensions numbered `by`.
@@ -107,7 +115,7 @@ impl<'a> Cells<'a> {
             }
             return gathered;
         }
-        let names = Names::new(self.plan, &self.cells, by);
+        let names = Names::new(self, by);
         for (key, cell) in &self.cells {
             if let Some(name) = names.of(key) {
                 self.add(&mut gathered, name, cell, window, bounds);
@@ -158,7 +166,7 @@ impl<'a> Cells<'a> {
             At::Now => i64::MAX,
             At::Then(then) => self.plan.pane(then - 1) + 1,
         };
-        let names = Names::new(self.plan, &self.cells, by);
+        let names = Names::new(self, by);
         let mut panes: BTreeMap<Vec<Value>, BTreeMap<i64, Pane>> = BTreeMap::new();
         for (key, cell) in &self.cells {
             let Some(name) = names.of(key) else { continue };
@@ -193,23 +201,20 @@ impl<'a> Cells<'a> {
 /// What each dimension value is called in an answer.
 struct Names<'a> {
     by: &'a [usize],
-    /// Per dimension of the metric: the values that keep their name; `None`: all do.
-    kept: Vec<Option<HashSet<Value>>>,
+    kept: Cow<'a, [Kept]>,
     overflow: Vec<Overflow>,
 }
 
 impl<'a> Names<'a> {
-    fn new(plan: &MetricPlan, cells: &[(&Key, &Cell)], by: &'a [usize]) -> Self {
-        let dimensions = &plan.metric.dimensions;
-        let kept = dimensions.iter().enumerate().map(|(index, dimension)| {
-            let matters = by.contains(&index) || dimension.overflow == Overflow::Refuse;
-            if matters { kept(cells, index, dimension.max) } else { None }
-        });
-        Self {
-            by,
-            kept: kept.collect(),
-            overflow: dimensions.iter().map(|dimension| dimension.overflow).collect(),
-        }
+    fn new(cells: &'a Cells<'_>, by: &'a [usize]) -> Self {
+        let dimensions = &cells.plan.metric.dimensions;
+        let matters = |index| by.contains(&index) || dimensions[index].overflow == Overflow::Refuse;
+        let kept = match &cells.kept {
+            Some(kept) => Cow::Borrowed(kept.as_slice()),
+            None => Cow::Owned(kept_values(cells.plan, &cells.cells, matters)),
+        };
+        let overflow = dimensions.iter().map(|dimension| dimension.overflow).collect();
+        Self { by, kept, overflow }
     }
 
     /// The group of a key; `None` when the key does not count.
@@ -229,8 +234,15 @@ impl<'a> Names<'a> {
     }
 }
 
-/// The `max` values with the earliest event time (ties: lesser value); `None` when there are no more.
-fn kept(cells: &[(&Key, &Cell)], dimension: usize, max: usize) -> Option<HashSet<Value>> {
+/// Per dimension that matters: the `max` values with the earliest event time (ties: lesser value).
+fn kept_values(plan: &MetricPlan, cells: &[(&Key, &Cell)], matters: impl Fn(usize) -> bool) -> Vec<Kept> {
+    let dimensions = plan.metric.dimensions.iter().enumerate();
+    dimensions
+        .map(|(index, dimension)| if matters(index) { earliest(cells, index, dimension.max) } else { None })
+        .collect()
+}
+
+fn earliest(cells: &[(&Key, &Cell)], dimension: usize, max: usize) -> Kept {
     let mut first: HashMap<&Value, i64> = HashMap::default();
     for (key, cell) in cells {
         let pane = cell.panes.get_min().map(|(_, pane)| pane.first);
@@ -247,8 +259,14 @@ fn kept(cells: &[(&Key, &Cell)], dimension: usize, max: usize) -> Option<HashSet
     Some(ranked.into_iter().take(max).map(|(_, value)| value.clone()).collect())
 }
 
-/// Keys for which a condition over the dimensions is true.
-fn passing(plan: &MetricPlan, cells: &[(&Key, &Cell)], sql: &str) -> Result<HashSet<Key>, QueryError> {
+/// Keys for which a condition over the dimensions, as the answer shows them, is true. What is summed as
+/// `other` has that name in a dimension of text, and none (null) in any other.
+fn passing(
+    plan: &MetricPlan,
+    cells: &[(&Key, &Cell)],
+    kept: &[Kept],
+    sql: &str,
+) -> Result<HashSet<Key>, QueryError> {
     let fail = |message: String| QueryError::Filter(message);
     let dimensions = &plan.metric.dimensions;
     let ty = |ty: &ValueType| ty.arrow().unwrap_or(arrow::datatypes::DataType::Utf8);
@@ -258,7 +276,15 @@ fn passing(plan: &MetricPlan, cells: &[(&Key, &Cell)], sql: &str) -> Result<Hash
     let typed = compile_bool(sql, &scope).map_err(|error| fail(error.to_string()))?;
     let compiled = Compiled::new(&typed).map_err(|error| fail(error.to_string()))?;
     let columns = dimensions.iter().enumerate().map(|(index, dimension)| {
-        let values: Vec<Value> = cells.iter().map(|(key, _)| key.values[index].clone()).collect();
+        let beyond = match dimension.ty {
+            ValueType::Text => Value::Text(Arc::from(OTHER)),
+            _ => Value::Null,
+        };
+        let shown = |value: &Value| match &kept[index] {
+            Some(kept) if !kept.contains(value) => beyond.clone(),
+            _ => value.clone(),
+        };
+        let values: Vec<Value> = cells.iter().map(|(key, _)| shown(&key.values[index])).collect();
         to_arrow(&values, &ty(&dimension.ty)).map_err(|error| fail(error.to_string()))
     });
     let columns = columns.collect::<Result<Vec<_>, _>>()?;

@@ -68,7 +68,11 @@ pub(super) fn segments(
         let records: Vec<Raw> = received.into_iter().map(|at| maker.record(at)).collect();
         now += maker.step(theme.span / count as i64 / 2 + 1);
         let instants = maker.instants(start, now);
-        segments.push(Segment { clock: now, records, instants });
+        segments.push(Segment { clock: now, records, instants, far: false });
+    }
+    if theme.rich && chance(maker.rng, 15) {
+        let clock = now + maker.rng.i64(8 * DAY..400 * DAY);
+        segments.push(Segment { clock, records: Vec::new(), instants: Vec::new(), far: true });
     }
     (start, segments)
 }
@@ -111,6 +115,7 @@ impl Maker<'_> {
                 format!("[{}]", events.join(", "))
             }
             7..17 if !self.sent.is_empty() => self.again(&mut partition),
+            17..21 if self.theme.rich && !self.sent.is_empty() => self.namesake(&mut partition),
             _ => self.event(received, partition),
         };
         let offset = self.offsets[partition];
@@ -137,6 +142,19 @@ impl Maker<'_> {
         }
         self.varied.insert(id.clone());
         self.event_with(model, &id, self.sent[i].time, *partition)
+    }
+
+    /// An event of any type with the id and time of one sent before: of another type no duplicate.
+    fn namesake(&mut self, partition: &mut usize) -> String {
+        let i = self.rng.usize(..self.sent.len());
+        let (id, time) = (self.sent[i].id.clone(), self.sent[i].time);
+        *partition = self.sent[i].partition;
+        if self.crossed.contains(&id) {
+            return self.sent[i].payload.clone();
+        }
+        self.varied.insert(id.clone());
+        let model = self.rng.usize(..self.models.len());
+        self.event_with(model, &id, time, *partition)
     }
 
     fn broken(&mut self) -> String {

@@ -95,12 +95,13 @@ fn event_metric(
             vec![&models[m]]
         };
         let names: Vec<&str> = types.iter().map(|m| m.name.as_str()).collect();
-        let columns = common(types.iter().map(|m| m.columns.as_slice()));
+        let mut columns = common(types.iter().map(|m| m.columns.as_slice()));
+        let renames = if theme.rich { rename(rng, &types, &mut columns) } else { String::new() };
         let scope = Scope { alias: Some(alias.clone()), columns };
         let filter = chance(rng, 30).then(|| scope.condition(rng)).flatten();
         let filter = filter.map_or(String::new(), |f| format!(", where: \"{f}\""));
         let types = if names.len() == 1 { names[0].to_string() } else { format!("[{}]", names.join(", ")) };
-        *yaml += &format!("  {alias}: {{ type: {types}{filter} }}\n");
+        *yaml += &format!("  {alias}: {{ type: {types}{filter}{renames} }}\n");
         scopes.push(scope);
     }
     let columns = common(scopes.iter().map(|s| s.columns.as_slice()));
@@ -124,7 +125,32 @@ fn entity_metric(rng: &mut fastrand::Rng, theme: &Theme, entity: &EntityModel, y
     dimensions(rng, &scope, yaml);
     let windows = windows(rng, theme);
     measures(rng, theme, &scope, &[], yaml);
+    let column = if theme.rich && chance(rng, 30) { scope.column(rng, &[T::Ts]) } else { None };
     finish(rng, theme, &windows, yaml);
+    let column = column.map_or(String::new(), |(name, _)| format!("column: {name}"));
+    if !column.is_empty() {
+        // `finish` may have written the key already.
+        match yaml.strip_suffix("time: { lateness: 1h, late: restate }\n").map(str::to_string) {
+            Some(before) => *yaml = format!("{before}time: {{ lateness: 1h, late: restate, {column} }}\n"),
+            None => *yaml += &format!("time: {{ {column} }}\n"),
+        }
+    }
+}
+
+/// Another name for a field that stands at the top of the payload, sometimes.
+fn rename(rng: &mut fastrand::Rng, types: &[&EventModel], columns: &mut Vec<Column>) -> String {
+    let plain = |column: &Column| {
+        let at_top = |m: &&EventModel| m.fields.iter().any(|f| f.path == [column.name.clone()]);
+        column.t != T::Nested && types.iter().all(at_top)
+    };
+    let fit: Vec<Column> = columns.iter().filter(|c| plain(c)).cloned().collect();
+    if fit.is_empty() || !chance(rng, 30) {
+        return String::new();
+    }
+    let column = pick(rng, &fit);
+    let new = format!("also_{}", column.name);
+    columns.push(Column { name: new.clone(), t: column.t });
+    format!(", fields: {{ {new}: {} }}", column.name)
 }
 
 /// Columns that all of the sets have, with the same type.
@@ -180,6 +206,25 @@ fn windows(rng: &mut fastrand::Rng, theme: &Theme) -> String {
     for i in 0..rng.usize(1..5) {
         let zone = if chance(rng, 70) { theme.zone } else { pick(rng, &ZONES) };
         let window = match rng.u8(..7) {
+            0 if theme.rich && chance(rng, 40) => {
+                format!("tumbling: {}", pick(rng, &["10s", "90s", "2h", "12h", "11m", "250ms"]))
+            }
+            1 if theme.rich && chance(rng, 30) => {
+                format!("tumbling: {}, tz: {zone}", pick(rng, &["5d", "14d", "30d", "28d"]))
+            }
+            2 if theme.rich && chance(rng, 40) => (*pick(
+                rng,
+                &[
+                    "sliding: 91m, every: 7m",
+                    "sliding: 1h, every: 1h",
+                    "sliding: 30d, every: 6h",
+                    "sliding: 5s, every: 500ms",
+                ],
+            ))
+            .to_string(),
+            3 if theme.rich && chance(rng, 40) => {
+                format!("session: {}", pick(rng, &["1s", "45s", "24h", "7m", "3d"]))
+            }
             0 => format!("tumbling: {}", pick(rng, &["1m", "5m", "15m", "1h", "6h", "7m"])),
             1 => format!("tumbling: {}, tz: {zone}", pick(rng, &["1d", "1d", "2d", "3d", "7d"])),
             2 => (*pick(

@@ -38,14 +38,41 @@ pub fn compare(oracle: &mut Oracle, published: &Published, instants: &[i64]) -> 
         let asking = Asking { oracle, published, metric, index };
         for (window, _) in &metric.windows {
             for by in splits(metric) {
-                found.extend(asking.one(window, &by, None));
+                found.extend(asking.one(window, &by, None, None));
                 for t in &past {
-                    found.extend(asking.one(window, &by, Some(*t)));
+                    found.extend(asking.one(window, &by, None, Some(*t)));
                 }
             }
+            found.extend(asking.filtered(window));
+            found.extend(asking.series(window));
         }
     }
     found.extend(entities(oracle, published, &past));
+    found
+}
+
+/// After a jump of the clock over more than what is retained: windows that lie in the present, and
+/// `all`. Which values a dimension names, sessions and shifts depend on what is still retained.
+pub fn compare_far(oracle: &Oracle, published: &Published) -> Vec<String> {
+    let mut found = counters(oracle, published);
+    for metric in &oracle.contracts.metrics {
+        let named = metric.dimensions.iter().all(|d| d.max >= 1000);
+        let shifts = metric.measures.iter().any(|m| matches!(m.kind, MeasureKind::Shift(..)));
+        let entity = metric.aliases.iter().any(|alias| alias.entity);
+        let (true, false, false, Some(index)) =
+            (named, shifts, entity, published.catalog.metric_index(&metric.name))
+        else {
+            continue;
+        };
+        let asking = Asking { oracle, published, metric, index };
+        for (window, kind) in metric.windows.iter().filter(|(_, kind)| !matches!(kind, Kind::Session(_))) {
+            let reach =
+                crate::oracle::window::span(kind, oracle.now).map_or(0, |(start, _)| oracle.now - start);
+            if reach < metric.retain {
+                found.extend(splits(metric).iter().filter_map(|by| asking.one(window, by, None, None)));
+            }
+        }
+    }
     found
 }
 
@@ -68,18 +95,65 @@ struct Asking<'a> {
 }
 
 impl Asking<'_> {
-    fn one(&self, window: &str, by: &[String], as_of: Option<i64>) -> Option<String> {
+    /// The first row by each dimension, asked for alone.
+    fn filtered(&self, window: &str) -> Option<String> {
+        for dimension in &self.metric.dimensions {
+            let by = [dimension.name.clone()];
+            let view = View::new(self.oracle, self.metric, 1);
+            let wanted = view.ask(window, &by, None, self.oracle.now);
+            let filter = match wanted.rows.keys().next()?.first()? {
+                Val::Null => format!("{} IS NULL", dimension.name),
+                Val::Text(text) => format!("{} = '{}'", dimension.name, text.replace('\'', "''")),
+                Val::Int(value) => format!("{} = {value}", dimension.name),
+                _ => continue,
+            };
+            let found = self.one(window, &[], Some(&filter), None);
+            let found = found.or_else(|| self.one(window, &by, Some(&filter), None));
+            if found.is_some() {
+                return found;
+            }
+        }
+        None
+    }
+
+    /// A series is the answers at its instants, and visible measures are what is shown unasked.
+    fn series(&self, window: &str) -> Option<String> {
+        let query = MetricQuery { window: Some(window.to_string()), ..MetricQuery::default() };
+        let place = format!("metric {} window {window} series", self.metric.name);
+        let to = self.oracle.now.div_euclid(HOUR) * HOUR;
+        let points = match self.published.series(self.index, &query, to - 3 * HOUR, to, HOUR) {
+            Ok(points) => points,
+            Err(e) => return Some(format!("{place}: {e}")),
+        };
+        let visible: Vec<&str> =
+            self.metric.measures.iter().filter(|m| !m.hidden).map(|m| m.name.as_str()).collect();
+        if points.len() != 3 || points[0].measures != visible {
+            return Some(format!("{place}: {} points of {:?}", points.len(), points[0].measures));
+        }
+        for (i, point) in points.iter().enumerate() {
+            let as_of = Some(to - (2 - i as i64) * HOUR);
+            let alone = self.published.metric(self.index, &MetricQuery { as_of, ..query.clone() });
+            let alone = alone.map(|answer| show_engine(&answer)).unwrap_or_else(|e| e.to_string());
+            if alone != show_engine(point) {
+                return Some(format!("{place}, point {i}: {}\n  alone {alone}", show_engine(point)));
+            }
+        }
+        None
+    }
+
+    fn one(&self, window: &str, by: &[String], filter: Option<&str>, as_of: Option<i64>) -> Option<String> {
         let measures = self.metric.measures.iter().map(|m| m.name.clone()).collect();
         let query = MetricQuery {
             window: Some(window.to_string()),
             measures: Some(measures),
             by: by.to_vec(),
-            filter: None,
+            filter: filter.map(str::to_string),
             as_of,
         };
         let place = format!(
-            "metric {} window {window} by {by:?} as of {}",
+            "metric {} window {window} by {by:?} where {} as of {}",
             self.metric.name,
+            filter.unwrap_or("-"),
             as_of.map_or("now".to_string(), instant)
         );
         let got = match self.published.metric(self.index, &query) {
@@ -93,7 +167,7 @@ impl Asking<'_> {
             return Some(format!("{place}: answered as of {}", instant(got.as_of)));
         }
         let view = View::new(self.oracle, self.metric, shift_cut(self.metric));
-        let wanted = view.ask(window, by, None, got.as_of);
+        let wanted = view.ask(window, by, filter, got.as_of);
         let found = difference(self.metric, &wanted, &got)?;
         Some(format!("{place}: {found}\n  oracle {}\n  engine {}", show(&wanted), show_engine(&got)))
     }

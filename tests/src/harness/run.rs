@@ -10,7 +10,7 @@ use crate::generate::{Case, Segment};
 use crate::oracle::Oracle;
 use crate::oracle::admit::Raw;
 
-use super::compare::{compare, reasons};
+use super::compare::{compare, compare_far, reasons};
 use super::{Rig, catalog, envelope};
 
 /// How the records of a case reach the engine.
@@ -69,16 +69,22 @@ fn run(case: &Case, road: Road) -> Result<Vec<String>, String> {
     let mut found = Vec::new();
     for (i, segment) in case.segments.iter().enumerate() {
         rig.clock(segment.clock);
+        rig.expect(&segment.records);
         for chunk in chunks(segment, road, &mut rng) {
             rig.send(&chunk);
         }
+        rig.settle(segment.clock);
         arrived.extend(segment.records.iter().map(|raw| (raw.clone(), segment.clock)));
         if !road.every && i + 1 < case.segments.len() {
             continue;
         }
         let published = rig.published();
         let mut oracle = Oracle::new(&case.yaml, &envelope(), &arrived, segment.clock);
-        found = compare(&mut oracle, &published, &segment.instants);
+        found = if segment.far {
+            compare_far(&oracle, &published)
+        } else {
+            compare(&mut oracle, &published, &segment.instants)
+        };
         found.extend(reasons(&oracle, &rig.told));
         if !found.is_empty() {
             found.insert(0, format!("after segment {i} with {road:?}"));

@@ -26,6 +26,8 @@ struct Row {
     names: Vec<String>,
     cols: BTreeMap<String, Val>,
     dims: Vec<Val>,
+    /// Dimensions as a condition of the question sees them.
+    asked: Vec<Val>,
 }
 
 /// An answer.
@@ -134,7 +136,7 @@ impl<'a> View<'a> {
         }
         let Some(filter) = scope.filter else { return true };
         let names = self.metric.dimensions.iter().map(|d| d.name.clone());
-        let cols = names.zip(row.dims.iter().cloned()).collect();
+        let cols = names.zip(row.asked.iter().cloned()).collect();
         Env { cols: &cols, names: &[] }.holds(Some(filter)).expect("a filter over dimensions")
     }
 
@@ -292,8 +294,8 @@ impl<'a> View<'a> {
             let value = env.eval(&d.from).expect("a dimension has a value");
             if value.is_null() { d.default.clone().unwrap_or(Val::Null) } else { value }
         });
-        let dims = dims.collect();
-        rows.push(Row { time, recent, id, names, dims, cols });
+        let dims: Vec<Val> = dims.collect();
+        rows.push(Row { time, recent, id, names, asked: dims.clone(), dims, cols });
     }
 
     /// The `max` values with the earliest time keep their name.
@@ -307,18 +309,21 @@ impl<'a> View<'a> {
             }
             let mut ranked: Vec<(i64, Val)> =
                 earliest.into_iter().map(|(value, time)| (time, value)).collect();
+            let text = ranked.iter().any(|(_, value)| matches!(value, Val::Text(_)));
             ranked.sort();
             let kept: BTreeSet<Val> =
                 ranked.into_iter().take(dimension.max).map(|(_, value)| value).collect();
-            allowed.push(kept);
+            allowed.push((kept, text));
         }
         rows.retain_mut(|row| {
             for (d, dimension) in self.metric.dimensions.iter().enumerate() {
-                if !allowed[d].contains(&row.dims[d]) {
+                let (kept, text) = &allowed[d];
+                if !kept.contains(&row.dims[d]) {
                     if dimension.refuse {
                         return false;
                     }
                     row.dims[d] = Val::Text("other".to_string());
+                    row.asked[d] = if *text { row.dims[d].clone() } else { Val::Null };
                 }
             }
             true

@@ -12,7 +12,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use super::Start;
 use super::client::Client;
 use super::watch::Found;
-use crate::receive::{BATCH_ROWS, Offsets, Port};
+use crate::receive::{BATCH_ROWS, Offsets, Port, SETTLED_EVERY};
 
 struct Part {
     partition: Partition,
@@ -27,6 +27,8 @@ struct Part {
     high: i64,
     /// `next` when it was last committed.
     committed: i64,
+    /// The instant before which all records were last said to be handed on.
+    settled: i64,
     halted: Option<String>,
 }
 
@@ -125,8 +127,18 @@ impl Parts {
         list
     }
 
-    /// Takes in what the brokers have: new partitions are read from now on, ends are updated.
-    pub(super) fn update(&mut self, port: &Port, client: &Client, found: &[Found]) {
+    /// Whether it is time to say again that all records before `instant` are handed on; then it counts as said.
+    pub(super) fn settles(&mut self, part: usize, instant: i64) -> bool {
+        let due = instant.saturating_sub(self.list[part].settled) >= SETTLED_EVERY;
+        if due {
+            self.list[part].settled = instant;
+        }
+        due
+    }
+
+    /// Takes in what the brokers have: ends are updated, and new partitions, which are returned, are read from
+    /// now on.
+    pub(super) fn update(&mut self, port: &Port, client: &Client, found: &[Found]) -> Vec<usize> {
         let first_look = !std::mem::replace(&mut self.looked, true);
         let mut fresh = Vec::new();
         for f in found {
@@ -147,6 +159,7 @@ impl Parts {
         for part in 0..self.list.len() {
             self.report(part);
         }
+        fresh
     }
 
     fn add(&mut self, port: &Port, found: &Found, first_look: bool) -> usize {
@@ -165,6 +178,7 @@ impl Parts {
             low: found.low,
             high: found.high,
             committed: -1,
+            settled: i64::MIN,
             halted: None,
         });
         self.index.entry(found.topic.to_string()).or_default().insert(found.number, index);

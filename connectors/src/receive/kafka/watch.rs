@@ -11,6 +11,7 @@ use rdkafka::consumer::Consumer;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use super::KafkaSource;
+use crate::receive::Clock;
 use super::client::Client;
 use super::topics::TopicPattern;
 
@@ -28,6 +29,8 @@ pub(super) struct Found {
     pub(super) low: i64,
     /// Offset after the newest record.
     pub(super) high: i64,
+    /// When that was asked.
+    pub(super) asked: i64,
 }
 
 #[derive(Debug)]
@@ -48,6 +51,7 @@ impl Watcher {
         client: &Arc<Client>,
         patterns: Vec<TopicPattern>,
         source: &KafkaSource,
+        clock: Clock,
         stop: Arc<AtomicBool>,
     ) -> std::io::Result<(Watcher, Receiver<News>)> {
         // Unread news are few: the reader takes them at every turn, and this thread asks rarely.
@@ -60,7 +64,7 @@ impl Watcher {
             let mut known = Vec::new();
             while !stop.load(Ordering::Acquire) {
                 let Some(client) = client.upgrade() else { return };
-                let told = ask(&client, &patterns, &mut known);
+                let told = ask(&client, &patterns, &clock, &mut known);
                 drop(client);
                 let answered = told.is_ok();
                 let told = told.unwrap_or_else(|error| {
@@ -102,7 +106,12 @@ fn pause(hurried: &Receiver<()>, wait: Duration, stop: &AtomicBool) -> bool {
     true
 }
 
-fn ask(client: &Client, patterns: &[TopicPattern], known: &mut Vec<Found>) -> Result<News, KafkaError> {
+fn ask(
+    client: &Client,
+    patterns: &[TopicPattern],
+    clock: &Clock,
+    known: &mut Vec<Found>,
+) -> Result<News, KafkaError> {
     let mut wanted: Vec<(Arc<str>, i32)> = Vec::new();
     let mut missing = Vec::new();
     if patterns.iter().any(|p| matches!(p, TopicPattern::Pattern(_))) {
@@ -128,8 +137,9 @@ fn ask(client: &Client, patterns: &[TopicPattern], known: &mut Vec<Found>) -> Re
     wanted.sort();
     let mut found = Vec::with_capacity(wanted.len());
     for (topic, number) in wanted {
+        let asked = clock();
         match client.fetch_watermarks(&topic, number, TIMEOUT) {
-            Ok((low, high)) => found.push(Found { topic, number, low, high }),
+            Ok((low, high)) => found.push(Found { topic, number, low, high, asked }),
             // A partition without a leader for the moment: it stays as it was.
             Err(error) if passing(&error) => {
                 found.extend(known.iter().find(|f| f.topic == topic && f.number == number).cloned());
