@@ -10,6 +10,8 @@ CARGO ?= cargo
 STREAMGAUGE := $(CARGO) run --quiet --bin streamgauge --
 # Cases of `make property`; CI runs 2,000 as part of `make test`.
 CASES ?= 100000
+# Seconds of `make fuzz`.
+FUZZ ?= 60
 # Port of `make kafka`.
 PORT ?= 9092
 # Where `make kafka` keeps its data.
@@ -20,7 +22,7 @@ DEMO ?=
 BENCH ?=
 FRESHNESS ?=
 
-.PHONY: help setup demo test lint fmt contracts bench property kafka kafka-stop
+.PHONY: help setup demo test lint fmt contracts bench property fuzz kafka kafka-stop
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
@@ -46,6 +48,7 @@ fmt: ## Format all code
 contracts: setup ## Check the contracts of the packs and run their own tests
 	$(STREAMGAUGE) check pack:commerce
 	$(STREAMGAUGE) test pack:commerce
+	$(STREAMGAUGE) check pack:delivery
 
 bench: setup ## Throughput and freshness, release build (cold: 20 minutes on 2 cores)
 	$(CARGO) build --release --bin streamgauge
@@ -55,6 +58,9 @@ bench: setup ## Throughput and freshness, release build (cold: 20 minutes on 2 c
 
 property: setup ## Random contracts against the oracle, CASES of them (100000)
 	CASES=$(CASES) $(CARGO) test --package tests --test property -- --nocapture
+
+fuzz: setup ## Fuzz decode for FUZZ seconds (60); needs cargo-fuzz, and says how to get it
+	@FUZZ=$(FUZZ) scripts/fuzz.sh
 
 kafka: setup ## Start Apache Kafka (KRaft) on 127.0.0.1:9092 (PORT=) and print the address
 	@scripts/kafka.sh start --port $(PORT) --dir $(KAFKA_DIR)

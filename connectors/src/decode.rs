@@ -6,20 +6,24 @@
 //! error or a panic for what a record holds: every event ends in exactly one of `batches`, `refused`,
 //! `skipped`.
 //!
-//! Modules in the order a record meets them: `cloudevents` (which of the forms is it), `plan` and `walk`
+//! Modules in the order a record meets them: `adapt` (deliveries of webhooks, which become canonical
+//! events first), `cloudevents` (which of the forms is it), `plan` and `walk`
 //! (where the wanted values stand, with `scan` for the grammar and `shapes` for what is expected),
 //! `sink` and `rows` (which type, where it ends), `column`, `nested`, `check`, `raw` (what a value means).
 
+pub mod adapt;
 mod cells;
 mod check;
 mod cloudevents;
 mod column;
+mod debezium;
 mod json;
 mod nested;
 mod number;
 mod plan;
 mod raw;
 mod reason;
+mod registry;
 mod rows;
 mod scan;
 mod settings;
@@ -34,14 +38,15 @@ mod words;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::error::ArrowError;
 use bytes::Bytes;
-use contracts::Catalog;
 use contracts::batch::{Chunk, Partition};
+use contracts::{Catalog, RESERVED};
 
 use cloudevents::Form;
 use plan::Plan;
@@ -50,6 +55,8 @@ use rows::Origin;
 use sink::{Payload, Sink};
 use table::Table;
 
+pub use debezium::{DebeziumSpec, Decimals, Unit};
+pub use registry::RegistrySpec;
 pub use settings::{DecodeSpec, Envelope, Format};
 pub use table::{HeaderError, csv_record_end};
 
@@ -78,14 +85,22 @@ pub struct Decoder {
     data: Option<Box<Plan>>,
     /// For CSV lines.
     csv: Option<Table>,
+    /// For change events; made when the first comes.
+    stream: Option<Box<debezium::Stream>>,
+    /// For records in a registry's wire format.
+    registry: Option<Box<registry::Registry>>,
     sink: Sink,
 }
 
 impl Decoder {
     /// A decoder for the events of `catalog`.
     pub fn new(catalog: Arc<Catalog>, spec: DecodeSpec) -> Self {
-        let json = Plan::new(&catalog, &spec.envelope, None);
-        Self { json, structured: None, data: None, csv: None, sink: Sink::new(catalog), spec }
+        let canonical = spec.adapter.is_some().then(adapt::envelope);
+        let mut json = Plan::new(&catalog, canonical.as_ref().unwrap_or(&spec.envelope), None);
+        json.want_op(&spec.op);
+        let sink = Sink::new(catalog, spec.own_events);
+        let registry = spec.registry.as_ref().map(|spec| Box::new(registry::Registry::new(spec)));
+        Self { json, structured: None, data: None, csv: None, stream: None, registry, sink, spec }
     }
 
     /// A decoder for the lines of one CSV file with these column names; a nested path is written with
@@ -111,6 +126,50 @@ impl Decoder {
     pub fn push(&mut self, record: Record<'_>) {
         let origin = Origin { offset: record.offset, part: 0, received: record.received };
         self.record(record.value, &origin, record.headers, None);
+    }
+
+    /// Whether records must come with their topic and key ([`Self::push_keyed`]): change events of
+    /// Debezium, and any source when a contract is a change stream.
+    pub fn wants_keys(&self) -> bool {
+        let catalog = self.sink.catalog();
+        self.spec.format == Format::Debezium
+            || self.spec.registry.is_some()
+            || catalog.events.iter().any(|event| event.changelog && !event.head.name.starts_with(RESERVED))
+    }
+
+    /// Fetches the schemas that a record and its key name, where they come from a registry. To be asked
+    /// before [`Self::push_keyed`], again and again until it succeeds; quick when they are known.
+    ///
+    /// # Errors
+    /// The registry does not answer: what to show people.
+    pub fn prepare(&mut self, value: &[u8], key: Option<&[u8]>) -> Result<(), String> {
+        match &mut self.registry {
+            Some(registry) => {
+                registry.prepare(value)?;
+                key.map_or(Ok(()), |key| registry.prepare(key))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Takes one record of a Kafka topic with its key; an empty value is a tombstone. Of a change stream
+    /// a tombstone ends the row of its key; of any other it is skipped.
+    pub fn push_keyed(&mut self, record: Record<'_>, topic: &str, key: Option<&[u8]>) {
+        let Self { stream, sink, registry, .. } = self;
+        let key = key.map(|key| match registry {
+            Some(registry) => registry.key(key),
+            None => Cow::Borrowed(key),
+        });
+        let catalog = sink.catalog();
+        let stream = stream.get_or_insert_with(|| Box::new(debezium::Stream::new(catalog)));
+        stream.at(catalog, topic, key.as_deref());
+        // A JSON converter may write a tombstone as `null`.
+        let changes = self.spec.format == Format::Debezium || stream.type_of_topic(catalog).is_some();
+        if record.value.is_empty() || (changes && record.value.trim_ascii() == b"null") {
+            let origin = Origin { offset: record.offset, part: 0, received: record.received };
+            return debezium::tombstone(self, Payload { bytes: &[], shared: None }, &origin);
+        }
+        self.push(record);
     }
 
     /// Makes `buffer` the buffer of the next chunk, so that [`Self::push_shared`] copies no payload.
@@ -162,6 +221,9 @@ impl Decoder {
         if let Some(data) = &mut self.data {
             data.walker.settle();
         }
+        if let Some(stream) = &mut self.stream {
+            stream.settle();
+        }
         self.sink.finish(partition, next_offset, end_offset)
     }
 
@@ -172,13 +234,23 @@ impl Decoder {
             return self.sink.skip();
         }
         if value.len() > self.spec.max_record_bytes || !room {
+            self.sink.keep_headers(origin.offset, headers);
             return self.oversize(payload, origin, room);
+        }
+        if let Some(adapter) = self.spec.adapter.clone() {
+            return adapt::delivery(self, &adapter, payload, origin, headers);
+        }
+        // No JSON begins with a zero byte.
+        if self.registry.is_some() && value[0] == 0 {
+            return registry::record(self, payload, origin);
         }
         if headers.is_empty() {
             match self.spec.format {
                 Format::Json => json::record(self, payload, origin, json::event),
                 Format::CloudEvents => json::record(self, payload, origin, cloudevents::structured),
                 Format::Csv => table::line(self, payload, origin),
+                Format::Avro | Format::Protobuf => registry::record(self, payload, origin),
+                Format::Debezium => json::record(self, payload, origin, debezium::event),
             }
         } else {
             self.with_headers(headers, payload, origin);
@@ -186,7 +258,11 @@ impl Decoder {
     }
 
     fn with_headers(&mut self, headers: &[(&str, &[u8])], payload: Payload<'_>, origin: &Origin) {
-        match Form::by_headers(headers, &self.spec) {
+        let form = Form::by_headers(headers, &self.spec);
+        if !matches!(form, Form::Json | Form::Csv | Form::Debezium) {
+            self.sink.keep_headers(origin.offset, headers);
+        }
+        match form {
             Form::Json => json::record(self, payload, origin, json::event),
             Form::Structured => json::record(self, payload, origin, cloudevents::structured),
             Form::Binary(attributes) => cloudevents::binary(self, &attributes, payload, origin),
@@ -194,6 +270,8 @@ impl Decoder {
                 self.sink.refuse(origin, payload.bytes, None, Raw::Absent, vec![reason]);
             }
             Form::Csv => table::line(self, payload, origin),
+            Form::Registry => registry::record(self, payload, origin),
+            Form::Debezium => json::record(self, payload, origin, debezium::event),
         }
     }
 

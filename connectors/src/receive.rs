@@ -12,6 +12,7 @@ pub mod generator;
 pub mod kafka;
 pub mod log;
 mod status;
+pub mod table;
 #[cfg(test)]
 pub(crate) mod testing;
 
@@ -51,6 +52,8 @@ pub const BATCH_ROWS: usize = 4096;
 pub const BATCH_BYTES: usize = 4 << 20;
 /// A batch that is not full waits no longer than this for more.
 pub const LINGER: Duration = Duration::from_millis(1);
+/// How often a receiver that stands at the end of a partition says so, in microseconds.
+pub(crate) const SETTLED_EVERY: i64 = 10_000_000;
 /// How long a full channel is waited for before the source counts as paused.
 pub(crate) const PAUSE_AFTER: Duration = Duration::from_millis(100);
 

@@ -3,10 +3,14 @@
 //! *In*: one poll of one partition of one source. *Out*: a [`Chunk`]. *Never*: a row that is in
 //! neither `batches`, `refused` nor `skipped`: `received == rows in batches + refused + skipped`.
 
+mod headers;
+
 use std::sync::Arc;
 
 use arrow::array::{RecordBatch, StringArray};
 use bytes::Bytes;
+
+pub use headers::{HeaderList, Headers};
 
 /// One ordered stream of records: a Kafka partition, the embedded log, a file.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
@@ -43,6 +47,34 @@ pub struct EventBatch {
     pub received: Vec<i64>,
     /// The bytes each row came from, for dead letters and taps.
     pub payloads: Payloads,
+    /// What each row does to the row of its key: `Some` exactly when
+    /// [`crate::catalog::Event::changelog`] is set.
+    pub changes: Option<Vec<Change>>,
+}
+
+/// What a row of a changelog event does to the row of its key.
+///
+/// Versions of one key are ordered by their position (partition, offset, part): a key lives in one
+/// partition. There are no before-images: whoever folds keeps the current row per key itself, so a
+/// version that is delivered again changes nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Change {
+    /// What it does.
+    pub op: ChangeOp,
+    /// When the source committed it, microseconds since the Unix epoch; the time of receiving where
+    /// the source does not say.
+    pub at: i64,
+}
+
+/// The three things a change can do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ChangeOp {
+    /// The columns are the key's row from now on, whether or not it had one.
+    Upsert,
+    /// The key has no row from now on. Only the key column (and `time`) is set.
+    Delete,
+    /// No row of the event type that was committed before has a version any more. Only `time` is set.
+    Truncate,
 }
 
 /// Slices of one shared buffer, one per row.
@@ -52,9 +84,16 @@ pub struct Payloads {
     pub bytes: Bytes,
     /// `(start, end)` of each row in `bytes`.
     pub ranges: Vec<(u32, u32)>,
+    /// Headers of those records that carry a part of their event in them; shared by all batches of a chunk.
+    pub headers: Option<Arc<Headers>>,
 }
 
 impl Payloads {
+    /// The headers of the record at `offset`.
+    pub fn headers(&self, offset: i64) -> HeaderList {
+        self.headers.as_ref().map(|headers| headers.get(offset)).unwrap_or_default()
+    }
+
     /// The bytes of row `row`.
     pub fn get(&self, row: usize) -> Bytes {
         let (start, end) = self.ranges[row];
@@ -91,6 +130,9 @@ pub struct Refused {
     pub event_id: Option<String>,
     /// The bytes as they came (cut at [`MAX_REFUSED_PAYLOAD`]).
     pub payload: Bytes,
+    /// Headers that a replay needs, because they carry a part of the event (CloudEvents in binary mode).
+    #[serde(default)]
+    pub headers: HeaderList,
     /// At least one.
     pub reasons: Vec<Reason>,
 }

@@ -107,7 +107,10 @@ pub struct Event {
     pub decoded: SchemaRef,
     /// Schema of an admitted batch: `decoded`, then one column per `enrich`.
     pub admitted: SchemaRef,
-    /// Somebody reads the ids: `dedupe` > 0, or a `first`/`last` fold or an entity follows this event.
+    /// A change stream: each row is the newest version of the row of its `key`, or says that it is gone
+    /// ([`crate::batch::Change`]). Such rows are not deduplicated; their ids are the text of their key.
+    pub changelog: bool,
+    /// Somebody reads the ids: `dedupe` > 0, a change stream, or a `first`/`last` fold or an entity follows this event.
     pub needs_id: bool,
 }
 
@@ -247,7 +250,7 @@ pub enum EntityFold {
     Set,
 }
 
-/// `kind: Table`: reference data. Parsed and checked; joins to it come later.
+/// `kind: Table`: reference data.
 #[derive(Debug, Clone)]
 pub struct Table {
     /// Common head.
@@ -256,6 +259,24 @@ pub struct Table {
     pub key: String,
     /// Fields.
     pub fields: Vec<Field>,
+    /// Index into [`Catalog::events`]: the change stream that carries rows read from files and given by tests,
+    /// named [`table_event`].
+    pub event: usize,
+    /// Index into [`Catalog::events`]: events whose rows are the table's (`source.event`).
+    pub fed_by: Option<usize>,
+    /// Field from which on a version holds.
+    pub valid_from: Option<String>,
+    /// Field until which a version holds (exclusive).
+    pub valid_to: Option<String>,
+    /// `source.file`, as written.
+    pub file: Option<String>,
+    /// `source.every`.
+    pub every: Option<Micros>,
+}
+
+/// The event type that carries the rows of a table.
+pub fn table_event(table: &str) -> String {
+    format!("streamgauge.table.{table}")
 }
 
 /// `kind: Metric`, compiled.
@@ -267,6 +288,8 @@ pub struct Metric {
     pub better: Option<Better>,
     /// What moves it: one feed per (alias, event type), or one for an entity.
     pub feeds: Vec<Feed>,
+    /// Rows that must remember others.
+    pub relations: Vec<Relation>,
     /// Dimensions in contract order.
     pub dimensions: Vec<Dimension>,
     /// The accumulators behind the measures.
@@ -308,6 +331,116 @@ pub enum Input {
     Event(usize),
     /// Changes of an entity's rows, index into [`Catalog::entities`]; expressions are over `schema`.
     Entity(usize),
+    /// Rows of a relation, index into [`Metric::relations`]; expressions are over its `schema`.
+    Relation(usize),
+}
+
+/// Rows that must remember other rows: joined ones, those with rows of tables beside them, the current rows of
+/// a change stream.
+#[derive(Debug, Clone)]
+pub struct Relation {
+    /// Columns of a row. `flat`: the columns of the first part, then one struct column per further part; else
+    /// one struct column per part. Then `time`.
+    pub schema: SchemaRef,
+    /// See `schema`.
+    pub flat: bool,
+    /// What rows are made of. The first starts a row, each further one is added by the step before it.
+    pub parts: Vec<Part>,
+    /// `steps[i]` adds `parts[i + 1]`.
+    pub steps: Vec<Step>,
+}
+
+impl Relation {
+    /// The event types that bring its rows, as indexes into [`Catalog::events`], each once.
+    pub fn events(&self) -> std::collections::BTreeSet<usize> {
+        self.parts.iter().flat_map(|part| &part.feeds).map(|feed| feed.event).collect()
+    }
+}
+
+/// The rows of one alias or table.
+#[derive(Debug, Clone)]
+pub struct Part {
+    /// Alias, or name under `enrich`.
+    pub name: String,
+    /// Columns that show, and their types; the first cells of a row.
+    pub fields: arrow::datatypes::Fields,
+    /// One per event type that brings rows.
+    pub feeds: Vec<PartFeed>,
+}
+
+/// How one event type brings rows of a part.
+#[derive(Debug, Clone)]
+pub struct PartFeed {
+    /// Index into [`Catalog::events`]; all expressions are over its `admitted` schema.
+    pub event: usize,
+    /// `where`.
+    pub filter: Option<Typed>,
+    /// The cells of a row: one per field of the part, then the keys of the steps (see [`Step`]).
+    pub cells: Vec<Typed>,
+    /// The row's time; `None`: since ever.
+    pub time: Option<Typed>,
+    /// What names a row, where a newer version replaces the one before; empty: every event is a row.
+    pub identity: Vec<Typed>,
+    /// Names are of the table, whichever event type brings them; else of this event type.
+    pub of_table: bool,
+}
+
+/// Adds a part to each row.
+#[derive(Debug, Clone)]
+pub struct Step {
+    /// For people: `change to artifact`.
+    pub name: String,
+    /// The part whose time counts; `None`: the time of the row so far.
+    pub from: Option<usize>,
+    /// `(part, cell)` of the row's side of each equality.
+    pub left: Vec<(usize, usize)>,
+    /// Cell of the added part's side of each equality.
+    pub right: Vec<usize>,
+    /// Which partner.
+    pub pick: Pick,
+    /// When the partner happened.
+    pub order: Order,
+    /// Not at the same instant.
+    pub strict: bool,
+    /// At most this far apart; `None`: however far.
+    pub within: Option<Micros>,
+    /// Cell of the added part that holds the instant from which on its row is no longer valid.
+    pub valid_to: Option<usize>,
+    /// What becomes of rows without a partner.
+    pub missing: Missing,
+}
+
+/// `pick:` of a join.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Pick {
+    First,
+    Last,
+    Each,
+}
+
+/// `order:` of a join.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Order {
+    After,
+    Before,
+    Any,
+}
+
+/// What becomes of rows without a partner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Missing {
+    /// A join: they wait, then count as unmatched.
+    Wait,
+    /// `keep`: the partner's columns are null.
+    Keep,
+    /// `drop`: left out, counted as `missing`.
+    Drop,
+    /// `hold`: left out, counted as `held`.
+    Hold,
+    /// `fail`: left out, counted as `failed`.
+    Fail,
 }
 
 /// One stream of rows into a metric.
@@ -317,8 +450,8 @@ pub struct Feed {
     pub alias: String,
     /// What it reads.
     pub input: Input,
-    /// Column of the input that is the row's time: `time` for events; for an entity the column named
-    /// by the metric's `time.column`, default `first_time`.
+    /// Column of the input that is the row's time: `time` for events and relations; for an entity the column
+    /// named by the metric's `time.column`, default `first_time`.
     pub time: String,
     /// `where`; a row counts only when it is true.
     pub filter: Option<Typed>,
@@ -525,6 +658,8 @@ pub struct Test {
     pub name: String,
     /// Line in the file, from 1.
     pub line: usize,
+    /// Rows of tables, before all events.
+    pub tables: Vec<Given>,
     /// Events in arrival order.
     pub given: Vec<Given>,
     /// The clock at the end: answers are as of this instant.
@@ -538,6 +673,9 @@ pub struct Test {
 /// Paths of the envelope that test payloads carry: `(id, type, time)`. The keys begin with `$`, so
 /// they never meet a declared field. Whoever runs tests decodes with this envelope.
 pub const TEST_ENVELOPE: (&str, &str, &str) = ("$id", "$type", "$time");
+
+/// Path of the operation in the payload of a change stream's test event: `c`, `u`, `d`, `r`, `t`.
+pub const TEST_OP: &str = "$op";
 
 /// One event of a test.
 #[derive(Debug, Clone)]

@@ -15,6 +15,7 @@ use datafusion_expr::{Expr, ExprSchemable};
 use crate::value::ValueType;
 
 mod checks;
+mod equality;
 mod error;
 mod fault;
 mod field;
@@ -30,6 +31,7 @@ mod source;
 #[cfg(test)]
 mod tests;
 
+pub use equality::{Side, compared_with_texts, equalities};
 pub use error::ExprError;
 
 /// A type-checked expression.
@@ -99,12 +101,20 @@ pub struct Scope {
     pub absent: BTreeMap<String, Vec<(String, DataType)>>,
     /// Further names: the column and the struct fields below it that they stand for.
     pub renames: BTreeMap<String, Vec<String>>,
+    /// Names accepted before a column, and the struct column they mean: the parts of a joined row.
+    pub parts: BTreeMap<String, String>,
 }
 
 impl Scope {
     /// Just the columns of `schema`.
     pub fn new(schema: SchemaRef) -> Self {
-        Self { schema, qualifiers: Vec::new(), absent: BTreeMap::new(), renames: BTreeMap::new() }
+        Self {
+            schema,
+            qualifiers: Vec::new(),
+            absent: BTreeMap::new(),
+            renames: BTreeMap::new(),
+            parts: BTreeMap::new(),
+        }
     }
 
     /// Accepts `name.` before a column.

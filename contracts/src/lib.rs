@@ -28,7 +28,7 @@ pub mod batch;
 pub use catalog::Catalog;
 pub use diagnostic::{Diagnostic, Severity};
 pub use diff::{Change, Class, Effect, diff};
-pub use load::{Loaded, ROW_EVENT, load};
+pub use load::{Loaded, RESERVED, ROW_EVENT, load};
 pub use pack::pack;
 pub use shape::{Kind, json_schema, reference};
 pub use text::SourceFile;

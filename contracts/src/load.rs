@@ -36,7 +36,7 @@ impl Loaded {
 pub const ROW_EVENT: &str = "streamgauge.row";
 
 /// Names that begin so belong to the engine.
-const RESERVED: &str = "streamgauge.";
+pub const RESERVED: &str = "streamgauge.";
 
 /// A document with its kind.
 struct Document<'a> {
@@ -76,7 +76,7 @@ pub fn load(files: &[SourceFile]) -> Loaded {
             world.names.insert((doc.kind, name.to_string()));
         }
         if doc.kind == Kind::Metric {
-            world.dimension_columns.extend(metric::dimension_columns(&doc.node));
+            world.few_valued.extend(metric::few_valued_columns(&doc.node));
         }
     }
     for kind in Kind::ALL {
@@ -187,23 +187,31 @@ fn lower(doc: &Document<'_>, world: &mut World) -> Vec<Diagnostic> {
         Kind::Table => {
             let mut lowered = table::table(&mut cx, &doc.node, world);
             lowered.item.head.hash = short(&digest(&doc.node, doc.kind, &[]));
+            lowered.sound &= lowered.item.fed_by.is_none_or(|event| runs_event(world, event));
+            world.events.push(table::carrier(&lowered));
             world.tables.push(lowered);
         }
         Kind::Metric => {
             let mut lowered = metric::metric(&mut cx, &doc.node, world);
             let mut hashes = Vec::new();
+            let parts = lowered.item.relations.iter().flat_map(|relation| &relation.parts);
+            for feed in parts.flat_map(|part| &part.feeds) {
+                lowered.sound &= runs_event(world, feed.event);
+                hashes.push(world.events[feed.event].item.head.hash.as_str());
+            }
             for feed in &lowered.item.feeds {
                 let (runs, hash) = match feed.input {
                     Input::Event(e) => (runs_event(world, e), &world.events[e].item.head.hash),
                     Input::Entity(e) => {
                         (runs(&world.entities[e], |x| &x.head), &world.entities[e].item.head.hash)
                     }
+                    Input::Relation(_) => continue,
                 };
                 lowered.sound &= runs;
                 hashes.push(hash.as_str());
             }
             lowered.item.head.hash = short(&digest(&doc.node, doc.kind, &hashes));
-            let mentioned = lowered.item.tests.iter().flat_map(|test| &test.given);
+            let mentioned = lowered.item.tests.iter().flat_map(|test| test.tables.iter().chain(&test.given));
             let testable = mentioned.into_iter().all(|given| runs_event(world, given.event));
             lowered.sound &= testable;
             world.metrics.push(lowered);
@@ -224,22 +232,33 @@ fn runs_event(world: &World, event: usize) -> bool {
 fn assemble(world: World) -> Catalog {
     let (events, event_at) = kept(world.events, |event| &event.head);
     let (mut entities, entity_at) = kept(world.entities, |entity| &entity.head);
-    let (tables, _) = kept(world.tables, |table| &table.head);
+    let (mut tables, _) = kept(world.tables, |table| &table.head);
     let (mut metrics, _) = kept(world.metrics, |metric| &metric.head);
     for entity in &mut entities {
         for feed in &mut entity.feeds {
             feed.event = event_at[&feed.event];
         }
     }
+    for table in &mut tables {
+        table.event = event_at[&table.event];
+        table.fed_by = table.fed_by.map(|event| event_at[&event]);
+    }
     for metric in &mut metrics {
         for feed in &mut metric.feeds {
             feed.input = match feed.input {
                 Input::Event(event) => Input::Event(event_at[&event]),
                 Input::Entity(entity) => Input::Entity(entity_at[&entity]),
+                Input::Relation(relation) => Input::Relation(relation),
             };
         }
-        for given in metric.tests.iter_mut().flat_map(|test| &mut test.given) {
-            given.event = event_at[&given.event];
+        let parts = metric.relations.iter_mut().flat_map(|relation| &mut relation.parts);
+        for feed in parts.flat_map(|part| &mut part.feeds) {
+            feed.event = event_at[&feed.event];
+        }
+        for test in &mut metric.tests {
+            for given in test.tables.iter_mut().chain(&mut test.given) {
+                given.event = event_at[&given.event];
+            }
         }
     }
     let events = with_ids(events, &entities, &metrics);
@@ -280,6 +299,10 @@ fn with_ids(mut events: Vec<Event>, entities: &[Entity], metrics: &[Metric]) -> 
         events[feed.event].needs_id = true;
     }
     for metric in metrics {
+        let parts = metric.relations.iter().flat_map(|relation| &relation.parts);
+        for feed in parts.flat_map(|part| &part.feeds) {
+            events[feed.event].needs_id = true;
+        }
         for feed in &metric.feeds {
             let Input::Event(event) = feed.input else { continue };
             let ordered = metric

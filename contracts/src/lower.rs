@@ -39,8 +39,8 @@ pub(crate) struct World {
     pub(crate) entities: Vec<Lowered<Entity>>,
     pub(crate) tables: Vec<Lowered<Table>>,
     pub(crate) metrics: Vec<Lowered<Metric>>,
-    /// `(event, field)` pairs that a metric uses as a dimension: their columns are interned.
-    pub(crate) dimension_columns: BTreeSet<(String, String)>,
+    /// `(event, field)` pairs that metrics split by or compare with texts: their columns are interned.
+    pub(crate) few_valued: BTreeSet<(String, String)>,
     /// Names of all documents of a kind, also of those that could not be lowered.
     pub(crate) names: BTreeSet<(Kind, String)>,
 }

@@ -7,14 +7,17 @@ use crate::text::SourceFile;
 /// One pack: its name and its files.
 type Pack = (&'static str, &'static [(&'static str, &'static str)]);
 
-const PACKS: [Pack; 1] = [(
-    "commerce",
-    &[
-        ("events.yaml", include_str!("../packs/commerce/events.yaml")),
-        ("entities.yaml", include_str!("../packs/commerce/entities.yaml")),
-        ("metrics.yaml", include_str!("../packs/commerce/metrics.yaml")),
-    ],
-)];
+const PACKS: &[Pack] = &[
+    (
+        "commerce",
+        &[
+            ("events.yaml", include_str!("../packs/commerce/events.yaml")),
+            ("entities.yaml", include_str!("../packs/commerce/entities.yaml")),
+            ("metrics.yaml", include_str!("../packs/commerce/metrics.yaml")),
+        ],
+    ),
+    ("delivery", &[("events.yaml", include_str!("../packs/delivery/events.yaml"))]),
+];
 
 /// The files of a pack, with paths like `pack:commerce/events.yaml`; `None`: there is no such pack.
 pub fn pack(name: &str) -> Option<Vec<SourceFile>> {

@@ -3,6 +3,7 @@
 //! *In*: a checked catalog. *Out*: an [`EnginePlan`], compiled once and shared by all workers and readers.
 //! *Never*: an expression planned on a worker.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use contracts::Catalog;
@@ -11,6 +12,7 @@ use contracts::expr::Typed;
 use operators::entity::EntityPlan;
 use operators::eval::{Compiled, PlanError};
 use operators::fold::plan::{MetricPlan, MetricPlanError};
+use operators::relate::RelationPlan;
 
 use crate::api::EngineError;
 
@@ -29,6 +31,20 @@ pub(crate) struct EnginePlan {
     pub(crate) entities_of_event: Vec<Vec<usize>>,
     /// Per entity: the metric feeds that read its rows.
     pub(crate) feeds_of_entity: Vec<Vec<FeedRef>>,
+    /// The relations of all metrics.
+    pub(crate) relations: Vec<RelationRef>,
+    /// Per event type: the relations that read it, as indexes into `relations`.
+    pub(crate) relations_of_event: Vec<Vec<usize>>,
+}
+
+/// A relation and where its rows go.
+#[derive(Debug)]
+pub(crate) struct RelationRef {
+    /// Index into [`EnginePlan::metrics`].
+    pub(crate) metric: usize,
+    pub(crate) plan: RelationPlan,
+    /// The feeds of the metric that read its rows.
+    pub(crate) feeds: Vec<FeedRef>,
 }
 
 /// The compiled measure expressions and level conditions of a metric.
@@ -54,12 +70,15 @@ impl EnginePlan {
             feeds_of_entity: vec![Vec::new(); catalog.entities.len()],
             metrics: Vec::new(),
             answers: Vec::new(),
+            relations: Vec::new(),
+            relations_of_event: vec![Vec::new(); catalog.events.len()],
             entities,
             catalog: Arc::clone(&catalog),
         };
         for metric in &catalog.metrics {
             let name = &metric.head.name;
             let compiled = MetricPlan::new(Arc::clone(metric)).map_err(|e| metric_error(name, e))?;
+            plan.register_relations(metric)?;
             plan.register(&compiled);
             plan.metrics.push(Arc::new(compiled));
             plan.answers.push(AnswerPlan::new(metric)?);
@@ -70,7 +89,30 @@ impl EnginePlan {
     /// Metrics that an event type moves, by itself or through an entity.
     pub(crate) fn metrics_of_event(&self, event: usize) -> impl Iterator<Item = usize> + '_ {
         let through = self.entities_of_event[event].iter().flat_map(|e| &self.feeds_of_entity[*e]);
-        self.feeds_of_event[event].iter().chain(through).map(|(metric, _)| *metric)
+        let fed = self.feeds_of_event[event].iter().chain(through).map(|(metric, _)| *metric);
+        fed.chain(self.relations_of_event[event].iter().map(|relation| self.relations[*relation].metric))
+    }
+
+    /// Steps of the longest relation.
+    pub(crate) fn most_steps(&self) -> usize {
+        self.relations.iter().map(|relation| relation.plan.relation.steps.len()).max().unwrap_or(0)
+    }
+
+    /// Compiles the relations of the metric that is registered next.
+    fn register_relations(&mut self, metric: &contracts::catalog::Metric) -> Result<(), EngineError> {
+        for (number, relation) in metric.relations.iter().enumerate() {
+            let plan = RelationPlan::new(relation, metric.retain)
+                .map_err(|(sql, error)| expression(&metric.head.name, &sql, &error))?;
+            let events: BTreeSet<usize> = plan.parts.iter().flatten().map(|feed| feed.event).collect();
+            for event in events {
+                self.relations_of_event[event].push(self.relations.len());
+            }
+            let reads = |feed: &contracts::catalog::Feed| feed.input == Input::Relation(number);
+            let feeds = (0..metric.feeds.len()).filter(|feed| reads(&metric.feeds[*feed]));
+            let feeds = feeds.map(|feed| (self.metrics.len(), feed)).collect();
+            self.relations.push(RelationRef { metric: self.metrics.len(), plan, feeds });
+        }
+        Ok(())
     }
 
     fn register(&mut self, metric: &MetricPlan) {
@@ -78,6 +120,7 @@ impl EnginePlan {
             let feeds = match feed.input {
                 Input::Event(event) => &mut self.feeds_of_event[event],
                 Input::Entity(entity) => &mut self.feeds_of_entity[entity],
+                Input::Relation(_) => continue, // see `register_relations`
             };
             feeds.push((self.metrics.len(), number));
         }

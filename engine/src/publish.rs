@@ -4,14 +4,15 @@
 //! wait-free. *Never*: a tick of which only some workers' shares are visible.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use contracts::Catalog;
 use contracts::batch::{Partition, Refused};
 use crossbeam_channel::Sender;
 use operators::entity::EntityShard;
+use operators::fold::group::Lost;
 use operators::fold::panes::Shard;
 use parking_lot::Mutex;
 
@@ -41,6 +42,8 @@ pub struct Published {
     pub(crate) plan: Arc<EnginePlan>,
     /// One per worker.
     pub(crate) shards: Vec<Shards>,
+    /// Per metric: rows that a dimension with `overflow: refuse` has no room for, once somebody has asked.
+    overflowing: Vec<OnceLock<u64>>,
 }
 
 /// One worker's part of the state.
@@ -48,6 +51,8 @@ pub struct Published {
 pub(crate) struct Shards {
     pub(crate) metrics: Vec<Shard>,
     pub(crate) entities: Vec<EntityShard>,
+    /// One per relation.
+    pub(crate) alone: Vec<Lost>,
 }
 
 /// How far a partition has been read.
@@ -111,6 +116,11 @@ struct Pending {
     shares: BTreeMap<usize, Share>,
 }
 
+/// Room for what is computed when it is asked for.
+fn unasked(plan: &EnginePlan) -> Vec<OnceLock<u64>> {
+    plan.metrics.iter().map(|_| OnceLock::new()).collect()
+}
+
 impl Publisher {
     pub(crate) fn new(plan: Arc<EnginePlan>, workers: usize, hook: Arc<dyn TickHook>, clock: &Clock) -> Self {
         let as_of = match clock {
@@ -125,6 +135,7 @@ impl Publisher {
             counters: BTreeMap::new(),
             plan: Arc::clone(&plan),
             shards: Vec::new(),
+            overflowing: unasked(&plan),
         };
         let live = Arc::new(ArcSwap::from_pointee(first));
         Self { plan, workers, live, open: Mutex::new(BTreeMap::new()), hook, broken: AtomicBool::new(false) }
@@ -186,7 +197,7 @@ impl Publisher {
             outcome.refused.extend(share.refused);
             outcome.duplicates.extend(share.duplicates);
             outcome.admitted.extend(share.admitted);
-            shards.push(Shards { metrics: share.metrics, entities: share.entities });
+            shards.push(Shards { metrics: share.metrics, entities: share.entities, alone: share.alone });
         }
         let published = Arc::new(Published {
             catalog: Arc::clone(&self.plan.catalog),
@@ -196,6 +207,7 @@ impl Publisher {
             counters,
             plan: Arc::clone(&self.plan),
             shards,
+            overflowing: unasked(&self.plan),
         });
         self.live.store(Arc::clone(&published));
         self.hook.tick(&published, outcome);

@@ -26,9 +26,11 @@ use crate::plan::{EnginePlan, expression};
 use crate::publish::{Counts, Publisher};
 
 mod dataflow;
+mod relate;
 mod rows;
 
 use dataflow::Inputs;
+use relate::RelationState;
 use rows::Fate;
 
 /// Ticks handed to a worker before the coordinator waits.
@@ -64,6 +66,8 @@ pub(crate) struct Share {
     pub(crate) metrics: Vec<Shard>,
     /// One per entity.
     pub(crate) entities: Vec<EntityShard>,
+    /// One per relation: rows without a partner, by reason.
+    pub(crate) alone: Vec<Lost>,
     /// Changes of the counters.
     pub(crate) counters: BTreeMap<(Arc<str>, String), Counts>,
     /// Rows refused by admit.
@@ -84,6 +88,7 @@ pub(crate) struct Local {
     held: BTreeMap<i64, Vec<Rowset>>,
     entities: Vec<EntityState>,
     metrics: Vec<MetricState>,
+    relations: Vec<RelationState>,
     /// Changes that arrived for a tick that is not closed.
     stash: BTreeMap<u64, BTreeMap<usize, Vec<Delta>>>,
     lost: BTreeMap<usize, Lost>,
@@ -161,6 +166,7 @@ fn feed(local: &SharedLocal, inputs: &mut Inputs, tick: Tick) {
     let released = {
         let mut local = local.borrow_mut();
         local.now = tick.now;
+        local.relations.iter_mut().for_each(|relation| relation.turn(tick.now));
         local.tap = tick.tap;
         local.admits.iter_mut().for_each(|admit| admit.age(tick.floor));
         local.tell_refused(&tick.refused);
@@ -182,6 +188,7 @@ impl Local {
             held: BTreeMap::new(),
             entities: plan.entities.iter().map(entity).collect(),
             metrics: plan.metrics.iter().map(metric).collect(),
+            relations: plan.relations.iter().map(|r| RelationState::new(&r.plan, max_keys)).collect(),
             stash: BTreeMap::new(),
             lost: BTreeMap::new(),
             newest: BTreeMap::new(),
@@ -279,6 +286,7 @@ impl Local {
             metric.apply(deltas.remove(&index).unwrap_or_default());
         }
         let mut share = std::mem::take(&mut self.share);
+        share.alone = self.relations.iter().map(RelationState::alone).collect();
         share.metrics = self.metrics.iter().map(MetricState::shard).collect();
         share.entities = self.entities.iter().map(EntityState::shard).collect();
         share
@@ -292,6 +300,8 @@ pub(crate) enum Fed {
     Events(EventBatch),
     /// Changed rows of an entity.
     Entity(usize, Changes),
+    /// Changed rows of a relation.
+    Relation(usize, Changes),
 }
 
 /// What became of each row of a batch.

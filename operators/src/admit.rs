@@ -8,12 +8,16 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, StringArray};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::{SchemaRef, TimestampMicrosecondType};
-use contracts::batch::{EventBatch, MAX_REFUSED_PAYLOAD, Partition, Payloads, Reason, Refused};
+use contracts::batch::{
+    Change, ChangeOp, EventBatch, MAX_REFUSED_PAYLOAD, Partition, Payloads, Reason, Refused,
+};
 use contracts::catalog::{Event, Severity};
 
 use crate::eval::{Compiled, PlanError};
 
 pub mod dedupe;
+#[cfg(test)]
+mod tests;
 
 use dedupe::Dedupe;
 
@@ -73,6 +77,7 @@ impl Admit {
     pub fn admit(&mut self, partition: &Partition, batch: EventBatch) -> Outcome {
         let rows = batch.columns.num_rows();
         let mut verdict = Verdict::new(rows);
+        verdict.exempt(batch.changes.as_deref());
         let columns = self.enriched(&batch.columns, &mut verdict);
         self.check_rules(&columns, &mut verdict);
         let mut outcome = Outcome::default();
@@ -103,7 +108,7 @@ impl Admit {
             for (row, message) in evaluated.errors {
                 verdict.refuse(row, "evaluation", name, format!("{name} cannot be computed: {message}"));
             }
-            columns.push(evaluated.values);
+            columns.push(verdict.computed(evaluated.values));
             let fields = self.schema.fields().iter().take(columns.len()).cloned();
             let schema = Arc::new(arrow::datatypes::Schema::new(fields.collect::<Vec<_>>()));
             batch = with_columns(schema, &columns);
@@ -135,7 +140,8 @@ impl Admit {
     }
 
     fn drop_duplicates(&mut self, batch: &EventBatch, verdict: &mut Verdict, outcome: &mut Outcome) {
-        if self.event.dedupe == 0 {
+        // A version of a row is no repetition of the one before it; what is delivered twice converges.
+        if self.event.dedupe == 0 || batch.changes.is_some() {
             return;
         }
         for row in 0..verdict.pass.len() {
@@ -160,6 +166,7 @@ impl Admit {
                 event_type: Some(self.event.head.name.clone()),
                 event_id: batch.ids.is_valid(row).then(|| batch.ids.value(row).to_owned()),
                 payload: payload.slice(..payload.len().min(MAX_REFUSED_PAYLOAD)),
+                headers: batch.payloads.headers(batch.offsets[row]),
                 reasons: reasons.clone(),
             }
         };
@@ -172,20 +179,53 @@ struct Verdict {
     pass: Vec<bool>,
     refused: std::collections::BTreeMap<usize, Vec<Reason>>,
     warned: std::collections::BTreeSet<usize>,
+    /// True where a row has columns: false for the end of a row of a change stream, which nothing computed
+    /// is said of and no rule holds up. `None`: all have.
+    whole: Option<BooleanArray>,
 }
 
 impl Verdict {
     fn new(rows: usize) -> Self {
-        Self { pass: vec![true; rows], refused: Default::default(), warned: Default::default() }
+        let (refused, warned) = Default::default();
+        Self { pass: vec![true; rows], refused, warned, whole: None }
+    }
+
+    /// Takes note of the rows that only end others.
+    fn exempt(&mut self, changes: Option<&[Change]>) {
+        let ends = |change: &Change| change.op != ChangeOp::Upsert;
+        if let Some(changes) = changes.filter(|changes| changes.iter().any(ends)) {
+            self.whole = Some(changes.iter().map(|change| Some(!ends(change))).collect());
+        }
+    }
+
+    fn is_whole(&self, row: usize) -> bool {
+        self.whole.as_ref().is_none_or(|whole| whole.value(row))
+    }
+
+    /// A computed column, null where the row has no columns to compute from.
+    fn computed(&self, values: ArrayRef) -> ArrayRef {
+        match &self.whole {
+            Some(whole) => {
+                let ends = arrow::compute::not(whole).expect("a mask without nulls has an opposite");
+                arrow::compute::nullif(&values, &ends).expect("the mask has one entry per row")
+            }
+            None => values,
+        }
     }
 
     fn refuse(&mut self, row: usize, code: &str, path: &str, message: String) {
+        if !self.is_whole(row) {
+            return;
+        }
         self.pass[row] = false;
         let reason = Reason { code: code.to_owned(), path: path.to_owned(), message };
         self.refused.entry(row).or_default().push(reason);
     }
 
     fn warn(&mut self, row: usize) {
+        if !self.is_whole(row) {
+            return;
+        }
         self.warned.insert(row);
     }
 
@@ -230,7 +270,9 @@ pub fn select(batch: &EventBatch, pass: &[bool]) -> EventBatch {
         payloads: Payloads {
             bytes: batch.payloads.bytes.clone(),
             ranges: pick(&batch.payloads.ranges, some),
+            headers: batch.payloads.headers.clone(),
         },
+        changes: batch.changes.as_ref().map(|changes| pick(changes, some)),
     }
 }
 

@@ -11,4 +11,6 @@ pub mod admit;
 
 pub mod entity;
 
+pub mod relate;
+
 pub mod fold;

@@ -20,6 +20,8 @@ use tokio::sync::watch;
 
 use crate::answer::CaughtUp;
 use crate::error::Problem;
+use crate::history::History;
+use crate::hooks::Webhook;
 use crate::pulse::{Hook, Pulse};
 use crate::ring::Ring;
 use crate::telemetry::Telemetry;
@@ -117,12 +119,16 @@ pub struct ReloadState {
 /// What start-up hands over.
 #[derive(Debug)]
 pub struct Parts {
-    /// The embedded log of each `http` source, by source name.
+    /// The embedded log of each `http` and `hook` source, by source name.
     pub logs: BTreeMap<String, Arc<PushLog>>,
+    /// The sources of webhooks, by name; each has a log, too.
+    pub hooks: BTreeMap<String, Arc<Webhook>>,
     /// Name of the source that takes events when the request does not say.
     pub default_source: Option<String>,
     /// Where refused rows are kept.
     pub dead: Arc<DeadLetters>,
+    /// The contracts that have run.
+    pub history: History,
     /// Limits of requests.
     pub limits: Limits,
     /// Effective settings without secrets, shown by `/readyz?verbose`.
@@ -137,8 +143,10 @@ pub struct App {
     live: ArcSwapOption<Live>,
     pub(crate) pulse: Arc<Pulse>,
     pub(crate) logs: BTreeMap<String, Arc<PushLog>>,
+    pub(crate) hooks: BTreeMap<String, Arc<Webhook>>,
     pub(crate) default_source: Option<String>,
     pub(crate) dead: Arc<DeadLetters>,
+    pub(crate) history: History,
     sources: RwLock<Vec<SourceProbe>>,
     reload: RwLock<ReloadState>,
     pub(crate) limits: Limits,
@@ -161,7 +169,9 @@ impl App {
     /// # Errors
     /// `InvalidInput` when the default source has no log.
     pub fn new(parts: Parts) -> std::io::Result<Arc<App>> {
-        let default_source = parts.default_source.or_else(|| parts.logs.keys().next().cloned());
+        // Nobody pushes unsigned events into a source of webhooks.
+        let plain = || parts.logs.keys().find(|name| !parts.hooks.contains_key(*name)).cloned();
+        let default_source = parts.default_source.or_else(plain);
         if let Some(name) = default_source.as_ref().filter(|name| !parts.logs.contains_key(*name)) {
             let message = format!("the default source `{name}` has no log");
             return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, message));
@@ -171,8 +181,10 @@ impl App {
             live: ArcSwapOption::empty(),
             pulse: Pulse::new(parts.dead.clone(), ring.clone()),
             logs: parts.logs,
+            hooks: parts.hooks,
             default_source,
             dead: parts.dead,
+            history: parts.history,
             sources: RwLock::default(),
             reload: RwLock::default(),
             streams: Arc::new(tokio::sync::Semaphore::new(parts.limits.streams)),
@@ -198,6 +210,7 @@ impl App {
     /// when its threads stop (dropping the last handle stops them).
     pub fn swap(&self, live: Live) -> Option<Arc<Live>> {
         live.engine.tap(self.ring.wanted());
+        self.history.record(&live.texts, &live.catalog);
         let before = self.live.swap(Some(Arc::new(live)));
         self.swaps.fetch_add(1, Ordering::Release);
         self.pulse.wake();

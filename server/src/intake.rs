@@ -157,6 +157,37 @@ pub(crate) async fn push_once(
     Ok(Once::Fresh(answer))
 }
 
+/// Appends one delivery of a webhook, unless the same one (by its name, where it has one, and its bytes) came
+/// in the last day. Returns its token, and whether it came before.
+pub(crate) async fn deliver(
+    app: &Arc<App>,
+    source: &str,
+    name: Option<&str>,
+    record: Outgoing,
+) -> Result<(String, bool)> {
+    let fingerprint: [u8; 32] = Sha256::digest(&record.value).into();
+    // The bytes are part of the key: a name is not signed, and must not hide another delivery.
+    let digest =
+        Sha256::new().chain_update(name.unwrap_or_default()).chain_update([0]).chain_update(fingerprint);
+    let key: String = digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    let ready = Ready::new(app, source, vec![record])?;
+    let partition = ready.partition.clone();
+    let request = IdempotentRequest {
+        key: format!("hook/{key}"),
+        fingerprint,
+        answer: Box::new(move |range| Token::single(&partition, range.end).encode().into()),
+    };
+    let (done, durable) = tokio::sync::oneshot::channel();
+    let forward = move |outcome| drop(done.send(outcome));
+    ready.log.append_idempotent(ready.records, request, Box::new(forward));
+    let (answer, duplicate) = match settled(durable.await)? {
+        Idempotent::Fresh { answer, .. } => (answer, false),
+        Idempotent::Repeated { answer } => (answer, true),
+        Idempotent::OtherRequest => return Err(Problem::internal("Two deliveries have one digest.")),
+    };
+    Ok((String::from_utf8_lossy(&answer).into_owned(), duplicate))
+}
+
 /// A durable push whose verdicts are waited for.
 #[derive(Debug)]
 pub(crate) struct Pushed {

@@ -8,6 +8,7 @@
 
 pub mod app;
 pub mod error;
+pub mod hooks;
 pub mod intake;
 pub mod telemetry;
 
@@ -19,6 +20,7 @@ pub mod serve;
 pub mod settings;
 pub mod sources;
 
+pub mod history;
 mod pulse;
 mod ring;
 

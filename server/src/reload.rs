@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use connectors::receive::SourceStatus;
+use connectors::receive::{SourceStatus, State};
 use crossbeam_channel::{Receiver as Channel, Sender};
 use engine::Published;
 use notify_debouncer_mini::notify::{RecommendedWatcher, RecursiveMode};
@@ -211,10 +211,13 @@ fn contains(reached: &Published, wanted: &Published, statuses: &[SourceStatus]) 
     })
 }
 
-/// Every new receiver has read what was there, unless its twin of the running generation has not either.
+/// Every new receiver has read what was there, unless its twin of the running generation has not either, or waits
+/// for the same thing.
 fn ready(new: &[SourceStatus], running: &[SourceStatus]) -> bool {
     new.iter().all(|status| {
-        status.caught_up || running.iter().any(|twin| twin.name == status.name && !twin.caught_up)
+        let waits = matches!(status.state, State::Waiting(_));
+        let no_worse = |twin: &SourceStatus| !twin.caught_up || (waits && twin.state == status.state);
+        status.caught_up || running.iter().any(|twin| twin.name == status.name && no_worse(twin))
     })
 }
 

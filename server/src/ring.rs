@@ -166,6 +166,7 @@ mod tests {
                 parts: vec![0; rows],
                 received: vec![0; rows],
                 payloads: Payloads::default(),
+                changes: None,
             },
         }]
     }

@@ -28,6 +28,7 @@ use crate::app::{App, Limits, Live, Parts};
 use crate::cli::exit::{Exit, Failure, Outcome, diagnostics};
 use crate::cli::files;
 use crate::cli::panic::HTTP_THREAD;
+use crate::history::History;
 use crate::reload;
 use crate::settings::{ContractSource, Settings};
 use crate::sources::{self, Generation, Logs};
@@ -140,14 +141,23 @@ impl Running {
     /// Starts everything. Returns as soon as HTTP answers; the sources are being read then.
     pub fn start(settings: Settings, effective: serde_json::Value) -> Result<Self, Failure> {
         let contracts = load(&settings.contracts)?;
+        for (source, missing) in sources::without_contract(&settings.sources, &contracts.catalog) {
+            tracing::warn!(
+                source,
+                missing = missing.join(", "),
+                "no contract takes these events of webhooks: they will be refused; pack:delivery has them"
+            );
+        }
         let lock = lock::Lock::take(&settings.data)?;
         let logs = sources::open_logs(&settings.sources, &settings.data)?;
         let dead = DeadLetters::open(&settings.data.join("deadletter"), DeadLimits::default(), wall_clock())
             .map_err(|error| Failure::new(Exit::Config, format!("the dead letters: {error}")))?;
         let app = App::new(Parts {
             logs: logs.clone(),
-            default_source: settings.sources.iter().map(|s| &s.name).find(|n| logs.contains_key(*n)).cloned(),
+            hooks: sources::hooks(&settings.sources)?,
+            default_source: sources::default_source(&settings.sources),
             dead: Arc::new(dead),
+            history: History::open(&settings.data.join("contracts")),
             limits: Limits {
                 body: usize::try_from(settings.limits.body).unwrap_or(usize::MAX),
                 ..Limits::default()

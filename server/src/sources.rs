@@ -15,6 +15,7 @@ use connectors::decode::{DecodeSpec, Envelope, Format};
 use connectors::receive::file::FileSource;
 use connectors::receive::kafka::{self, KafkaSource};
 use connectors::receive::log::{self, LogOptions, PushLog};
+use connectors::receive::table::TableFile;
 use connectors::receive::{self, Feed, Offsets, Receiver, SourceStatus, State};
 use contracts::Catalog;
 use contracts::batch::Chunk;
@@ -22,6 +23,7 @@ use crossbeam_channel::{Receiver as Channel, RecvTimeoutError, Sender};
 
 use crate::app::SourceProbe;
 use crate::cli::exit::{Exit, Failure, io};
+use crate::hooks::Webhook;
 use crate::settings::{self, Source, Transport};
 
 /// Chunks between the receivers and the gate: enough to overlap decode and fold, small enough that
@@ -31,12 +33,12 @@ const CHUNKS: usize = 8;
 /// The embedded logs by source name.
 pub type Logs = BTreeMap<String, Arc<PushLog>>;
 
-/// Opens the log of each `http` source below `data`.
+/// Opens the log of each `http` and `hook` source below `data`.
 pub fn open_logs(sources: &[Source], data: &Path) -> Result<Logs, Failure> {
     let folder = data.join("log");
     std::fs::create_dir_all(&folder).map_err(|error| io(Exit::Config, "make", &folder, &error))?;
     let mut logs = Logs::new();
-    for source in sources.iter().filter(|s| matches!(s.transport, Transport::Http)) {
+    for source in sources.iter().filter(|s| matches!(s.transport, Transport::Http | Transport::Hook(_))) {
         let path = folder.join(&source.name);
         let log =
             PushLog::open(&path, &source.name, LogOptions::new(receive::wall_clock())).map_err(|error| {
@@ -48,6 +50,38 @@ pub fn open_logs(sources: &[Source], data: &Path) -> Result<Logs, Failure> {
         logs.insert(source.name.clone(), log);
     }
     Ok(logs)
+}
+
+/// The sources of webhooks, by name.
+pub fn hooks(sources: &[Source]) -> Result<BTreeMap<String, Arc<Webhook>>, Failure> {
+    let mut hooks = BTreeMap::new();
+    for source in sources {
+        if let Transport::Hook(settings) = &source.transport {
+            let wrong = |problem| {
+                Failure::new(Exit::Config, format!("the secret of source `{}`: {problem}", source.name))
+            };
+            hooks.insert(source.name.clone(), Arc::new(Webhook::new(settings).map_err(wrong)?));
+        }
+    }
+    Ok(hooks)
+}
+
+/// What adapters make that no contract takes: every such event would be refused as `unknown_event_type`.
+pub fn without_contract(sources: &[Source], catalog: &Catalog) -> Vec<(String, Vec<String>)> {
+    let hooks = sources.iter().filter_map(|source| match &source.transport {
+        Transport::Hook(hook) => Some((source.name.clone(), hook.adapter.as_ref()?)),
+        _ => None,
+    });
+    let missing = hooks.map(|(name, adapter)| {
+        let unknown = adapter.emits().into_iter().filter(|kind| catalog.event_index(kind).is_none());
+        (name, unknown.map(str::to_owned).collect::<Vec<_>>())
+    });
+    missing.filter(|(_, missing)| !missing.is_empty()).collect()
+}
+
+/// The source that takes pushed events when a request names none: the first `http` one.
+pub fn default_source(sources: &[Source]) -> Option<String> {
+    sources.iter().find(|s| matches!(s.transport, Transport::Http)).map(|s| s.name.clone())
 }
 
 /// The receivers of one engine, and the gate between them and it.
@@ -85,6 +119,23 @@ impl Generation {
                 clock: receive::wall_clock(),
             };
             let receiver = start_one(source, logs, feed)
+                .map_err(|error| Failure::new(Exit::Config, error.to_string()))?;
+            generation.receivers.push(Arc::new(receiver));
+        }
+        for (table, file) in catalog.tables.iter().filter_map(|table| Some((table, table.file.as_ref()?))) {
+            let file = TableFile {
+                table: table.head.name.clone(),
+                path: receive::table::beside(&table.head.file, file),
+                every: table.every.and_then(|every| u64::try_from(every).ok()).map(Duration::from_micros),
+            };
+            let feed = Feed {
+                source: format!("table {}", table.head.name).as_str().into(),
+                catalog: catalog.clone(),
+                decode: DecodeSpec::default(),
+                chunks: chunks.clone(),
+                clock: receive::wall_clock(),
+            };
+            let receiver = receive::table::start(file, feed)
                 .map_err(|error| Failure::new(Exit::Config, error.to_string()))?;
             generation.receivers.push(Arc::new(receiver));
         }
@@ -184,7 +235,7 @@ fn gate(chunks: &Channel<Chunk>, engine: &Sender<Chunk>, closed: &AtomicBool) {
 fn record_bytes(source: &Source, limits: &settings::Limits) -> usize {
     const LONGEST: u64 = 16 << 20;
     let most = match source.transport {
-        Transport::Http => limits.body,
+        Transport::Http | Transport::Hook(_) => limits.body,
         Transport::File { .. } | Transport::Kafka(_) => limits.body.max(LONGEST),
     };
     usize::try_from(most).unwrap_or(usize::MAX)
@@ -193,8 +244,8 @@ fn record_bytes(source: &Source, limits: &settings::Limits) -> usize {
 fn start_one(source: &Source, logs: &Logs, feed: Feed) -> Result<Receiver, receive::ReceiveError> {
     let beginning = Offsets::new();
     match &source.transport {
-        Transport::Http => {
-            let log = logs.get(&source.name).expect("open_logs opened one per http source");
+        Transport::Http | Transport::Hook(_) => {
+            let log = logs.get(&source.name).expect("open_logs opened one per http and hook source");
             log::start(log, &beginning, feed)
         }
         Transport::File { path } => {
@@ -220,19 +271,30 @@ pub fn kafka_source(settings: &settings::Kafka) -> KafkaSource {
 pub fn decode_spec(source: &Source, max_record_bytes: usize) -> DecodeSpec {
     let format = match source.format {
         settings::Format::CloudEvents => Format::CloudEvents,
-        // The settings refuse Debezium before anything starts.
-        settings::Format::Json | settings::Format::Debezium => Format::Json,
+        settings::Format::Json => Format::Json,
+        settings::Format::Debezium => Format::Debezium,
+        settings::Format::Avro => Format::Avro,
+        settings::Format::Protobuf => Format::Protobuf,
     };
     let path = |text: &str| Some(text.split('.').map(str::to_owned).collect());
     let envelope = &source.envelope;
+    let adapter = match &source.transport {
+        Transport::Hook(hook) => hook.adapter.clone(),
+        _ => None,
+    };
     DecodeSpec {
         format,
+        adapter,
         envelope: Envelope {
             id: path(&envelope.id),
             event_type: path(&envelope.event_type),
             time: path(&envelope.time),
             tenant: envelope.tenant.as_deref().and_then(path),
         },
+        fixed_type: source.stream.event_type.clone(),
+        op: envelope.op.as_deref().and_then(path),
+        debezium: source.stream.debezium,
+        registry: source.stream.registry.clone(),
         max_record_bytes,
         ..DecodeSpec::default()
     }

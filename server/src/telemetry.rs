@@ -43,6 +43,13 @@ pub(crate) struct RouteLabels {
     route: String,
 }
 
+/// Labels of the webhook counter.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct HookLabels {
+    source: String,
+    outcome: String,
+}
+
 type Latency = Family<RouteLabels, Histogram, fn() -> Histogram>;
 
 /// Counters of the HTTP side.
@@ -50,6 +57,8 @@ type Latency = Family<RouteLabels, Histogram, fn() -> Histogram>;
 pub(crate) struct Telemetry {
     pub(crate) requests: Family<RequestLabels, Counter>,
     pub(crate) latency: Latency,
+    /// Deliveries of webhooks by source and outcome.
+    pub(crate) hooks: Family<HookLabels, Counter>,
     /// Ticks are counted by the pulse; this counts panics of handlers.
     pub(crate) panics: Arc<AtomicU64>,
 }
@@ -59,8 +68,17 @@ impl Default for Telemetry {
         Telemetry {
             requests: Family::default(),
             latency: Family::new_with_constructor(|| Histogram::new(BUCKETS)),
+            hooks: Family::default(),
             panics: Arc::default(),
         }
+    }
+}
+
+impl Telemetry {
+    /// Counts one delivery; sources are those of the settings, outcomes a handful of words.
+    pub(crate) fn delivery(&self, source: &str, outcome: &'static str) {
+        let labels = HookLabels { source: source.to_owned(), outcome: outcome.to_owned() };
+        self.hooks.get_or_create(&labels).inc();
     }
 }
 

@@ -85,6 +85,13 @@ fn a_breaking_change_needs_a_new_major_version() {
     assert_eq!(ok(folder.path(), &["diff", "old/contracts", "new/contracts"]).trim(), "no change of meaning");
     let path = folder.path().join("new/contracts/sales.yaml");
     let text = std::fs::read_to_string(&path).unwrap();
+    let more =
+        text.replace("  largest:", "  smallest: { agg: min, value: placed.amount, unit: EUR }\n  largest:");
+    std::fs::write(&path, &more).unwrap();
+    let (out, said) = exits(folder.path(), &["diff", "old/contracts", "new/contracts"], 1);
+    assert!(out.contains("compatible") && !out.contains("BREAKING") && said.contains("minor"), "{out}{said}");
+    std::fs::write(&path, more.replace("version: 1.0.0", "version: 1.1.0")).unwrap();
+    ok(folder.path(), &["diff", "old/contracts", "new/contracts"]);
     let text = text.replace("  largest: { agg: max, value: placed.amount, unit: EUR }\n", "");
     let text = text.replace(", largest: \"10.50\"", "").replace(", largest: \"20.00\"", "");
     std::fs::write(&path, &text).unwrap();

@@ -9,6 +9,8 @@ mod events;
 mod json;
 mod measure;
 mod metric;
+mod related;
+pub mod twist;
 
 use crate::oracle::admit::Raw;
 
@@ -23,8 +25,10 @@ pub struct Case {
     pub start: i64,
     /// What happens.
     pub segments: Vec<Segment>,
-    /// Number of partitions.
+    /// Number of partitions with plain events.
     pub partitions: usize,
+    /// The partitions after them: of each, the event type of its Debezium topic.
+    pub topics: Vec<String>,
 }
 
 /// The clock moves, records arrive, questions are asked.
@@ -110,8 +114,14 @@ struct Theme {
 /// were found, so that a golden seed means the same case for ever.
 pub const RICH: u64 = 1_000_000_000;
 
+/// Seeds from here on are about rows that relate to each other: joins, tables, change streams.
+pub const RELATED: u64 = 2_000_000_000;
+
 /// Everything about a seed.
 pub fn case(seed: u64) -> Case {
+    if seed >= RELATED {
+        return related::case(seed);
+    }
     let mut rng = fastrand::Rng::with_seed(seed);
     let theme = Theme { rich: seed >= RICH, ..theme(&mut rng) };
     let mut yaml = String::new();
@@ -120,7 +130,7 @@ pub fn case(seed: u64) -> Case {
     metric::metrics(&mut rng, &theme, &models, &entities, &mut yaml);
     let partitions = rng.usize(1..4);
     let (start, segments) = events::segments(&mut rng, &theme, &models, partitions);
-    Case { seed, yaml, start, segments, partitions }
+    Case { seed, yaml, start, segments, partitions, topics: Vec::new() }
 }
 
 fn theme(rng: &mut fastrand::Rng) -> Theme {
@@ -253,6 +263,106 @@ mod tests {
         ];
         let rare: Vec<_> = words.iter().chain(&reasons).filter(|what| of(what) < 15).collect();
         assert!(rare.is_empty(), "hardly ever: {rare:?} of {seen:?}");
-        assert!(of("admitted") * 2 > of("event"), "most events are not admitted: {seen:?}");
+        assert!(of("admitted") * 4 > of("event"), "hardly any event is admitted: {seen:?}");
+    }
+
+    fn told(case: &Case) -> Oracle {
+        let records = case.segments.iter().flat_map(|s| s.records.iter().map(|raw| (raw.clone(), s.clock)));
+        let now = case.segments.last().map_or(case.start, |s| s.clock);
+        Oracle::new(&case.yaml, &envelope(), &records.collect::<Vec<_>>(), now)
+    }
+
+    /// Joins that join nothing prove nothing.
+    #[test]
+    fn rows_relate() {
+        let mut seen: BTreeMap<String, u64> = BTreeMap::new();
+        for n in 0..300 {
+            let case = case(RELATED + n);
+            let mut count = |what: &str, n: u64| *seen.entry(what.to_string()).or_default() += n;
+            let words = [
+                "pick: last",
+                "pick: each",
+                "order: before",
+                "order: any",
+                "strict: true",
+                "AND",
+                "changelog: true",
+                "enrich:",
+                "as_of: event",
+                "as_of: now",
+                "valid_from:",
+                "valid_to:",
+                "missing: drop",
+                "fields: { also_",
+                "owners.team = teams.k2",
+                "lower(owners.team) = teams.k2",
+                "time - ",
+                "of: b",
+                "since: { type: date }",
+            ];
+            words.iter().filter(|word| case.yaml.contains(**word)).for_each(|word| count(word, 1));
+            let oracle = told(&case);
+            for row in &oracle.admitted {
+                if let Some(change) = row.change {
+                    count(&format!("{:?}", change.op), 1);
+                }
+            }
+            for metric in &oracle.contracts.metrics {
+                let made = crate::oracle::rows::rows(&oracle, metric, oracle.now);
+                count("tied", u64::from(made.tied));
+                made.lost.iter().for_each(|(reason, n)| count(reason, *n));
+                let joined = made.rows.iter().filter(|row| row.alias.is_none()).count();
+                count("joined rows", joined as u64);
+                count(&format!("chains of {}", metric.joins.len()), u64::from(joined > 0));
+            }
+        }
+        let wanted = [
+            ("joined rows", 1500),
+            ("chains of 1", 40),
+            ("chains of 2", 25),
+            ("chains of 3", 15),
+            ("waiting", 100),
+            ("unmatched", 300),
+            ("missing", 50),
+            ("held", 50),
+            ("failed", 50),
+            ("Upsert", 1000),
+            ("Delete", 100),
+            ("Truncate", 15),
+            ("owners.team = teams.k2", 5),
+            ("since: { type: date }", 10),
+            ("strict: true", 40),
+        ];
+        let rare: Vec<_> =
+            wanted.iter().filter(|(what, least)| seen.get(*what).copied().unwrap_or(0) < *least).collect();
+        assert!(rare.is_empty(), "hardly ever: {rare:?} of {seen:?}");
+        assert!(seen.len() >= 30 && seen["tied"] < 10, "{seen:?}");
+    }
+
+    /// What is told twice, with noise or in another order is the same.
+    #[test]
+    fn twists_change_no_answer() {
+        use crate::oracle::View;
+        use twist::{Twist, twist};
+        for n in 0..60 {
+            let plain = case(RELATED + n);
+            let wanted = told(&plain);
+            for how in [Twist::Doubled, Twist::Noise, Twist::Reversed] {
+                let got = told(&twist(&plain, how));
+                for (metric, same) in wanted.contracts.metrics.iter().zip(&got.contracts.metrics) {
+                    let (a, b) = (View::new(&wanted, metric, 1), View::new(&got, same, 1));
+                    for (window, _) in &metric.windows {
+                        let by: Vec<String> = metric.dimensions.iter().map(|d| d.name.clone()).collect();
+                        let (a, b) =
+                            (a.ask(window, &by, None, wanted.now), b.ask(window, &by, None, got.now));
+                        assert_eq!(
+                            a, b,
+                            "seed {} {how:?} metric {} window {window}",
+                            plain.seed, metric.name
+                        );
+                    }
+                }
+            }
+        }
     }
 }

@@ -11,7 +11,7 @@ pub mod run;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use connectors::decode::{DecodeSpec, Decoder, Envelope, Format, Record};
+use connectors::decode::{DebeziumSpec, Decimals, DecodeSpec, Decoder, Envelope, Format, Record, Unit};
 use contracts::Catalog;
 use contracts::SourceFile;
 use contracts::batch::{Partition, Refused};
@@ -54,6 +54,28 @@ pub fn catalog(yaml: &str) -> Result<Arc<Catalog>, String> {
     Ok(Arc::new(loaded.catalog))
 }
 
+/// Events with the envelope of all random cases.
+fn plain() -> DecodeSpec {
+    let names = envelope();
+    DecodeSpec {
+        format: Format::Json,
+        envelope: Envelope {
+            id: Some(vec![names.id]),
+            event_type: Some(vec![names.kind]),
+            time: Some(vec![names.time]),
+            tenant: None,
+        },
+        op: Some(vec!["op".into()]),
+        ..DecodeSpec::default()
+    }
+}
+
+/// Change events without a schema.
+fn debezium() -> DecodeSpec {
+    let debezium = DebeziumSpec { decimals: Some(Decimals::String), times: Some(Unit::Micros) };
+    DecodeSpec { format: Format::Debezium, debezium, ..DecodeSpec::default() }
+}
+
 /// A running engine with one decoder per partition.
 pub struct Rig {
     engine: Engine,
@@ -65,28 +87,32 @@ pub struct Rig {
 }
 
 impl Rig {
-    /// Starts an engine at the instant `now`.
-    pub fn start(catalog: &Arc<Catalog>, workers: usize, partitions: usize, now: i64) -> Result<Rig, String> {
+    /// Starts an engine at the instant `now`, with `partitions` of plain events, then one partition of
+    /// Debezium envelopes per entry of `tables`: the event type of its topic.
+    pub fn start(
+        catalog: &Arc<Catalog>,
+        workers: usize,
+        partitions: usize,
+        tables: &[String],
+        now: i64,
+    ) -> Result<Rig, String> {
         let told = Arc::new(Told::default());
         let options = Options { workers, keys_per_metric: 100_000, clock: Clock::Manual(now) };
         let engine =
             Engine::start(catalog.clone(), options, told.clone()).map_err(|e| format!("engine: {e}"))?;
-        let names = envelope();
-        let spec = DecodeSpec {
-            format: Format::Json,
-            envelope: Envelope {
-                id: Some(vec![names.id]),
-                event_type: Some(vec![names.kind]),
-                time: Some(vec![names.time]),
-                tenant: None,
-            },
-            ..DecodeSpec::default()
-        };
-        let decoders = (0..partitions).map(|number| {
+        let plain = (0..partitions).map(|number| {
             let partition = Partition { source: "test".into(), topic: "t".into(), number: number as i32 };
-            (partition, Decoder::new(catalog.clone(), spec.clone()))
+            (partition, Decoder::new(catalog.clone(), plain()))
         });
-        let mut rig = Rig { decoders: decoders.collect(), ends: vec![0; partitions], engine, told };
+        // Partition numbers go on counting, so that a number alone tells which partition it is.
+        let streams = tables.iter().enumerate().map(|(i, table)| {
+            let topic = table.strip_prefix("cdc.").expect("the event type of a topic");
+            let number = (partitions + i) as i32;
+            let partition = Partition { source: "cdc".into(), topic: topic.into(), number };
+            (partition, Decoder::new(catalog.clone(), debezium()))
+        });
+        let decoders: Vec<(Partition, Decoder)> = plain.chain(streams).collect();
+        let mut rig = Rig { ends: vec![0; decoders.len()], decoders, engine, told };
         // Receivers tell the engine of every partition before its first record.
         for (partition, decoder) in &mut rig.decoders {
             rig.engine.sender().send(decoder.finish(partition, 0, Some(0))).expect("the engine runs");
@@ -114,14 +140,16 @@ impl Rig {
         let (Some(first), Some(last)) = (records.first(), records.last()) else { return };
         let (partition, decoder) = &mut self.decoders[first.partition];
         for raw in records {
-            decoder.push(Record {
-                value: &raw.payload,
-                offset: raw.offset,
-                received: raw.received,
-                headers: &[],
-            });
+            let record =
+                Record { value: &raw.payload, offset: raw.offset, received: raw.received, headers: &[] };
+            if decoder.wants_keys() {
+                decoder.push_keyed(record, &partition.topic, raw.key.as_deref());
+            } else {
+                decoder.push(record);
+            }
         }
-        let chunk = decoder.finish(partition, last.offset + 1, Some(self.ends[first.partition].max(last.offset + 1)));
+        let chunk =
+            decoder.finish(partition, last.offset + 1, Some(self.ends[first.partition].max(last.offset + 1)));
         self.engine.sender().send(chunk).expect("the engine runs");
     }
 

@@ -7,6 +7,7 @@
 //! Where that page is silent the oracle chooses; each choice is listed in [`CHOICES`].
 
 pub mod admit;
+pub mod change;
 pub mod contract;
 pub mod entity;
 pub mod eval;
@@ -14,6 +15,8 @@ pub mod fold;
 pub mod json;
 pub mod metric;
 pub mod num;
+pub mod relation;
+pub mod rows;
 pub mod sql;
 pub mod val;
 pub mod window;
@@ -40,6 +43,22 @@ pub const CHOICES: &[&str] = &[
     "a float division by zero fails like an integer one",
     "decimal division in expressions has the left scale plus 4 digits, cut; only `ratio` rounds",
     "reasons of later steps (time_in_future after field checks, rules after both) need not be told",
+    "with `join`, the joined rows are rows of the metric even if no measure folds them",
+    "a bare column name in a joined row is that of the one alias that has it",
+    "a table is looked up for rows that have the alias or table its `match` names; for others it is null, whatever `missing` says",
+    "a row whose side of a join's equality is null is unmatched at once",
+    "of partners alike in time and id either may be taken: such a metric is not compared",
+    "versions of a row come in the order of offsets, whatever their event times; a version ahead of the clock waits like any event",
+    "rows of a change stream are not deduplicated, and their id is the text of their key",
+    "the key of a row is one of its event type and partition: types under one alias do not share rows",
+    "a truncate takes away what stands before it in its partition, and in others what was committed no later",
+    "a version that is refused leaves the one before",
+    "without a declared `valid_from`, a table's row is named by its key and the time of its event: history is kept",
+    "a row of a table without a key, or whose declared `valid_from` is null, is none; a date means its midnight in UTC",
+    "the newest of a table's rows of one name is the one with the greatest offset within a partition",
+    "`valid_from` and `valid_to` both select before the greatest `valid_from` is taken; `as_of: now` looks at neither",
+    "a Debezium snapshot (`r`) without a time of its own is at 1970-01-01",
+    "an update of the key ends the row of the old key",
 ];
 
 /// Numbers of events by what became of them.

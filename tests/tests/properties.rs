@@ -1,16 +1,20 @@
 //! Random contracts and random events: the engine answers as the oracle does.
 //!
 //! `make property CASES=100000` for many (`START=n` for others), `SURVEY=1` for one line per failing
-//! seed; `SEED=n cargo test -p tests --test property` for one. A seed that failed once goes to
-//! `tests/golden/seeds.txt` and runs first ever after.
+//! seed; `SEED=n cargo test -p tests --test property` for one; `RELATED=1` for joins, tables and change
+//! streams. A seed that failed once goes to `tests/golden/seeds.txt` (or `related.txt` beside it) and runs
+//! first ever after.
 
-use tests::generate::{Case, RICH, case};
+use tests::generate::{Case, RELATED, RICH, case};
 use tests::harness::minimise::minimise;
 use tests::harness::run::{Road, differences, roads};
 use tests::oracle::val::instant;
 
 /// Cases of a run that nobody sized.
 const CASES: u64 = 2_000;
+
+/// Whether a run that nobody asked for more draws on joins, tables and change streams, too.
+const RELATED_TOO: bool = false;
 
 /// Failures shown before the run gives up.
 const SHOWN: usize = 3;
@@ -22,12 +26,20 @@ fn engine_and_oracle_agree() {
         Err(_) => {
             let cases = std::env::var("CASES").or_else(|_| std::env::var("STREAMGAUGE_CASES"));
             let cases = cases.map_or(CASES, |n| n.parse().expect("CASES is a number"));
-            let golden = include_str!("../golden/seeds.txt").lines();
-            let golden = golden.filter_map(|line| line.split_whitespace().next()?.parse().ok());
             let start: u64 = std::env::var("START").map_or(0, |n| n.parse().expect("START is a number"));
-            // Every other case draws on all of the generator.
-            let random = (start..start + cases).map(|n| if n % 2 == 0 { n } else { RICH + n });
-            golden.chain(random).collect()
+            let numbers = start..start + cases;
+            if std::env::var("RELATED").is_ok() {
+                golden(include_str!("../golden/related.txt")).chain(numbers.map(|n| RELATED + n)).collect()
+            } else {
+                // Every other case draws on all of the generator.
+                let random = numbers.map(|n| match n % 4 {
+                    3 if RELATED_TOO => RELATED + n,
+                    0 | 2 => n,
+                    _ => RICH + n,
+                });
+                let related = golden(include_str!("../golden/related.txt")).filter(|_| RELATED_TOO);
+                golden(include_str!("../golden/seeds.txt")).chain(related).chain(random).collect()
+            }
         }
     };
     let mut failures = Vec::new();
@@ -46,6 +58,10 @@ fn engine_and_oracle_agree() {
     );
 }
 
+fn golden(lines: &str) -> impl Iterator<Item = u64> {
+    lines.lines().filter_map(|line| line.split_whitespace().next()?.parse().ok())
+}
+
 fn check(seed: u64) -> Result<(), String> {
     let case = case(seed);
     for road in roads(seed) {
@@ -59,11 +75,15 @@ fn check(seed: u64) -> Result<(), String> {
 
 fn report(case: &Case, road: Road, found: &[String]) -> String {
     if std::env::var("SURVEY").is_ok() {
-        let lines: Vec<&str> = found.iter().flat_map(|line| line.lines().next()).take(3).collect();
+        // The first line of each difference; of a refused contract, all of them.
+        let all = found[0].starts_with('`');
+        let lines = found.iter().flat_map(|line| line.lines().take(if all { 9 } else { 1 }));
+        let lines: Vec<&str> = lines.take(if all { 9 } else { 3 }).collect();
         return format!("seed {}: {}", case.seed, lines.join(" ;; "));
     }
     let hangs = found[0].starts_with("hangs");
-    let small = if hangs || std::env::var("WHOLE").is_ok() { case.clone() } else { minimise(case, road) };
+    let small =
+        if hangs || std::env::var("WHOLE").is_ok() { case.clone() } else { minimise(case, road, found) };
     let differences = if hangs { found.to_vec() } else { differences(&small, road) };
     let mut text =
         format!("=== seed {} ===\n{}\n--- records, from {}\n", case.seed, small.yaml, instant(small.start));

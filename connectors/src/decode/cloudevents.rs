@@ -26,6 +26,10 @@ pub(super) enum Form<'a> {
     /// Attributes in headers, data in the value.
     Binary(Attributes<'a>),
     Csv,
+    /// A change event.
+    Debezium,
+    /// In the wire format of a schema registry.
+    Registry,
     Unsupported(Reason),
 }
 
@@ -46,6 +50,8 @@ impl<'a> Form<'a> {
             Format::Json => Self::Json,
             Format::CloudEvents => Self::Structured,
             Format::Csv => Self::Csv,
+            Format::Debezium => Self::Debezium,
+            Format::Avro | Format::Protobuf => Self::Registry,
         }
     }
 

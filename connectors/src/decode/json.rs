@@ -4,6 +4,7 @@
 //! part: if it is not JSON to its end, the record is refused as a whole.
 
 use super::Decoder;
+use super::debezium;
 use super::plan::Plan;
 use super::raw::Raw;
 use super::reason::{malformed, reason};
@@ -88,7 +89,7 @@ pub(super) fn walk(plan: &mut Plan, bytes: &[u8]) -> Result<Walk, Syntax> {
 
 /// An event with the declared envelope.
 pub(super) fn event(decoder: &mut Decoder, payload: Payload<'_>, origin: &Origin) {
-    let Decoder { spec, json: plan, sink, .. } = decoder;
+    let Decoder { spec, json: plan, stream, sink, .. } = decoder;
     let bytes = payload.bytes;
     let walk = match walk(plan, bytes) {
         Ok(walk) => walk,
@@ -103,7 +104,9 @@ pub(super) fn event(decoder: &mut Decoder, payload: Payload<'_>, origin: &Origin
         let name = name.to_owned();
         return twice(sink, name, origin, bytes);
     }
-    let event = match sink.event(envelope.event_type, spec.fixed_type.as_deref(), &plan.names) {
+    let of_topic = || stream.as_ref()?.type_of_topic(sink.catalog());
+    let fixed = spec.fixed_type.as_deref().or_else(of_topic);
+    let event = match sink.event(envelope.event_type, fixed, &plan.names) {
         Ok(event) => event,
         Err(reason) => {
             let text = envelope.event_type.text();
@@ -116,6 +119,10 @@ pub(super) fn event(decoder: &mut Decoder, payload: Payload<'_>, origin: &Origin
         return twice(sink, name, origin, bytes);
     }
     let cells = plan.fields_of(walk, event, bytes);
+    if sink.rows[event].changelog() {
+        let op = plan.at(walk, &plan.op, bytes);
+        return debezium::plain(sink, event, cells, op, &envelope, &plan.names, origin, payload);
+    }
     sink.take(event, cells, &envelope, &plan.names, origin, payload);
 }
 

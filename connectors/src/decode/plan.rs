@@ -21,6 +21,8 @@ pub(super) struct Plan {
     pub(super) id: Option<Way>,
     pub(super) time: Option<Way>,
     pub(super) tenant: Option<Way>,
+    /// Of versions of rows: what they do.
+    pub(super) op: Option<Way>,
     /// By event, by field.
     fields: Vec<Vec<Way>>,
     /// By event, by field: the last of its way.
@@ -51,7 +53,13 @@ impl Plan {
         }
         let last = |way: &Way| *way.last().unwrap_or(&root);
         let slots = fields.iter().map(|ways| ways.iter().map(last).collect()).collect();
-        Self { walker, root, event_type, id, time, tenant, fields, slots, names: names(envelope) }
+        Self { walker, root, event_type, id, time, tenant, op: None, fields, slots, names: names(envelope) }
+    }
+
+    /// Wants the operation of versions of rows at `path`.
+    pub(super) fn want_op(&mut self, path: &Option<Vec<String>>) {
+        let path = path.as_ref().filter(|path| !path.is_empty());
+        self.op = path.map(|path| self.walker.want(self.root, path));
     }
 
     /// What the envelope's paths lead to.

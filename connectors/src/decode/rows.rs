@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch};
 use bytes::Bytes;
-use contracts::batch::{EventBatch, Payloads, Reason};
+use contracts::batch::{Change, EventBatch, Headers, Payloads, Reason};
 use contracts::catalog::{Event, Field};
 
 use super::cells::Texts;
@@ -16,6 +16,8 @@ use super::raw::Raw;
 use super::reason::{Path, Row};
 use super::time;
 use super::walk::Walker;
+
+pub(super) mod change;
 
 /// How far the event time may be ahead of the received time, microseconds. Clocks differ; an event from
 /// further ahead would open windows that nothing closes.
@@ -56,12 +58,18 @@ pub(super) struct Rows {
     time_field: Option<usize>,
     /// Index of the field that is the dedupe id.
     id_field: Option<usize>,
+    /// Index of the field that is the key.
+    key_field: Option<usize>,
+    /// The carrier of a table's rows.
+    of_table: bool,
     time: Vec<i64>,
     ids: Texts,
     offsets: Vec<i64>,
     parts: Vec<u32>,
     received: Vec<i64>,
     ranges: Vec<(u32, u32)>,
+    /// Of a change stream: what each row does.
+    changes: Vec<Change>,
 }
 
 #[derive(Debug)]
@@ -85,6 +93,8 @@ impl Rows {
             fields,
             time_field: index(&contract.time),
             id_field: index(&contract.id),
+            key_field: index(&contract.key),
+            of_table: contract.head.name.starts_with(&contracts::catalog::table_event("")),
             contract,
             time: Vec::new(),
             ids: Texts::new(),
@@ -92,6 +102,7 @@ impl Rows {
             parts: Vec::new(),
             received: Vec::new(),
             ranges: Vec::new(),
+            changes: Vec::new(),
         }
     }
 
@@ -102,7 +113,8 @@ impl Rows {
     /// The raw id of an event: its field, else the envelope's.
     #[inline]
     pub(super) fn id<'a>(&self, cells: impl Fn(usize) -> Raw<'a>, envelope: &Envelope<'a>) -> Raw<'a> {
-        match self.id_field.map(cells) {
+        let field = if self.contract.changelog { self.key_field } else { self.id_field };
+        match field.map(cells) {
             Some(raw) if !raw.is_nothing() => raw,
             _ => envelope.id,
         }
@@ -159,6 +171,8 @@ impl Rows {
         let (micros, path) = match (of_field, self.time_field) {
             (Some(micros), Some(i)) => (Some(micros), &self.fields[i].path),
             (_, Some(i)) if row.reasons.iter().any(|r| r.path == self.fields[i].path) => (None, &names.time),
+            // Rows of a table have no time of their own.
+            (_, None) if self.of_table && envelope.time.is_nothing() => (Some(origin.received), &names.time),
             // The field is null: the envelope's time, where there is one.
             (_, Some(i)) if envelope.time.is_nothing() => {
                 row.missing(&Path::Top(&self.fields[i].path), Raw::Absent);
@@ -208,7 +222,7 @@ impl Rows {
     }
 
     /// The rows as a batch over `bytes`; empty again.
-    pub(super) fn take(&mut self, bytes: &Bytes) -> EventBatch {
+    pub(super) fn take(&mut self, bytes: &Bytes, headers: Option<&Arc<Headers>>) -> EventBatch {
         let len = self.len();
         let schema = self.contract.decoded.clone();
         let mut columns: Vec<ArrayRef> = Vec::with_capacity(schema.fields().len());
@@ -221,7 +235,7 @@ impl Rows {
         }
         let columns = RecordBatch::try_new(schema, columns)
             .expect("Event::decoded is the declared fields and the time");
-        if !self.contract.needs_id {
+        if !self.contract.needs_id && !self.contract.changelog {
             (0..len).for_each(|_| self.ids.push_null());
         }
         EventBatch {
@@ -231,7 +245,12 @@ impl Rows {
             offsets: renew(&mut self.offsets),
             parts: renew(&mut self.parts),
             received: renew(&mut self.received),
-            payloads: Payloads { bytes: bytes.clone(), ranges: renew(&mut self.ranges) },
+            payloads: Payloads {
+                bytes: bytes.clone(),
+                ranges: renew(&mut self.ranges),
+                headers: headers.cloned(),
+            },
+            changes: self.contract.changelog.then(|| renew(&mut self.changes)),
         }
     }
 }

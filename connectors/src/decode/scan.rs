@@ -6,6 +6,8 @@
 //! Accepts exactly what `serde_json::Value` accepts: no lone surrogates, no number beyond `f64`, no more
 //! than 127 open containers. So whatever is admitted can be read again by any JSON reader.
 
+use wide::{CmpEq, u8x16};
+
 /// Most containers open at once: `serde_json`'s limit, so that a stored payload can always be read.
 pub(super) const MAX_DEPTH: u32 = 127;
 
@@ -43,16 +45,26 @@ pub(super) struct Bad;
 const ONES: u64 = 0x0101_0101_0101_0101;
 const HIGH: u64 = 0x8080_8080_8080_8080;
 
-/// Marks the lowest quote, backslash or control byte of eight by its high bit. Each of the three terms
-/// marks its lowest true byte; wrong marks can only stand above it.
+/// Bytes looked at together.
+const LANES: usize = 16;
+
+/// What of sixteen bytes ends the plain part of a string: bit i is about byte i.
+#[derive(Clone, Copy)]
+struct Stops {
+    quotes: u32,
+    /// Quotes, backslashes and control bytes.
+    all: u32,
+}
+
 #[inline(always)]
-fn stops(word: u64) -> u64 {
-    let quote = word ^ (ONES * b'"' as u64);
-    let slash = word ^ (ONES * b'\\' as u64);
-    let found = (quote.wrapping_sub(ONES) & !quote)
-        | (slash.wrapping_sub(ONES) & !slash)
-        | (word.wrapping_sub(ONES * 0x20) & !word);
-    found & HIGH
+fn stops(bytes: [u8; LANES]) -> Stops {
+    let bytes = u8x16::new(bytes);
+    let quotes = bytes.cmp_eq(u8x16::splat(b'"'));
+    let slashes = bytes.cmp_eq(u8x16::splat(b'\\'));
+    // The least of a byte and 0x1F is the byte itself: it is at most 0x1F.
+    let controls = bytes.min(u8x16::splat(0x1F)).cmp_eq(bytes);
+    let all = quotes | slashes | controls;
+    Stops { quotes: quotes.move_mask() as u32, all: all.move_mask() as u32 }
 }
 
 /// A reader of one text.
@@ -124,35 +136,54 @@ impl<'a> Scan<'a> {
     /// The end of the string whose first byte after the quote is at `at`, behind its closing quote.
     #[inline(always)]
     pub(super) fn string(&mut self, mut at: usize) -> Result<(Kind, usize), Bad> {
+        while let Some(chunk) = self.buf.get(at..).and_then(|rest| rest.first_chunk::<LANES>()) {
+            self.see(chunk);
+            let stops = stops(*chunk);
+            if stops.all != 0 {
+                let first = stops.all.trailing_zeros();
+                let stop = at + first as usize;
+                // Whether it is a quote is known without another look at the text.
+                return if stops.quotes >> first & 1 == 1 {
+                    Ok((Kind::Text, stop + 1))
+                } else {
+                    self.rest(stop)
+                };
+            }
+            at += LANES;
+        }
+        self.rest(at)
+    }
+
+    /// [`Self::string`] from the first byte on that is not plain, or near the end.
+    #[cold]
+    fn rest(&mut self, mut at: usize) -> Result<(Kind, usize), Bad> {
         let mut kind = Kind::Text;
         loop {
-            let stop = self.plain(at);
-            match self.buf.get(stop) {
-                Some(b'"') => return Ok((kind, stop + 1)),
+            match self.buf.get(at) {
+                Some(b'"') => return Ok((kind, at + 1)),
                 Some(b'\\') => {
                     kind = Kind::Escaped;
-                    at = self.escape(stop + 1)?;
+                    at = self.escape(at + 1)?;
                 }
-                Some(_) => return self.fail(stop, "a control character in a string"),
-                None => return self.fail(stop, "ends inside a string"),
+                Some(0..0x20) => return self.fail(at, "a control character in a string"),
+                Some(byte) => {
+                    self.seen |= u64::from(*byte);
+                    at = self.plain(at + 1);
+                }
+                None => return self.fail(at, "ends inside a string"),
             }
         }
     }
 
-    /// The first quote, backslash or control byte from `at`, else the end. Two words at a time: then most
-    /// strings take one round whatever their length, and the processor need not guess.
-    #[inline(always)]
+    /// The first quote, backslash or control byte from `at`, else the end.
     fn plain(&mut self, mut at: usize) -> usize {
-        while let Some(chunk) = self.buf.get(at..).and_then(|rest| rest.first_chunk::<16>()) {
-            let both = u128::from_le_bytes(*chunk);
-            let (low, high) = (both as u64, (both >> 64) as u64);
-            self.seen |= low | high;
-            let (low, high) = (stops(low), stops(high));
-            if low | high != 0 {
-                let (skip, stop) = if low != 0 { (0, low) } else { (8, high) };
-                return at + skip + (stop.trailing_zeros() / 8) as usize;
+        while let Some(chunk) = self.buf.get(at..).and_then(|rest| rest.first_chunk::<LANES>()) {
+            self.see(chunk);
+            let stops = stops(*chunk);
+            if stops.all != 0 {
+                return at + stops.all.trailing_zeros() as usize;
             }
-            at += 16;
+            at += LANES;
         }
         while let Some(&byte) = self.buf.get(at) {
             if byte == b'"' || byte == b'\\' || byte < 0x20 {
@@ -162,6 +193,12 @@ impl<'a> Scan<'a> {
             at += 1;
         }
         at
+    }
+
+    #[inline(always)]
+    fn see(&mut self, chunk: &[u8; LANES]) {
+        let both = u128::from_le_bytes(*chunk);
+        self.seen |= both as u64 | (both >> 64) as u64;
     }
 
     /// The end of the escape whose letter is at `at`.

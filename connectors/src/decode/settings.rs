@@ -3,6 +3,8 @@
 //! *In*: `format:` and `envelope:` of a source. *Out*: [`DecodeSpec`]. *Never*: a default that guesses the
 //! type of an event.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// What the bytes of a record are.
@@ -16,6 +18,12 @@ pub enum Format {
     CloudEvents,
     /// One line of comma-separated values (RFC 4180); see [`super::Decoder::csv`].
     Csv,
+    /// Change events of Debezium as JSON; the contract is found by topic or table.
+    Debezium,
+    /// Avro in the wire format of Confluent's Schema Registry.
+    Avro,
+    /// Protobuf in the same wire format.
+    Protobuf,
 }
 
 /// Where an event says what it is: paths of keys, written with dots (`subject.id`).
@@ -49,6 +57,23 @@ pub struct DecodeSpec {
     /// The type of events that do not say theirs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fixed_type: Option<String>,
+    /// The records are deliveries of webhooks, and this makes canonical events of them; format, envelope and
+    /// `fixed_type` do not count then.
+    #[serde(skip)]
+    pub adapter: Option<Arc<super::adapt::Adapter>>,
+    /// Takes events that only the engine makes (`streamgauge.*`): for the tests of contracts that read them.
+    #[serde(skip)]
+    pub own_events: bool,
+    /// Of records that are versions of a row (`changelog: true`) and no change events of Debezium: path of
+    /// the operation, one of c, r, u (the default), d, t.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub op: Option<Vec<String>>,
+    /// How change events without a schema write decimals and times.
+    #[serde(default)]
+    pub debezium: super::debezium::DebeziumSpec,
+    /// Where the schemas of records in the registry's wire format are. JSON records may have its header, too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub registry: Option<super::registry::RegistrySpec>,
     /// A longer record is refused (`oversize`) unread.
     #[serde(default = "max_record_bytes")]
     pub max_record_bytes: usize,
@@ -60,6 +85,11 @@ impl Default for DecodeSpec {
             format: Format::Json,
             envelope: Envelope::default(),
             fixed_type: None,
+            adapter: None,
+            own_events: false,
+            op: None,
+            debezium: super::debezium::DebeziumSpec::default(),
+            registry: None,
             max_record_bytes: max_record_bytes(),
         }
     }

@@ -6,13 +6,14 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use contracts::Catalog;
-use contracts::batch::{Chunk, MAX_REFUSED_PAYLOAD, Partition, Reason, Refused};
-use contracts::catalog::Status;
+use contracts::batch::{Chunk, Headers, MAX_REFUSED_PAYLOAD, Partition, Reason, Refused};
+use contracts::catalog::{Event, Status};
+use contracts::{Catalog, RESERVED};
 
+use super::debezium;
 use super::raw::Raw;
 use super::reason::reason;
-use super::rows::{Envelope, Names, Origin, Rows};
+use super::rows::{Envelope, Names, Origin, Rows, change::Version};
 use super::text::clip;
 use super::walk::Walker;
 use super::words::WordMap;
@@ -55,11 +56,14 @@ pub(super) struct Sink {
     catalog: Arc<Catalog>,
     /// Names of all event types; their numbers are catalog indexes.
     types: WordMap,
+    /// By catalog index: events of the type may come from outside.
+    open: Vec<bool>,
     /// By catalog index.
     pub(super) rows: Vec<Rows>,
     /// Walks objects inside of list and struct fields.
     nested: Walker,
     buffer: Buffer,
+    headers: Headers,
     refused: Vec<Waiting>,
     skipped: u64,
     received: u64,
@@ -67,7 +71,8 @@ pub(super) struct Sink {
 }
 
 impl Sink {
-    pub(super) fn new(catalog: Arc<Catalog>) -> Self {
+    /// With `own`, events that only the engine makes are taken, too.
+    pub(super) fn new(catalog: Arc<Catalog>, own: bool) -> Self {
         let mut types = WordMap::new();
         let mut nested = Walker::new();
         let mut rows = Vec::with_capacity(catalog.events.len());
@@ -75,12 +80,18 @@ impl Sink {
             types.add(event.head.name.as_bytes());
             rows.push(Rows::new(index, event.clone(), &mut nested));
         }
+        let open = catalog.events.iter().map(|event| {
+            let runs = matches!(event.head.status, Status::Active | Status::Deprecated);
+            runs && (own || !event.head.name.starts_with(RESERVED))
+        });
         Self {
+            open: open.collect(),
             catalog,
             types,
             rows,
             nested,
             buffer: Buffer::Arena(Vec::new()),
+            headers: Headers::default(),
             refused: Vec::new(),
             skipped: 0,
             received: 0,
@@ -113,6 +124,24 @@ impl Sink {
         matches!(&self.buffer, Buffer::Shared(own) if own.as_ptr() == bytes.as_ptr() && own.len() == bytes.len())
     }
 
+    /// Remembers the headers of a record that carry a part of its event: without them it could not be replayed.
+    pub(super) fn keep_headers(&mut self, offset: i64, headers: &[(&str, &[u8])]) {
+        let kept = headers.iter().filter(|(name, _)| {
+            let starts = |prefix: &str| name.get(..3).is_some_and(|start| start.eq_ignore_ascii_case(prefix));
+            starts("ce-") || starts("ce_") || name.eq_ignore_ascii_case("content-type")
+        });
+        self.headers.push(offset, kept.copied());
+    }
+
+    /// Remembers all of these headers of a delivery.
+    pub(super) fn keep_delivery<'h>(
+        &mut self,
+        offset: i64,
+        headers: impl Iterator<Item = (&'h str, &'h [u8])>,
+    ) {
+        self.headers.push(offset, headers);
+    }
+
     pub(super) fn skip(&mut self) {
         self.received += 1;
         self.skipped += 1;
@@ -143,26 +172,26 @@ impl Sink {
             }
         };
         match self.types.get(&text) {
-            Some(event) if self.runs(event as usize) => Ok(event as usize),
+            Some(event) if self.open[event as usize] => Ok(event as usize),
             found => Err(self.unknown(&text, found.is_some(), names)),
         }
-    }
-
-    #[inline]
-    fn runs(&self, event: usize) -> bool {
-        matches!(self.catalog.events[event].head.status, Status::Active | Status::Deprecated)
     }
 
     #[cold]
     fn unknown(&self, text: &[u8], declared: bool, names: &Names) -> Reason {
         const SHOWN: usize = 20;
         let found = clip(text);
+        if text.starts_with(RESERVED.as_bytes()) {
+            let message =
+                format!("`{found}` is no type for events from outside: the engine makes them itself");
+            return reason("reserved_event_type", names.event_type.clone(), message);
+        }
         if declared {
             let message = format!("the contract of `{found}` is a draft or retired");
             return reason("unknown_event_type", names.event_type.clone(), message);
         }
         let running: Vec<&str> = (0..self.rows.len())
-            .filter(|event| self.runs(*event))
+            .filter(|event| self.open[*event])
             .map(|event| self.catalog.events[event].head.name.as_str())
             .collect();
         let more = running.len().saturating_sub(SHOWN);
@@ -187,6 +216,9 @@ impl Sink {
         origin: &Origin,
         payload: Payload<'_>,
     ) {
+        if self.rows[event].changelog() {
+            return debezium::plain(self, event, cells, Raw::Absent, envelope, names, origin, payload);
+        }
         match self.rows[event].push(&cells, envelope, names, origin, &mut self.nested) {
             Ok(()) => {
                 self.received += 1;
@@ -199,6 +231,43 @@ impl Sink {
                 self.refuse(origin, payload.bytes, event_type, id, reasons);
             }
         }
+    }
+
+    /// One version of a row of a changelog event; `cells(i)` is the raw value of field i, `None` where
+    /// `reasons` speak of it.
+    #[expect(clippy::too_many_arguments, reason = "the parts of one row")]
+    pub(super) fn take_version<'a>(
+        &mut self,
+        event: usize,
+        cells: impl Fn(usize) -> Option<Raw<'a>>,
+        version: &Version,
+        reasons: Vec<Reason>,
+        names: &Names,
+        origin: &Origin,
+        payload: Payload<'_>,
+    ) {
+        match self.rows[event].push_version(&cells, version, reasons, names, origin, &mut self.nested) {
+            Ok(()) => {
+                self.received += 1;
+                let range = self.keep(payload);
+                self.rows[event].payload(range);
+            }
+            Err(reasons) => {
+                let event_type = Some(self.catalog.events[event].head.name.clone());
+                let id = self.rows[event].key_field().and_then(cells).unwrap_or(Raw::Absent);
+                self.refuse(origin, payload.bytes, event_type, id, reasons);
+            }
+        }
+    }
+
+    /// Whether events of type `event` may come from outside and its contract runs.
+    pub(super) fn is_open(&self, event: usize) -> bool {
+        self.open[event]
+    }
+
+    /// The contract of event `event`.
+    pub(super) fn contract(&self, event: usize) -> Arc<Event> {
+        self.catalog.events[event].clone()
     }
 
     #[inline]
@@ -254,8 +323,10 @@ impl Sink {
             }
             Buffer::Shared(bytes) => bytes,
         };
+        let headers = Arc::new(std::mem::take(&mut self.headers));
+        let some = (!headers.is_empty()).then_some(&headers);
         let rows = self.rows.iter_mut().filter(|rows| rows.len() > 0);
-        let batches = rows.map(|rows| rows.take(&bytes)).collect();
+        let batches = rows.map(|rows| rows.take(&bytes, some)).collect();
         self.nested.settle();
         let refused = self.refused.drain(..).map(|waiting| Refused {
             partition: partition.clone(),
@@ -265,6 +336,7 @@ impl Sink {
             event_type: waiting.event_type,
             event_id: waiting.event_id,
             payload: waiting.payload,
+            headers: headers.get(waiting.origin.offset),
             reasons: waiting.reasons,
         });
         Chunk {

@@ -1,6 +1,7 @@
 //! Tests of decode: what a user would notice, a second decoder to compare with, hostile input, speed.
 
 mod cloud;
+mod debezium;
 mod events;
 mod fuzz;
 mod helper;

@@ -1,13 +1,15 @@
 //! Instants and days from their text.
 //!
 //! *In*: RFC 3339 text, milliseconds, `YYYY-MM-DD`. *Out*: microseconds or days since the Unix epoch.
-//! *Never*: a time zone other than the written offset (none = UTC), a clock, an instant that
-//! `jiff::Timestamp` could not hold.
+//! *Never*: a time zone other than the written offset (none = UTC), a clock, an instant outside of the years
+//! 0 to 9999 UTC.
+
+use contracts::value::time::format_timestamp;
 
 /// 0000-01-01T00:00:00Z.
 const MIN: i64 = -62_167_219_200_000_000;
-/// The greatest whole microsecond of `jiff::Timestamp` (9999-12-30T22:00:00.999999Z).
-const MAX: i64 = 253_402_207_200_999_999;
+/// 9999-12-31T23:59:59.999999Z: what databases write for "for ever" is an instant like any other.
+const MAX: i64 = 253_402_300_799_999_999;
 const DAY: i64 = 86_400;
 
 /// Microseconds of an RFC 3339 text. Digits beyond the microsecond are cut; second 60 counts as 59;
@@ -105,10 +107,7 @@ fn two(digits: &[u8]) -> Option<i64> {
 
 /// `micros` as RFC 3339 UTC with as many fraction digits as needed (none, 3 or 6), for messages.
 pub(super) fn show(micros: i64) -> String {
-    match jiff::Timestamp::from_microsecond(micros) {
-        Ok(instant) => instant.to_string(),
-        Err(_) => format!("{micros} us"),
-    }
+    format_timestamp(micros)
 }
 
 #[cfg(test)]
@@ -132,7 +131,7 @@ mod tests {
         }
         let mut random = fastrand::Rng::with_seed(3);
         for _ in 0..20_000 {
-            let micros = random.i64(super::MIN..super::MAX);
+            let micros = random.i64(super::MIN..jiff::Timestamp::MAX.as_microsecond());
             let text = jiff::Timestamp::from_microsecond(micros).unwrap().to_string();
             assert_eq!(instant(text.as_bytes()), Some(micros), "{text}");
             let days = micros.div_euclid(86_400_000_000);
@@ -163,7 +162,7 @@ mod tests {
             "2026-01-01T00:00:00 Z",
             "2026-01-01T00:00:00+24:00",
             "2026-01-01T00:00:00+1",
-            "9999-12-31T23:59:59Z",
+            "9999-12-31T23:59:59-00:01",
             "0000-01-01T00:00:00+01:00",
             "2026-1-1T00:00:00Z",
             "+2026-01-01T00:00:00Z",
@@ -171,6 +170,8 @@ mod tests {
         ] {
             assert_eq!(instant(text.as_bytes()), None, "{text}");
         }
+        assert_eq!(instant(b"9999-12-31T23:59:59.999999Z"), Some(super::MAX));
+        assert_eq!(instant(b"0000-01-01T00:00:00Z"), Some(super::MIN));
         assert_eq!(millis(1_767_225_600_000), Some(1_767_225_600_000_000));
         assert_eq!(millis(i64::MAX), None);
         assert_eq!(millis(1_767_225_600_000_000), None);

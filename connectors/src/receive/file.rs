@@ -76,13 +76,18 @@ pub fn start(source: FileSource, from: &Offsets, feed: Feed) -> Result<Receiver,
     Receiver::spawn("file", feed, move |port| {
         let mut reader = Reader { port, partition, first, next: first, input, source, done: 0 };
         reader.port.status.set_state(State::CatchingUp);
-        match reader.source.format {
-            FileFormat::Ndjson | FileFormat::Csv => reader.text(),
-            FileFormat::Parquet => parquet::read(&mut reader),
-        }?;
+        reader.all()?;
         // A file at its end brings nothing more: it holds nobody back.
         reader.end()
     })
+}
+
+/// Reads a file from its beginning to its end, on this thread.
+pub(super) fn read_once(port: &Port, source: FileSource) -> Result<(), Stop> {
+    let failed = |error: io::Error| Stop::Failed(format!("cannot read `{}`: {error}", source.path));
+    let input = Input::open(&source).map_err(failed)?;
+    let partition = port.feed.partition(&source.path, 0);
+    Reader { port, partition, first: 1, next: 1, input, source, done: 0 }.all()
 }
 
 /// An open input.
@@ -143,6 +148,13 @@ impl Reader<'_> {
         Stop::Failed(format!("cannot read `{}`: {error}", self.source.path))
     }
 
+    fn all(&mut self) -> Result<(), Stop> {
+        match self.source.format {
+            FileFormat::Ndjson | FileFormat::Csv => self.text(),
+            FileFormat::Parquet => parquet::read(self),
+        }
+    }
+
     /// The last chunk: nothing more will come.
     fn end(&self) -> Result<(), Stop> {
         let mut decoder = self.port.feed.decoder();
@@ -197,7 +209,7 @@ impl Reader<'_> {
         while let Some(range) = ranges.next() {
             let at = next;
             next += range.lines;
-            let text = trim(bytes, range.start, range.end);
+            let text = trim(bytes, range.start, range.end, at == 1);
             if text.is_empty() {
                 continue;
             }
@@ -260,10 +272,10 @@ impl Reader<'_> {
     }
 }
 
-/// The record without surrounding white space and line break, and without a byte order mark.
-fn trim(bytes: &Bytes, start: usize, end: usize) -> std::ops::Range<usize> {
+/// The record without surrounding white space and line break; the first one of a file without a byte order mark.
+fn trim(bytes: &Bytes, start: usize, end: usize, first: bool) -> std::ops::Range<usize> {
     let text = &bytes[start..end];
-    let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
+    let text = text.strip_prefix(b"\xef\xbb\xbf").filter(|_| first).unwrap_or(text);
     let left = end - text.trim_ascii_start().len();
     let len = text.trim_ascii().len();
     left..left + len

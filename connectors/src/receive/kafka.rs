@@ -10,6 +10,7 @@
 
 mod client;
 mod parts;
+mod schemas;
 mod topics;
 mod watch;
 
@@ -111,10 +112,14 @@ struct Reader<'a> {
     news: ChannelReceiver<News>,
     parts: Parts,
     decoder: Decoder,
+    /// The decoder wants topics and keys: tombstones are its matter then.
+    keyed: bool,
     batch: Option<Batch>,
     /// Messages that came while the partitions were being paused.
     stash: VecDeque<OwnedMessage>,
     connected: bool,
+    /// Named topics that do not exist (yet).
+    missing: Vec<String>,
     /// librdkafka said that some partition's offset does not exist (any more).
     lost_offset: bool,
     committed_at: Instant,
@@ -130,11 +135,14 @@ impl<'a> Reader<'a> {
         patterns: Vec<TopicPattern>,
         client: Arc<Client>,
     ) -> Result<Self, Stop> {
-        let (watcher, news) = Watcher::start(&client, patterns, &source, port.feed.clock.clone(), port.stop_flag())
-            .map_err(|e| Stop::Failed(format!("cannot start a thread: {e}")))?;
+        let (watcher, news) =
+            Watcher::start(&client, patterns, &source, port.feed.clock.clone(), port.stop_flag())
+                .map_err(|e| Stop::Failed(format!("cannot start a thread: {e}")))?;
+        let decoder = port.feed.decoder();
         Ok(Self {
             parts: Parts::new(port, source.start, from),
-            decoder: port.feed.decoder(),
+            keyed: decoder.wants_keys(),
+            decoder,
             port,
             source,
             client,
@@ -143,6 +151,7 @@ impl<'a> Reader<'a> {
             batch: None,
             stash: VecDeque::new(),
             connected: false,
+            missing: Vec::new(),
             lost_offset: false,
             committed_at: Instant::now(),
             resumed_at: None,
@@ -210,6 +219,7 @@ impl<'a> Reader<'a> {
         if self.batch.as_ref().is_some_and(|b| b.part != part) {
             self.close()?;
         }
+        self.await_schemas(message)?;
         let received = self.received(message.timestamp());
         let batch = self.batch.get_or_insert_with(|| Batch {
             part,
@@ -220,11 +230,17 @@ impl<'a> Reader<'a> {
         });
         batch.records += 1;
         match message.payload() {
-            None => batch.tombstones += 1,
-            Some(value) => {
+            None if !self.keyed => batch.tombstones += 1,
+            value => {
+                let value = value.unwrap_or_default();
                 batch.bytes += value.len();
                 let headers = headers(message);
-                self.decoder.push(Record { value, offset, received, headers: &headers });
+                let record = Record { value, offset, received, headers: &headers };
+                if self.keyed {
+                    self.decoder.push_keyed(record, message.topic(), message.key());
+                } else {
+                    self.decoder.push(record);
+                }
             }
         }
         self.parts.advance(part, offset + 1);
@@ -327,9 +343,10 @@ impl<'a> Reader<'a> {
             match news {
                 News::Partitions { found, missing } => {
                     self.connected = true;
-                    for topic in missing {
-                        self.port.status.error(format!("topic `{topic}` does not exist (yet)"));
+                    for topic in &missing {
+                        self.port.status.error(absent(topic));
                     }
+                    self.missing = missing;
                     for part in self.parts.update(self.port, &self.client, &found) {
                         // Known from the start, so that nothing is forgotten that its first records may repeat.
                         self.tell(part, None)?;
@@ -395,6 +412,10 @@ impl<'a> Reader<'a> {
         let state = match (self.parts.halted(), self.connected) {
             (Some(why), _) => State::Failed(why),
             (None, false) => State::Connecting,
+            // Never "running": nobody would look for the slip in the topic's name.
+            (None, true) if !self.missing.is_empty() => {
+                State::Waiting(self.missing.iter().map(|t| absent(t)).collect::<Vec<_>>().join("; "))
+            }
             (None, true) if self.parts.caught_up() => State::Running,
             (None, true) => State::CatchingUp,
         };
@@ -417,6 +438,10 @@ impl<'a> Reader<'a> {
             }
         }
     }
+}
+
+fn absent(topic: &str) -> String {
+    format!("topic `{topic}` does not exist (yet)")
 }
 
 /// The headers a CloudEvent in binary mode carries its attributes in.

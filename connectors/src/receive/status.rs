@@ -23,6 +23,8 @@ pub enum State {
     Running,
     /// The engine is busy; nothing is lost, reading goes on when there is room.
     Paused,
+    /// Something that the settings name is not there (yet), and what; the rest is read.
+    Waiting(String),
     /// It cannot go on, wholly or for some partitions, and says why.
     Failed(String),
     /// The input ended or the receiver was stopped.

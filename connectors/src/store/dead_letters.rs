@@ -19,7 +19,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bytes::Bytes;
-use contracts::batch::{Partition, Reason, Refused};
+use contracts::batch::{HeaderList, Partition, Reason, Refused};
 use crossbeam_channel::{Sender, bounded, unbounded};
 use parking_lot::Mutex;
 
@@ -79,6 +79,9 @@ pub struct DeadLetter {
     pub event_type: Option<String>,
     /// The event's id text, where it could be read.
     pub event_id: Option<String>,
+    /// Headers that carry a part of the event (CloudEvents in binary mode): a replay needs them.
+    #[serde(skip)]
+    pub headers: HeaderList,
     /// At least one.
     pub reasons: Vec<Reason>,
     /// What has been done about it.

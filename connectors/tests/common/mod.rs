@@ -213,6 +213,16 @@ impl Broker {
         producer.flush(LONG).unwrap();
     }
 
+    /// One record with a key to partition 0, waited for; nothing is a tombstone.
+    #[allow(dead_code)] // not every test file has keys
+    pub(crate) fn send_keyed(&self, topic: &str, key: &[u8], value: Option<&[u8]>) {
+        let producer: BaseProducer = self.config().set("linger.ms", "0").create().unwrap();
+        let mut record = BaseRecord::<[u8], [u8]>::to(topic).partition(0).key(key);
+        record.payload = value;
+        push(&producer, record);
+        producer.flush(LONG).unwrap();
+    }
+
     /// The same value `count` times to partition 0.
     pub(crate) fn send_many(&self, topic: &str, value: &[u8], count: usize) {
         let producer: BaseProducer = self.config().set("linger.ms", "5").create().unwrap();

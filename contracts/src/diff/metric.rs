@@ -4,8 +4,11 @@
 
 use std::sync::Arc;
 
-use crate::catalog::{Catalog, Feed, Fold, FoldInput, Input, Measure, MeasureKind, Metric, Overflow};
+use crate::catalog::{
+    Catalog, Feed, Fold, FoldInput, Input, Measure, MeasureKind, Metric, Overflow, Part, Relation,
+};
 use crate::duration::format_duration;
+use crate::expr::Typed;
 
 use super::{ADDED, CHANGED, Changes, Class, Effect, GONE, Level, QUIET, SHOWN, same, same_option, shown};
 
@@ -40,6 +43,10 @@ pub(super) fn compare(
             out.add("time.column", "time_changed", CHANGED, message);
         }
     }
+    if relations(old, a) != relations(new, b) {
+        let message = "which rows belong together means something else".to_owned();
+        out.add("join", "join_changed", CHANGED, message);
+    }
     dimensions(a, b, &twins, out);
     measures(a, b, &twins, out);
     windows(a, b, out);
@@ -50,7 +57,28 @@ fn source(catalog: &Catalog, feed: &Feed) -> String {
     match feed.input {
         Input::Event(event) => format!("`{}` ({})", catalog.events[event].head.name, feed.alias),
         Input::Entity(entity) => format!("the entity `{}`", catalog.entities[entity].head.name),
+        Input::Relation(_) if feed.alias.is_empty() => "the joined rows".to_owned(),
+        Input::Relation(_) => format!("the rows of `{}`", feed.alias),
     }
+}
+
+/// What joins, tables and change streams mean, as text.
+fn relations(catalog: &Catalog, metric: &Metric) -> Vec<String> {
+    let sql = |typed: &Typed| typed.sql.clone();
+    let part = |part: &Part| -> String {
+        let feeds = part.feeds.iter().map(|feed| {
+            let event = &catalog.events[feed.event].head.name;
+            let cells: Vec<String> = feed.cells.iter().map(sql).collect();
+            let names: Vec<String> = feed.identity.iter().chain(&feed.time).chain(&feed.filter).map(sql).collect();
+            format!("{event} {cells:?} {names:?}")
+        });
+        format!("{} {:?}", part.name, feeds.collect::<Vec<_>>())
+    };
+    let text = |relation: &Relation| {
+        let parts: Vec<String> = relation.parts.iter().map(part).collect();
+        format!("{parts:?} {:?}", relation.steps)
+    };
+    metric.relations.iter().map(text).collect()
 }
 
 fn dimensions(a: &Metric, b: &Metric, twins: &[(&Feed, &Feed)], out: &mut Changes) {

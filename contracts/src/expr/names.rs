@@ -70,6 +70,9 @@ impl Scope {
 
     fn lookup(&self, path: &[String]) -> Result<Target, Unknown> {
         if path.len() > 1 {
+            if let Some(column) = self.parts.get(&path[0]) {
+                return self.below(column, path[1..].to_vec());
+            }
             if self.qualifiers.contains(&path[0]) {
                 let below = self.column(&path[1..]).map_err(|unknown| shift(unknown, 1));
                 // A struct column may share the alias's name.
@@ -116,9 +119,11 @@ impl Scope {
             .schema
             .fields()
             .iter()
-            .filter(|field| !qualified || matches!(field.data_type(), DataType::Struct(_)));
+            .filter(|field| !qualified || matches!(field.data_type(), DataType::Struct(_)))
+            .filter(|field| !self.parts.values().any(|part| part == field.name()));
         let mut names: Vec<String> = columns.map(|field| field.name().clone()).collect();
         if qualified {
+            names.extend(self.parts.keys().cloned());
             names.extend(self.qualifiers.iter().cloned());
             names.extend(self.absent.keys().cloned());
         }

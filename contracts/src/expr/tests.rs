@@ -48,6 +48,7 @@ fn scope() -> Scope {
             vec![("env".to_owned(), dictionary()), ("time".to_owned(), timestamp_type())],
         )]
         .into(),
+        parts: BTreeMap::new(),
         renames: [
             ("repo".to_owned(), vec!["repository".to_owned(), "id".to_owned()]),
             ("lines".to_owned(), vec!["items".to_owned()]),

@@ -45,15 +45,12 @@ pub(crate) fn event(cx: &mut Cx<'_>, node: &Node, world: &World) -> Lowered<Even
     let (enrich, admitted, complete) = enrich(cx, node, &fields, &decoded, typed);
     typed &= complete;
     let rules = rules(cx, node, &admitted, typed);
-    if let Some(Yaml::Bool(true)) = node.get("changelog").map(|n| &n.value) {
-        let span = node.entry("changelog").map(|e| e.key_span).unwrap_or_default();
-        cx.not_yet(
-            span,
-            "`changelog: true` (change-data capture)",
-            "declare the fields of the row as a plain event, and follow it with an entity",
-        );
+    let changelog = matches!(node.get("changelog").map(|n| &n.value), Some(Yaml::Bool(true)));
+    if changelog {
+        change_stream(cx, node, &named);
     }
-    let dedupe = cx.duration(node, "dedupe").unwrap_or(DAY);
+    // A version that comes again changes nothing by itself.
+    let dedupe = if changelog { 0 } else { cx.duration(node, "dedupe").unwrap_or(DAY) };
     let item = Event {
         head,
         key: named.key,
@@ -65,7 +62,8 @@ pub(crate) fn event(cx: &mut Cx<'_>, node: &Node, world: &World) -> Lowered<Even
         enrich,
         decoded,
         admitted,
-        needs_id: dedupe > 0,
+        changelog,
+        needs_id: dedupe > 0 || changelog,
     };
     Lowered { item, sound: cx.out.iter().all(|d| !d.is_error()), typed }
 }
@@ -109,10 +107,27 @@ impl Named {
     }
 }
 
+/// A change stream needs to know what names a row.
+fn change_stream(cx: &mut Cx<'_>, node: &Node, named: &Named) {
+    let span = node.entry("changelog").map(|entry| entry.key_span).unwrap_or_default();
+    if named.key.is_none() && node.get("key").is_none() {
+        let diagnostic = cx
+            .at("missing_key", span, "a change stream must say what names a row")
+            .fix("add `key: <field>`: the primary key");
+        cx.push(diagnostic);
+    }
+    if let Some(dedupe) = node.entry("dedupe") {
+        let diagnostic = cx
+            .at("option_not_used", dedupe.key_span, "`dedupe` does nothing for a change stream")
+            .fix("remove it: a version that comes again changes nothing");
+        cx.push(diagnostic);
+    }
+}
+
 /// Few-valued text is interned: enumerations, and what metrics split by; never keys and ids.
 fn interned(event: &str, field: &Field, named: &Named, world: &World) -> bool {
     let unique = named.key.as_ref() == Some(&field.name) || named.id.as_ref() == Some(&field.name);
-    let used = |name: String| world.dimension_columns.contains(&(event.to_string(), name));
+    let used = |name: String| world.few_valued.contains(&(event.to_string(), name));
     let dimension = used(field.name.clone()) || used(field.path.join("."));
     field.ty == FieldType::String
         && !unique
@@ -156,7 +171,7 @@ fn paths_differ(cx: &mut Cx<'_>, node: &Node, fields: &[Field]) {
     }
 }
 
-fn decoded_schema(fields: &[Field], time: Option<&str>) -> SchemaRef {
+pub(crate) fn decoded_schema(fields: &[Field], time: Option<&str>) -> SchemaRef {
     let mut columns: Vec<ArrowField> = fields
         .iter()
         .map(|field| {
@@ -234,6 +249,7 @@ pub(crate) fn scope(schema: &SchemaRef) -> Scope {
         qualifiers: vec!["row".to_string()],
         absent: Default::default(),
         renames: Default::default(),
+        parts: Default::default(),
     }
 }
 

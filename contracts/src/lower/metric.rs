@@ -3,7 +3,7 @@
 //! *In*: a metric document, the lowered events and entities. *Out*: [`Metric`]. *Never*: evaluation; a part of
 //! the language that is silently ignored.
 //!
-//! Modules in the order of the document: promised, inputs, over, dimensions, aggs, measures, derived, windows, levels, tests.
+//! Modules in the order of the document: promised, inputs, over, relations, dimensions, aggs, measures, derived, windows, levels, tests.
 
 mod aggs;
 mod derived;
@@ -13,14 +13,16 @@ mod levels;
 mod measures;
 mod over;
 mod promised;
+mod relations;
 mod tests;
 mod windows;
 
-pub(crate) use inputs::dimension_columns;
+pub(crate) use inputs::few_valued_columns;
 
 use crate::catalog::{Better, Feed, Metric, Micros, WindowKind};
 use crate::yaml::Node;
 
+use self::relations::Related;
 use super::head::head;
 use super::{Cx, Lowered, World};
 
@@ -31,8 +33,8 @@ const DAY: Micros = 86_400_000_000;
 pub(crate) fn metric(cx: &mut Cx<'_>, node: &Node, world: &World) -> Lowered<Metric> {
     let head = head(cx, node);
     let promised = promised::report(cx, node, world);
-    let inputs = inputs::read(cx, node, world, &head, promised);
-    let filters = inputs.filters(cx, node);
+    let mut plain = inputs::read(cx, node, world, &head, promised);
+    let Related { inputs, filters, relations } = relations::read(cx, node, world, &mut plain);
     let (dimensions, columns) = dimensions::read(cx, node, &inputs);
     let folded = measures::read(cx, node, &inputs);
     let (folds, fold_inputs) = (folded.folds, folded.inputs);
@@ -40,7 +42,7 @@ pub(crate) fn metric(cx: &mut Cx<'_>, node: &Node, world: &World) -> Lowered<Met
     names_differ(cx, node);
     let windows = windows::read(cx, node);
     let levels = levels::read(cx, node, &derived.measures, &windows);
-    let tests = tests::read(cx, node, world, &inputs, &windows);
+    let tests = tests::read(cx, node, world, &plain, &windows);
     let time = |key: &str| node.get("time").and_then(|time| cx.duration(time, key));
     let (lateness, idle, future) = (time("lateness"), time("idle"), time("future"));
     let reach = windows.iter().map(|w| length(&w.kind)).max().unwrap_or(0) + derived.shift;
@@ -66,6 +68,7 @@ pub(crate) fn metric(cx: &mut Cx<'_>, node: &Node, world: &World) -> Lowered<Met
             _ => None,
         },
         feeds,
+        relations,
         dimensions,
         folds,
         measures: derived.measures,

@@ -2,10 +2,11 @@
 //!
 //! *In*: a table document. *Out*: [`Table`]. *Never*: its rows.
 
-use crate::catalog::{Field, Table};
+use crate::catalog::{Event, Field, Head, Table, table_event};
 use crate::value::FieldType;
 use crate::yaml::Node;
 
+use super::event::{TIME, decoded_schema};
 use super::field::field;
 use super::head::head;
 use super::literal::with_article;
@@ -22,23 +23,75 @@ pub(crate) fn table(cx: &mut Cx<'_>, node: &Node, world: &World) -> Lowered<Tabl
         names_a_field(cx, node, "valid_from", &fields, is_time);
         names_a_field(cx, node, "valid_to", &fields, is_time);
     }
-    if let Some(source) = node.get("source") {
-        let given = ["file", "event", "http"].iter().filter(|key| source.get(key).is_some());
-        if given.count() != 1 {
-            let diagnostic = cx
-                .at("exactly_one", source.span, "a table has exactly one source")
-                .found(source.shown())
-                .allowed("file, event or http");
-            cx.push(diagnostic);
-        }
-        if let Some(event) = source.get("event") {
-            cx.event(event, world);
-        }
-        let span = node.entry("source").map(|e| e.key_span).unwrap_or_default();
-        cx.idle(span, "the source of a table");
+    if fields.iter().any(|field| field.name == TIME) {
+        let span = node.get("fields").and_then(|f| f.entry(TIME)).map(|e| e.key_span).unwrap_or_default();
+        let diagnostic = cx
+            .at("reserved_name", span, "`time` is the column of an event's time")
+            .fix("rename the field and keep `from: time`");
+        cx.push(diagnostic);
     }
-    let key = node.get("key").and_then(Node::scalar).unwrap_or_default().to_string();
-    Lowered { item: Table { head, key, fields }, sound: cx.out.iter().all(|d| !d.is_error()), typed }
+    let fed_by = source(cx, node, &fields, world);
+    let text = |node: Option<&Node>| node.and_then(Node::scalar).map(str::to_string);
+    let declared = node.get("source");
+    let item = Table {
+        key: text(node.get("key")).unwrap_or_default(),
+        event: world.events.len(),
+        fed_by,
+        valid_from: text(node.get("valid_from")),
+        valid_to: text(node.get("valid_to")),
+        file: text(declared.and_then(|source| source.get("file"))),
+        every: declared.and_then(|source| cx.duration(source, "every")),
+        head,
+        fields,
+    };
+    Lowered { item, sound: cx.out.iter().all(|d| !d.is_error()), typed }
+}
+
+/// The change stream that carries a table's rows when they come from a file or a test.
+pub(crate) fn carrier(table: &Lowered<Table>) -> Lowered<Event> {
+    let item = &table.item;
+    let decoded = decoded_schema(&item.fields, None);
+    let event = Event {
+        head: Head { name: table_event(&item.head.name), ..item.head.clone() },
+        key: Some(item.key.clone()),
+        time: None,
+        id: None,
+        dedupe: 0,
+        changelog: true,
+        fields: item.fields.clone(),
+        rules: Vec::new(),
+        enrich: Vec::new(),
+        admitted: decoded.clone(),
+        decoded,
+        needs_id: false,
+    };
+    Lowered { item: event, sound: table.sound, typed: table.typed }
+}
+
+/// Reads `source`; the event that feeds the table.
+fn source(cx: &mut Cx<'_>, node: &Node, fields: &[Field], world: &World) -> Option<usize> {
+    let source = node.get("source")?;
+    let given = ["file", "event", "http"].iter().filter(|key| source.get(key).is_some());
+    if given.count() != 1 {
+        let diagnostic = cx
+            .at("exactly_one", source.span, "a table has exactly one source")
+            .found(source.shown())
+            .allowed("file, event or http");
+        cx.push(diagnostic);
+    }
+    if let Some(entry) = source.entry("http") {
+        cx.idle(entry.key_span, "a table's `http`");
+    }
+    let place = source.get("event")?;
+    let event = cx.event(place, world)?;
+    let columns = &world.events[event].item.admitted;
+    for field in fields.iter().filter(|field| columns.field_with_name(&field.name).is_err()) {
+        let message = format!("`{}` has no column `{}`", place.shown(), field.name);
+        let names = columns.fields().iter().map(|column| column.name().as_str());
+        let diagnostic = cx.at("unknown_name", place.span, message).names(&field.name, names);
+        cx.push(diagnostic.fix("declare the field in the event, or compute it under the event's `enrich`"));
+    }
+    Some(event)
 }
 
 fn is_time(ty: &FieldType) -> bool {

@@ -19,9 +19,9 @@ static INPUT_KEYS: [Key; 6] = [
     ),
     key("entity", Ty::Name, "The metric is over the live rows of this entity."),
     key("where", Ty::Expr, "With `entity`: which rows."),
-    key("join", Ty::List(&Ty::Object(&JOIN)), "Event joins. Does not run yet."),
+    key("join", Ty::List(&Ty::Object(&JOIN)), "Rows of several aliases become one, step by step."),
     key("sequence", Ty::Object(&SEQUENCE), "Consecutive events become intervals. Does not run yet."),
-    key("enrich", Ty::Map(Names::Column, &Ty::Object(&ENRICH)), "Tables to join. Does not run yet."),
+    key("enrich", Ty::Map(Names::Column, &Ty::Object(&ENRICH)), "Rows of tables beside the rows of the metric."),
 ];
 
 static VALUE_KEYS: [Key; 4] = [
@@ -56,9 +56,9 @@ static ALIAS: Shape = Shape {
         key("type", Ty::Either(&[Ty::Name, Ty::List(&Ty::Name)]), "Event type, or a list.").required(),
         key("where", Ty::Expr, "Only rows for which this is true."),
         key("fields", Ty::Map(Names::Column, &Ty::Text), "Renames: `new: path.of.old`."),
-        key("changelog", Ty::Bool, "A change stream. Does not run yet.").default("false"),
-        key("key", Ty::Text, "With `changelog`: the row's key."),
-        key("time", Ty::Text, "With `changelog`: the row's time."),
+        key("changelog", Ty::Bool, "A change stream: an event is a version of the row its key names.").default("false"),
+        key("key", Ty::Text, "With `changelog`: the field that names a row."),
+        key("time", Ty::Text, "With `changelog`: the field that is a row's time."),
     ]],
 };
 
@@ -71,6 +71,7 @@ static JOIN: Shape = Shape {
         key("match", Ty::Expr, "Equality of columns of both.").required(),
         key("pick", Ty::OneOf(&["first", "last", "each"]), "Which partner.").default("first"),
         key("order", Ty::OneOf(&["after", "before", "any"]), "When the partner happened.").default("after"),
+        key("strict", Ty::Bool, "Not at the same instant.").default("false"),
         key("within", Ty::Duration, "At most this far apart; bounds the state.").required(),
     ]],
 };

@@ -8,7 +8,7 @@ use super::{Key, Names, Shape, Ty, key};
 
 pub(super) static TABLE: Shape = Shape {
     name: "Table",
-    doc: "Reference data to join. Checked; joins to it do not run yet.",
+    doc: "Reference data, to be put beside events by `enrich` of a metric.",
     groups: &[&HEAD, &TABLE_KEYS],
 };
 

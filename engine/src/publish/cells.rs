@@ -101,6 +101,18 @@ impl<'a> Cells<'a> {
         Ok(Self { plan, as_of, at, cells, kept, total, filtered: filter.is_some() || made.is_some() })
     }
 
+    /// Rows of the retained history that do not count because a dimension has no room for their value
+    /// (`overflow: refuse`).
+    pub(super) fn refused_rows(&self) -> u64 {
+        let names = Names::new(self, &[]);
+        let rows = |cell: &Cell| -> i64 {
+            let panes = cell.panes.values().chain(&cell.base);
+            panes.map(|pane| pane.rows).sum()
+        };
+        let beyond = self.cells.iter().filter(|(key, _)| names.of(key).is_none());
+        u64::try_from(beyond.map(|(_, cell)| rows(cell)).sum::<i64>()).unwrap_or(0)
+    }
+
     /// The sums of window `window`, grouped by the dimensions numbered `by`.
     pub(super) fn gather(&self, window: usize, by: &[usize]) -> Gathered {
         let extent = &self.plan.extents[window];

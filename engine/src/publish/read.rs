@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use contracts::catalog::{Input, Metric};
+use contracts::catalog::{Input, Metric, Overflow};
 use contracts::value::{Value, format_timestamp};
 use operators::entity::TooOld;
 use operators::fold::panes::{Pane, route_hash};
@@ -108,15 +108,40 @@ impl Published {
         self.shards.iter().map(|shards| shards.entities[entity].len()).sum()
     }
 
-    /// Rows that an admitted event brought but that a metric did not count: reason to count.
+    /// Rows that an admitted event brought but that a metric does not count: reason to count. `waiting`,
+    /// `unmatched`, `missing`, `held` and `failed` may sink again: a late partner or row of a table comes. So may
+    /// `dimension_overflow`: it is about the retained history, and a late event can make room for its value.
     pub fn lost(&self, metric: usize) -> BTreeMap<&'static str, u64> {
         let mut lost = BTreeMap::new();
         for shards in &self.shards {
             for (reason, count) in shards.metrics[metric].lost.iter() {
                 *lost.entry(*reason).or_default() += count;
             }
+            let relations = self.plan.relations.iter().zip(&shards.alone);
+            for (_, alone) in relations.filter(|(relation, _)| relation.metric == metric) {
+                for (reason, count) in alone {
+                    *lost.entry(*reason).or_default() += count;
+                }
+            }
+        }
+        match self.overflowing(metric) {
+            0 => {}
+            rows => {
+                lost.insert("dimension_overflow", rows);
+            }
         }
         lost
+    }
+
+    /// Rows that a dimension with `overflow: refuse` has no room for. Which these are is decided by reading; once
+    /// per tick, and only if somebody asks.
+    fn overflowing(&self, metric: usize) -> u64 {
+        let dimensions = &self.plan.metrics[metric].metric.dimensions;
+        if dimensions.iter().all(|dimension| dimension.overflow != Overflow::Refuse) {
+            return 0;
+        }
+        let count = || Cells::new(self, metric, At::Now, None, None).map_or(0, |cells| cells.refused_rows());
+        *self.overflowing[metric].get_or_init(count)
     }
 
     /// Groups a metric holds, over all workers.

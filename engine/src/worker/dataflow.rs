@@ -20,9 +20,9 @@ use timely::dataflow::operators::{Capability, Concat, Input, Probe};
 use timely::dataflow::{InputHandle, ProbeHandle, StreamVec};
 use timely::worker::Worker;
 
-use super::{Fed, Local, Rowset, SharedLocal};
+use super::{Fed, Local, Rowset, SharedLocal, relate};
 
-type Container<T> = CapacityContainerBuilder<Vec<T>>;
+pub(super) type Container<T> = CapacityContainerBuilder<Vec<T>>;
 
 /// The dataflow's inputs.
 pub(crate) struct Inputs {
@@ -66,7 +66,11 @@ pub(crate) fn build(worker: &mut Worker, local: &SharedLocal) -> (Inputs, ProbeH
         let admitted = admit(decoded, local).concat(released);
         let touched = touch(admitted.clone(), local);
         let changes = entities(touched, local);
-        let fed = admitted.map(|(_, batch)| Fed::Events(batch)).concat(changes);
+        let mut fed = changes;
+        if !local.borrow().plan.relations.is_empty() {
+            fed = fed.concat(relate::rows(admitted.clone(), local));
+        }
+        let fed = admitted.map(|(_, batch)| Fed::Events(batch)).concat(fed);
         let changed = group_rows(fed, local);
         stash(changed, local).probe_with(&probe);
     });
@@ -168,6 +172,7 @@ impl Local {
         let (rows, feeds) = match fed {
             Fed::Events(batch) => (event_rows(batch), &plan.feeds_of_event[batch.event]),
             Fed::Entity(entity, changes) => (changes.rows(), &plan.feeds_of_entity[*entity]),
+            Fed::Relation(relation, changes) => (changes.rows(), &plan.relations[*relation].feeds),
         };
         let newest = newest(fed);
         for (metric, feed) in feeds {

@@ -58,6 +58,7 @@ pub(crate) fn batch(
         parts: vec![0; rows.len()],
         received: rows.iter().map(|(received, _)| *received).collect(),
         payloads: Payloads { ranges: vec![(0, 0); rows.len()], ..Payloads::default() },
+        changes: None,
     }
 }
 

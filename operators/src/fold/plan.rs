@@ -71,7 +71,7 @@ impl MetricPlan {
     /// Compiles a metric.
     pub fn new(metric: Arc<Metric>) -> Result<Self, MetricPlanError> {
         let extents = window::extents(&metric.windows)?;
-        let retracts = metric.feeds.iter().any(|feed| matches!(feed.input, Input::Entity(_)));
+        let retracts = metric.feeds.iter().any(|feed| !matches!(feed.input, Input::Event(_)));
         let specs = metric.folds.iter().map(|fold| FoldSpec {
             agg: fold.agg.clone(),
             input: fold.input.clone(),

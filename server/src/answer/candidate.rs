@@ -198,7 +198,8 @@ fn changes(live: &Live, kind: Kind, head: &Head, candidate: &Candidate) -> JsonV
     })
 }
 
-fn change(change: &Change) -> JsonValue {
+/// A change as JSON.
+pub(super) fn change(change: &Change) -> JsonValue {
     let mut out = serde_json::to_value(change).unwrap_or_default();
     out["kind"] = json!(word(change.kind));
     out["type"] = json!(change.what);

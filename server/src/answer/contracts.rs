@@ -127,45 +127,11 @@ pub(crate) async fn read(
     params.only(&[])?;
     let live = app.live()?;
     let (found, head) = find(&live, &name)?;
-    Ok(Json(full(&live, found, head)))
+    Ok(Json(full(&live.catalog, &live.texts, found, head)))
 }
 
-/// One contract in a version that runs.
-#[utoipa::path(
-    get, path = "/v1/contracts/{name}/{version}", tag = "contracts", operation_id = "getContractVersion",
-    params(
-        ("name" = String, Path, description = "Name"),
-        ("version" = String, Path, description = "`v1`, `1` or `1.2.0`"),
-    ),
-    responses(
-        (status = 200, description = "As without the version", body = Object),
-        (status = 404, description = "No such contract, or not in this version", body = ProblemBody, content_type = "application/problem+json"),
-    )
-)]
-pub(crate) async fn read_version(
-    State(app): State<Arc<App>>,
-    Path((name, version)): Path<(String, String)>,
-    params: Params,
-) -> Result<Json<JsonValue>> {
-    params.only(&[])?;
-    let live = app.live()?;
-    let (found, head) = find(&live, &name)?;
-    let here = describe::version(head);
-    let asked = version.strip_prefix('v').unwrap_or(&version);
-    if asked != here && asked != head.version.0.to_string() {
-        return Err(Problem::unknown(
-            StatusCode::NOT_FOUND,
-            "unknown_version",
-            "version",
-            &version,
-            vec![here],
-        ));
-    }
-    Ok(Json(full(&live, found, head)))
-}
-
-fn full(live: &Live, (kind, index): Found, head: &Head) -> JsonValue {
-    let catalog = &live.catalog;
+/// All there is to say about a contract.
+pub(super) fn full(catalog: &Catalog, texts: &[SourceFile], (kind, index): Found, head: &Head) -> JsonValue {
     let mut out = summary(kind, head);
     out.insert("description".into(), json!(head.description));
     out.insert("labels".into(), json!(head.labels));
@@ -182,7 +148,7 @@ fn full(live: &Live, (kind, index): Found, head: &Head) -> JsonValue {
     if let JsonValue::Object(parts) = parts {
         out.extend(parts);
     }
-    out.insert("yaml".into(), json!(document(&live.texts, head).map(|(text, _)| text)));
+    out.insert("yaml".into(), json!(document(texts, head).map(|(text, _)| text)));
     JsonValue::Object(out)
 }
 

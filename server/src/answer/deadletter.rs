@@ -129,7 +129,7 @@ pub(crate) async fn stats(State(app): State<Arc<App>>, params: Params) -> Result
     get, path = "/v1/deadletter/{id}", tag = "dead letters", operation_id = "getDeadLetter",
     params(("id" = String, Path, description = "Id from the list")),
     responses(
-        (status = 200, description = "The item with `payload` (JSON, else text, else base64) and `payload_encoding`", body = Object),
+        (status = 200, description = "The item with `payload` (JSON, else text, else base64), `payload_encoding` and the `headers` that carry a part of it", body = Object),
         (status = 404, description = "No such dead letter", body = ProblemBody, content_type = "application/problem+json"),
     )
 )]
@@ -180,5 +180,11 @@ fn detail(letter: &DeadLetter) -> JsonValue {
     out["payload"] = parsed.unwrap_or_else(|| payload.clone());
     out["payload_text"] = payload;
     out["payload_encoding"] = encoding;
+    out["headers"] = letter
+        .headers
+        .iter()
+        .map(|(name, value)| (name.clone(), json!(String::from_utf8_lossy(value))))
+        .collect::<serde_json::Map<_, _>>()
+        .into();
     out
 }

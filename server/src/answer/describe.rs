@@ -186,6 +186,11 @@ pub(crate) fn source_events(catalog: &Catalog, metric: &Metric) -> Vec<String> {
                     names.extend(catalog.events.get(feed.event).map(|e| e.head.name.clone()));
                 }
             }
+            Input::Relation(r) => {
+                let events = metric.relations.get(r).map(contracts::catalog::Relation::events);
+                let events = events.unwrap_or_default().into_iter();
+                names.extend(events.filter_map(|e| Some(catalog.events.get(e)?.head.name.clone())));
+            }
         }
     }
     names.sort();

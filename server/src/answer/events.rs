@@ -71,6 +71,13 @@ pub(crate) async fn push(State(app): State<Arc<App>>, params: Params, request: R
 
 fn source(app: &App, params: &Params) -> Result<String> {
     if let Some(name) = params.one("source")? {
+        if app.hooks.contains_key(name) {
+            return Err(Problem::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "signed_source",
+                format!("`{name}` takes signed webhooks only, at POST /v1/hooks/{name}."),
+            ));
+        }
         return Ok(name.to_owned());
     }
     app.default_source.clone().ok_or_else(|| {

@@ -156,6 +156,7 @@ fn words(source: &SourceStatus) -> String {
         SourceState::CatchingUp => format!("catching up{lag}"),
         SourceState::Running => format!("running{lag}"),
         SourceState::Paused => format!("paused: the engine is busy{lag}"),
+        SourceState::Waiting(why) => format!("waiting: {why}{lag}"),
         SourceState::Failed(why) => format!("failed: {why}"),
         SourceState::Finished => "finished".to_owned(),
     }
@@ -272,7 +273,9 @@ fn source_component(status: &SourceStatus, published: Option<&Published>) -> Jso
     let word = match &status.state {
         SourceState::Running | SourceState::Finished => "healthy",
         SourceState::Failed(_) => "unhealthy",
-        SourceState::Connecting | SourceState::CatchingUp | SourceState::Paused => "degraded",
+        SourceState::Connecting | SourceState::CatchingUp | SourceState::Paused | SourceState::Waiting(_) => {
+            "degraded"
+        }
     };
     let halted = status.partitions.iter().any(|p| p.halted.is_some());
     let word = if halted { "unhealthy" } else { word };

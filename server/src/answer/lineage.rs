@@ -10,7 +10,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use contracts::Catalog;
-use contracts::catalog::Input;
+use contracts::catalog::{Input, Metric};
 use contracts::value::time::format_timestamp;
 use engine::{Counts, Published};
 use serde_json::{Value as JsonValue, json};
@@ -118,13 +118,18 @@ fn edges(app: &App, published: &Published) -> BTreeSet<(Node, Node)> {
     for metric in &catalog.metrics {
         let to = (Layer::Metric, metric.head.name.clone());
         for feed in &metric.feeds {
-            let from = match feed.input {
-                Input::Event(index) => event(index),
+            let from: Vec<Node> = match feed.input {
+                Input::Event(index) => event(index).into_iter().collect(),
                 Input::Entity(index) => {
-                    catalog.entities.get(index).map(|e| (Layer::Entity, e.head.name.clone()))
+                    let entity = catalog.entities.get(index);
+                    entity.map(|e| (Layer::Entity, e.head.name.clone())).into_iter().collect()
+                }
+                Input::Relation(index) => {
+                    let events = metric.relations.get(index).map(contracts::catalog::Relation::events);
+                    events.unwrap_or_default().into_iter().filter_map(event).collect()
                 }
             };
-            edges.extend(from.map(|from| (from, to.clone())));
+            edges.extend(from.into_iter().map(|from| (from, to.clone())));
         }
     }
     // A source that has brought nothing yet is a node without edges; see `nodes`.
@@ -175,7 +180,7 @@ fn describe_node(app: &App, published: &Published, node: &Node, wall: i64) -> Js
             let metric = &catalog.metrics[i];
             json!({
                 "contract": describe::contract(&metric.head),
-                "feeds": metric.feeds.iter().map(|f| feed(catalog, f)).collect::<Vec<_>>(),
+                "feeds": metric.feeds.iter().map(|f| feed(catalog, metric, f)).collect::<Vec<_>>(),
                 "lost": published.lost(i),
                 "newest_event": describe::newest_event(published.newest(i), wall),
             })
@@ -187,10 +192,21 @@ fn describe_node(app: &App, published: &Published, node: &Node, wall: i64) -> Js
     out
 }
 
-fn feed(catalog: &Catalog, feed: &contracts::catalog::Feed) -> JsonValue {
+fn feed(catalog: &Catalog, metric: &Metric, feed: &contracts::catalog::Feed) -> JsonValue {
+    let event = |i: usize| catalog.events.get(i).map(|e| id(&(Layer::Event, e.head.name.clone())));
     let from = match feed.input {
-        Input::Event(i) => catalog.events.get(i).map(|e| id(&(Layer::Event, e.head.name.clone()))),
-        Input::Entity(i) => catalog.entities.get(i).map(|e| id(&(Layer::Entity, e.head.name.clone()))),
+        Input::Event(i) => json!(event(i)),
+        Input::Entity(i) => {
+            json!(catalog.entities.get(i).map(|e| id(&(Layer::Entity, e.head.name.clone()))))
+        }
+        Input::Relation(i) => {
+            let relation = metric.relations.get(i);
+            let steps: Vec<&str> =
+                relation.iter().flat_map(|relation| &relation.steps).map(|step| step.name.as_str()).collect();
+            let events = relation.map(contracts::catalog::Relation::events).unwrap_or_default();
+            let events: Vec<String> = events.into_iter().filter_map(event).collect();
+            return json!({ "alias": feed.alias, "from": events, "steps": steps, "time": feed.time });
+        }
     };
     json!({ "alias": feed.alias, "from": from, "where": feed.filter.as_ref().map(|f| &f.sql), "time": feed.time })
 }

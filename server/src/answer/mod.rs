@@ -13,6 +13,7 @@ mod docs;
 mod entity;
 mod events;
 mod health;
+mod hooks;
 mod lineage;
 mod metrics;
 mod page;
@@ -23,6 +24,7 @@ mod series;
 mod stream;
 mod taps;
 pub(crate) mod token;
+mod versions;
 
 use std::sync::Arc;
 
@@ -43,6 +45,7 @@ use crate::{error, telemetry};
 fn routes() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::with_openapi(docs::head())
         .routes(routes!(events::push))
+        .routes(routes!(hooks::deliver))
         .routes(routes!(metrics::list))
         .routes(routes!(metrics::read))
         .routes(routes!(series::series))
@@ -53,7 +56,8 @@ fn routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(catalog::read))
         .routes(routes!(contracts::list))
         .routes(routes!(contracts::read))
-        .routes(routes!(contracts::read_version))
+        .routes(routes!(versions::read))
+        .routes(routes!(versions::diff))
         .routes(routes!(candidate::validate))
         .routes(routes!(candidate::diff))
         .routes(routes!(lineage::read))

@@ -12,7 +12,7 @@ use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use bytes::Bytes;
 use connectors::store::dead_letters::{DeadLetter, Filter, Status};
-use contracts::batch::Partition;
+use contracts::batch::{HeaderList, Partition};
 use contracts::value::time::format_timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -46,14 +46,16 @@ pub(crate) struct ReplayAnswer {
 /// Correct an event and send it again.
 ///
 /// The body is optional: `{"corrected_payload": {...}}` is merged over the top level of the original
-/// JSON object, `{"payload": ...}` replaces it. The event is appended durably and its verdict awaited.
+/// JSON object, `{"payload": ...}` replaces it. A CloudEvent that came in binary mode keeps its `ce-*`
+/// headers; `{"headers": {"ce-type": "..."}}` sets some anew, null takes one away. The event is appended
+/// durably and its verdict awaited.
 #[utoipa::path(
     post, path = "/v1/deadletter/{id}/replay", tag = "dead letters", operation_id = "replayDeadLetter",
     params(
         ("id" = String, Path, description = "Id from the list"),
         ("wait" = Option<String>, Query, description = "How long to wait for the verdict, default `2s`"),
     ),
-    request_body(content = Object, description = "`{corrected_payload}` or `{payload}`"),
+    request_body(content = Object, description = "`{corrected_payload}` or `{payload}`; `{headers}`"),
     responses(
         (status = 200, description = "Admitted: `replayed`; not folded in time: `replay_pending`", body = ReplayAnswer),
         (status = 404, description = "No such dead letter", body = ProblemBody, content_type = "application/problem+json"),
@@ -83,10 +85,10 @@ pub(crate) async fn replay(
             format!("Dead letter `{id}` has been replayed already."),
         ));
     }
-    let value = corrected(&letter, &body)?;
+    let record = corrected(&letter, &body)?;
     let source = replay_source(&app, &letter.partition)?;
     // On a task of its own: once the record is durable its verdict must reach the store.
-    tokio::spawn(async move { settle(&app, id, &source, value, wait).await })
+    tokio::spawn(async move { settle(&app, id, &source, record, wait).await })
         .await
         .map_err(|e| Problem::internal(format!("The replay was not finished: {e}.")))?
 }
@@ -95,10 +97,9 @@ async fn settle(
     app: &Arc<App>,
     id: String,
     source: &str,
-    value: Bytes,
+    record: Outgoing,
     wait: Duration,
 ) -> Result<Json<ReplayAnswer>> {
-    let record = Outgoing { value, headers: Vec::new(), parts: 1 };
     let pushed = intake::append(app, source, vec![record]).await?;
     let verdict = intake::verdicts(app, &pushed, wait).await;
     let place = (pushed.partition().clone(), pushed.offset());
@@ -177,33 +178,35 @@ async fn still_refused(
 
 /// Body of a replay. Raw JSON: a number must arrive as it was written, not as a float.
 #[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, default)]
 struct ReplayBody {
     corrected_payload: Option<Box<RawValue>>,
     payload: Option<Box<RawValue>>,
+    headers: BTreeMap<String, Option<String>>,
 }
 
 type RawObject = BTreeMap<String, Box<RawValue>>;
 
-/// The bytes to send: the original, or what the body makes of it.
-fn corrected(letter: &DeadLetter, body: &[u8]) -> Result<Bytes> {
+/// The record to send: the original, or what the body makes of it.
+fn corrected(letter: &DeadLetter, body: &[u8]) -> Result<Outgoing> {
     let original = letter.payload.clone().unwrap_or_default();
     if body.iter().all(u8::is_ascii_whitespace) {
-        return Ok(original);
+        return Ok(Outgoing { value: original, headers: letter.headers.clone(), parts: 1 });
     }
     let wrong = |detail: String| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_replay", detail);
     let body: ReplayBody = serde_json::from_slice(body).map_err(|e| {
         let detail = format!("The body cannot be used: {e}. Send {{\"corrected_payload\": {{...}}}} (merged) or {{\"payload\": ...}} (whole).");
         if e.is_data() { wrong(detail) } else { Problem::bad_request("malformed_json", detail) }
     })?;
-    match (body.corrected_payload, body.payload) {
-        (Some(_), Some(_)) => Err(wrong("Send `corrected_payload` or `payload`, not both.".into())),
-        (None, None) => Ok(original),
-        (None, Some(whole)) => Ok(match serde_json::from_str::<String>(whole.get()) {
+    let headers = headers(letter, body.headers).map_err(wrong)?;
+    let value = match (body.corrected_payload, body.payload) {
+        (Some(_), Some(_)) => return Err(wrong("Send `corrected_payload` or `payload`, not both.".into())),
+        (None, None) => original,
+        (None, Some(whole)) => match serde_json::from_str::<String>(whole.get()) {
             // Text: for payloads that are not JSON.
             Ok(text) => text.into_bytes().into(),
             Err(_) => Bytes::copy_from_slice(whole.get().as_bytes()),
-        }),
+        },
         (Some(changes), None) => {
             let changes: RawObject = serde_json::from_str(changes.get())
                 .map_err(|_| wrong("`corrected_payload` must be a JSON object.".into()))?;
@@ -213,9 +216,27 @@ fn corrected(letter: &DeadLetter, body: &[u8]) -> Result<Bytes> {
             merged.extend(changes);
             serde_json::to_vec(&merged)
                 .map(Bytes::from)
-                .map_err(|e| Problem::internal(format!("The payload could not be written: {e}.")))
+                .map_err(|e| Problem::internal(format!("The payload could not be written: {e}.")))?
         }
+    };
+    Ok(Outgoing { value, headers, parts: 1 })
+}
+
+/// The headers of the original with `changes`.
+fn headers(
+    letter: &DeadLetter,
+    changes: BTreeMap<String, Option<String>>,
+) -> std::result::Result<HeaderList, String> {
+    let mut headers = letter.headers.clone();
+    for (name, value) in changes {
+        let name = name.to_ascii_lowercase();
+        if !(name.starts_with("ce-") || name == "content-type") {
+            return Err(format!("`{name}` is no header of an event. Allowed: content-type, ce-*."));
+        }
+        headers.retain(|(known, _)| known.to_ascii_lowercase().replacen("ce_", "ce-", 1) != name);
+        headers.extend(value.map(|value| (name, Bytes::from(value))));
     }
+    Ok(headers)
 }
 
 /// The http source that takes the replay: the one the event came from, else the default one.
@@ -271,6 +292,10 @@ mod tests {
             received: 0,
             event_type: None,
             event_id: None,
+            headers: vec![
+                ("ce_type".to_owned(), Bytes::from_static(b"a")),
+                ("ce-id".to_owned(), Bytes::from_static(b"1")),
+            ],
             reasons: Vec::new(),
             status: Status::Failed,
             retry_count: 0,
@@ -284,11 +309,25 @@ mod tests {
     #[test]
     fn merging_keeps_numbers_as_written() {
         let letter = letter(r#"{"id":"a","total":123456789012345678901.10,"n":1}"#);
-        let sent = corrected(&letter, br#"{"corrected_payload":{"n":2,"x":0.10}}"#).unwrap();
+        let corrected = |body: &[u8]| corrected(&letter, body).unwrap().value;
+        let sent = corrected(br#"{"corrected_payload":{"n":2,"x":0.10}}"#);
         assert_eq!(&sent[..], br#"{"id":"a","n":2,"total":123456789012345678901.10,"x":0.10}"#);
-        assert_eq!(&corrected(&letter, b"").unwrap()[..], &letter.payload.clone().unwrap()[..]);
-        assert_eq!(&corrected(&letter, br#"{"payload":{"a":1}}"#).unwrap()[..], br#"{"a":1}"#);
-        assert_eq!(&corrected(&letter, br#"{"payload":"not json"}"#).unwrap()[..], b"not json");
+        assert_eq!(&corrected(b"")[..], &letter.payload.clone().unwrap()[..]);
+        assert_eq!(&corrected(br#"{"payload":{"a":1}}"#)[..], br#"{"a":1}"#);
+        assert_eq!(&corrected(br#"{"payload":"not json"}"#)[..], b"not json");
+    }
+
+    #[test]
+    fn headers_stay_or_are_set_anew() {
+        let letter = letter("{}");
+        let corrected = |body: &[u8]| corrected(&letter, body).unwrap().headers;
+        let list = |pairs: &[(&str, &'static str)]| -> HeaderList {
+            pairs.iter().map(|(n, v)| ((*n).to_owned(), Bytes::from_static(v.as_bytes()))).collect()
+        };
+        assert_eq!(corrected(b""), letter.headers);
+        assert_eq!(corrected(br#"{"payload":{}}"#), letter.headers);
+        let sent = corrected(br#"{"headers":{"CE-Type":"b","ce-id":null,"ce-source":"s"}}"#);
+        assert_eq!(sent, list(&[("ce-type", "b"), ("ce-source", "s")]));
     }
 
     #[test]
@@ -299,6 +338,7 @@ mod tests {
             (r#"{"corrected_payload":{},"payload":{}}"#, 422),
             (r#"{"corrected":{}}"#, 422),
             (r#"{"corrected_payload":[1]}"#, 422),
+            (r#"{"headers":{"authorization":"x"}}"#, 422),
         ] {
             assert_eq!(corrected(&original, body.as_bytes()).unwrap_err().status.as_u16(), status, "{body}");
         }

@@ -93,12 +93,18 @@ fn http(app: &App, registry: &mut Registry) {
         "Time until the answer began",
         app.telemetry.latency.clone(),
     );
+    registry.register(
+        "hook_deliveries",
+        "Deliveries of webhooks by outcome: stored, duplicate, denied, refused, unavailable, challenge",
+        app.telemetry.hooks.clone(),
+    );
     let open = app.limits.streams.saturating_sub(app.streams.available_permits());
     gauges(registry, "http_streams", "Open event streams").get_or_create(&Vec::new()).set(open as f64);
 }
 
 fn sources(app: &App, registry: &mut Registry) {
-    let up = gauges(registry, "source_up", "1 unless the source is not connected or has failed");
+    let up =
+        gauges(registry, "source_up", "1 unless the source is not connected, not (all) there or has failed");
     let bytes = counters(registry, "source_bytes", "Payload bytes handed to the engine");
     let errors = counters(registry, "source_errors", "Errors of the source");
     let gaps = counters(registry, "source_gap_records", "Records that were gone before they could be read");
@@ -106,7 +112,10 @@ fn sources(app: &App, registry: &mut Registry) {
     for source in app.sources().into_iter().take(MAX_SERIES) {
         let name = labels(&[("source", &source.name)]);
         up.get_or_create(&labels(&[("source", &source.name), ("kind", source.kind)])).set(f64::from(
-            u8::from(!matches!(source.state, SourceState::Connecting | SourceState::Failed(_))),
+            u8::from(!matches!(
+                source.state,
+                SourceState::Connecting | SourceState::Waiting(_) | SourceState::Failed(_)
+            )),
         ));
         bytes.get_or_create(&name).inc_by(source.bytes);
         errors.get_or_create(&name).inc_by(source.errors);

@@ -1,4 +1,4 @@
-//! `streamgauge bench throughput|freshness`: measurements, side by side with what they are measured by.
+//! `streamgauge bench throughput|freshness|joins`: measurements, side by side with what they are measured by.
 //!
 //! *In*: how long, how fast, an earlier report. *Out*: a table and a plot, or JSON; 1 when something got
 //! worse. *Never*: a measurement of its own (the crate `bench` does that).
@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bench::compare::{self, Comparison};
 use bench::freshness::{self, Reader, Road};
+use bench::joins;
 use bench::throughput::{self, Program};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -28,6 +29,24 @@ enum What {
     Throughput(Throughput),
     /// From an event being due to an HTTP reader seeing it counted
     Freshness(Freshness),
+    /// Rows per CPU-second of a join, beside differential-dataflow
+    Joins(Joins),
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  streamgauge bench joins --rows 2000000 --rounds 5")]
+struct Joins {
+    /// Rows of both sides
+    #[arg(long, default_value_t = 1_000_000, value_name = "N")]
+    rows: usize,
+    /// Rounds; each runs both programs once
+    #[arg(long, default_value_t = 3, value_name = "N")]
+    rounds: usize,
+    /// Seed of the rows
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    #[command(flatten)]
+    result: Shown,
 }
 
 #[derive(Debug, clap::Args)]
@@ -113,7 +132,17 @@ pub fn run(args: Args) -> Outcome {
     match args.what {
         What::Throughput(args) => throughput(args),
         What::Freshness(args) => freshness(args),
+        What::Joins(args) => joins(args),
     }
+}
+
+fn joins(args: Joins) -> Outcome {
+    if args.result.compare.is_some() {
+        return Err(Failure::new(Exit::Usage, "`bench joins` has no `--compare`: its report is a quotient already"));
+    }
+    let options = joins::Options { rows: args.rows, rounds: args.rounds, seed: args.seed };
+    let report = joins::run(&options).map_err(failure)?;
+    args.result.show(&report, None)
 }
 
 fn throughput(args: Throughput) -> Outcome {

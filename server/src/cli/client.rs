@@ -32,6 +32,7 @@ impl Client {
             .http_status_as_error(false)
             .timeout_connect(Some(Duration::from_secs(5)))
             .proxy(None)
+            .tls_config(tls())
             .user_agent(concat!("streamgauge/", env!("CARGO_PKG_VERSION")))
             .build()
             .new_agent();
@@ -107,12 +108,17 @@ impl Client {
             ureq::Error::BadUri(_) => {
                 Failure::new(Exit::Usage, format!("`{}` is not an address: {error}", self.base))
             }
-            ureq::Error::TlsRequired => {
-                failure.help("https is not built in; use http on the loopback address")
-            }
             _ => failure.help("start one with `streamgauge serve`, or name it with --url or STREAMGAUGE_URL"),
         }
     }
+}
+
+/// The system's TLS: a server behind a proxy that speaks https can be asked, too.
+fn tls() -> ureq::tls::TlsConfig {
+    ureq::tls::TlsConfig::builder()
+        .provider(ureq::tls::TlsProvider::NativeTls)
+        .root_certs(ureq::tls::RootCerts::PlatformVerifier)
+        .build()
 }
 
 /// What an error answer says, in one message.

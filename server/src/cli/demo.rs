@@ -5,6 +5,7 @@
 //! of pushed events, through the durable log.
 
 pub mod compare;
+mod delivery;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -273,13 +274,15 @@ fn wait_for_fold(running: &Running, end: i64) -> bool {
     false
 }
 
-/// Sample events of the last hour for `streamgauge init --pack`.
+/// Sample events for `streamgauge init --pack`: of the last hour, for `delivery` of two weeks.
 pub fn sample(pack: &str, count: u32) -> Result<String, Failure> {
-    if pack != "commerce" {
-        return Err(Failure::new(Exit::Usage, format!("there are no sample events for pack `{pack}`")));
+    let now = connectors::receive::wall_clock()();
+    match pack {
+        "commerce" => {}
+        "delivery" => return Ok(delivery::sample(now)),
+        _ => return Err(Failure::new(Exit::Usage, format!("there are no sample events for pack `{pack}`"))),
     }
     const HOUR: i64 = 3_600_000_000;
-    let now = connectors::receive::wall_clock()();
     let quiet = GeneratorSpec::new(now.unsigned_abs(), now - HOUR, f64::from(count) / 3600.0);
     let spec = GeneratorSpec { late: 0.0, out_of_order: 0.0, duplicates: 0.0, bad: 0.0, ..quiet };
     let mut text = String::new();

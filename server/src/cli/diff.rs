@@ -12,8 +12,11 @@ use super::out::table;
 
 /// Arguments.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Exit code 1 when a breaking change lacks a new major version.\n\
-    Example: streamgauge diff pack:commerce contracts/")]
+#[command(
+    after_help = "Exit code 1 when a version is not raised far enough: a breaking change needs a new major one,\n\
+    an addition a new minor one.\n\
+    Example: streamgauge diff pack:commerce contracts/"
+)]
 pub struct Args {
     /// Folder, file or pack:NAME before the change
     old: String,
@@ -30,11 +33,10 @@ pub fn run(args: Args) -> Outcome {
     let (new, _) = files::catalog(&files::from_arguments(&[args.new])?)?;
     let changes = contracts::diff(&old, &new);
     let missing = changes.iter().filter(|c| !c.version_ok).count();
-    let broken = changes.iter().any(|c| c.class == Class::Breaking && !c.version_ok);
-    let exit = if broken { Exit::Failed } else { Exit::Ok };
+    let exit = if missing > 0 { Exit::Failed } else { Exit::Ok };
     if args.json {
         super::out::json(&json!({
-            "ok": !broken,
+            "ok": missing == 0,
             "breaking": changes.iter().filter(|c| c.class == Class::Breaking).count(),
             "version_missing": missing,
             "changes": changes,

@@ -117,6 +117,14 @@ fn check_contracts(settings: &Settings) -> Check {
         return Check::new("contracts", Grade::Warning, "no contract files were found");
     }
     let catalog = &loaded.catalog;
+    if let Some((source, missing)) = sources::without_contract(&settings.sources, catalog).into_iter().next()
+    {
+        let detail = format!(
+            "webhooks of source {source} make {}, which no contract takes; add pack:delivery to `contracts`",
+            missing.join(", ")
+        );
+        return Check::new("contracts", Grade::Warning, detail);
+    }
     let detail = format!(
         "{} events, {} entities, {} metrics in {} files",
         catalog.events.len(),
@@ -164,6 +172,12 @@ fn check_sources(settings: &Settings, timeout: Duration) -> Vec<Check> {
         let name = format!("source {}", source.name);
         checks.push(match &source.transport {
             Transport::Http => Check::new(name, Grade::Ok, "takes POST /v1/events"),
+            Transport::Hook(hook) => {
+                let open = if hook.secrets.is_empty() { ", from anybody (verify: none)" } else { "" };
+                let detail =
+                    format!("takes {} webhooks at POST /v1/hooks/{}{open}", hook.kind.name(), source.name);
+                Check::new(name, Grade::Ok, detail)
+            }
             Transport::File { path } => match std::fs::File::open(path) {
                 Ok(_) => Check::new(name, Grade::Ok, format!("{} can be read", path.display())),
                 Err(error) => Check::new(name, Grade::Wrong, format!("{}: {error}", path.display())),
@@ -204,6 +218,9 @@ fn check_kafka(name: &str, kafka: &settings::Kafka, timeout: Duration) -> Check 
             let error =
                 status.last_error.unwrap_or_else(|| format!("no answer within {} s", timeout.as_secs()));
             Check::new(name, Grade::Unreachable, format!("{}: {error}", kafka.brokers))
+        }
+        State::Waiting(what) => {
+            Check::new(name, Grade::Warning, format!("{} answers, but {what}", kafka.brokers))
         }
         State::Failed(error) => Check::new(name, Grade::Wrong, format!("{}: {error}", kafka.brokers)),
         _ => found(name, kafka, &status),

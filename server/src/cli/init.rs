@@ -42,15 +42,24 @@ pub fn run(args: Args) -> Outcome {
     }
     let shown =
         if args.dir == Path::new(".") { String::new() } else { format!("cd {}\n  ", args.dir.display()) };
-    let metric = if args.pack.is_some() { "revenue" } else { "sales" };
+    let query = metric(&files).map(|metric| format!("\n  streamgauge query {metric}")).unwrap_or_default();
     crate::say!("made {}:", args.dir.display());
     for (path, _) in files.iter().filter(|(path, _)| !path.starts_with('.')) {
         crate::say!("  {path}");
     }
     crate::say!(
-        "\nnext:\n  {shown}streamgauge test\n  streamgauge serve &\n  streamgauge ingest events.ndjson\n  streamgauge query {metric}"
+        "\nnext:\n  {shown}streamgauge test\n  streamgauge serve &\n  streamgauge ingest events.ndjson{query}"
     );
     Ok(Exit::Ok)
+}
+
+/// A metric to ask for: the first that the files describe.
+fn metric(files: &[(String, String)]) -> Option<String> {
+    let contracts = files.iter().filter(|(path, _)| path.starts_with("contracts/"));
+    let mut kinds =
+        contracts.flat_map(|(_, text)| text.split("\n---")).filter(|text| text.contains("\nkind: Metric"));
+    let name = kinds.next()?.lines().find_map(|line| line.strip_prefix("name: "))?;
+    Some(name.trim().to_owned())
 }
 
 fn plan(pack: Option<&str>) -> Result<Vec<(String, String)>, Failure> {

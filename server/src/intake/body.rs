@@ -35,6 +35,8 @@ pub fn split(headers: &HeaderMap, body: &Bytes) -> Result<Vec<Outgoing>> {
     }
     let content_type = text(header::CONTENT_TYPE);
     let mime = content_type.split(';').next().unwrap_or("").trim().to_ascii_lowercase();
+    // What some editors write at the start of a file is no part of its first event.
+    let body = &body.strip_prefix(b"\xef\xbb\xbf").map_or_else(|| body.clone(), |rest| body.slice_ref(rest));
     if body.iter().all(u8::is_ascii_whitespace) {
         return Err(empty());
     }

@@ -79,7 +79,7 @@
       }
       const halted = (s.partitions || []).filter((p) => p.halted).map((p) => `${p.topic}/${p.number}: ${p.halted}`);
       if (s.state === "failed" || halted.length) node.append(el("small", { class: "bad" }, halted.join("; ") || s.message));
-      else if (s.state === "connecting") node.append(el("small", {}, s.message));
+      else if (s.state === "connecting" || s.state === "waiting") node.append(el("small", {}, s.message));
       if (s.gap) node.append(el("small", { class: "bad" }, `${group(String(s.gap))} records were gone before they could be read`));
       return node;
     }));

@@ -37,6 +37,8 @@ pub enum Shape {
     Duration,
     /// A mapping without settings of its own (`http: {}`).
     Empty,
+    /// `{ env: NAME }` or `{ file: PATH }`.
+    Secret,
     /// Free names; values are text or `{ env: NAME }` or `{ file: PATH }`.
     Properties,
 }
@@ -79,9 +81,40 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "sources[].format",
-        Shape::Words(&["json", "cloudevents", "debezium"]),
+        Shape::Words(&["json", "cloudevents", "debezium", "avro", "protobuf"]),
         "json",
-        "How bytes become events. `debezium` is accepted as a word and refused at the start: it does not run yet.",
+        "How bytes become events. `debezium`: change events of Debezium (see the how-to on change streams); the contract of a table is the event `cdc.<topic>`. `avro`, `protobuf`: records in the wire format of Confluent's Schema Registry.",
+    ),
+    key(
+        "sources[].registry.url",
+        Shape::Text,
+        "",
+        "Address of a schema registry: Confluent's, or one that speaks its API (Karapace, Apicurio's `/apis/ccompat/v7`). While it does not answer, the source waits. For Kafka sources; `json` and `debezium` records may have its header, too.",
+    ),
+    key("sources[].registry.user", Shape::Text, "", "User, where the registry wants one."),
+    key(
+        "sources[].registry.password",
+        Shape::Secret,
+        "",
+        "Its password or API secret, never in the file itself.",
+    ),
+    key(
+        "sources[].type",
+        Shape::Text,
+        "",
+        "Type of the records that do not say theirs; with `debezium`, of all.",
+    ),
+    key(
+        "sources[].debezium.decimals",
+        Shape::Words(&["auto", "precise", "string", "double"]),
+        "auto",
+        "The connector's `decimal.handling.mode`, for records without a schema. `auto`: text with a point or a minus is a number, other text is base64; what could be both is refused.",
+    ),
+    key(
+        "sources[].debezium.times",
+        Shape::Words(&["auto", "millis", "micros", "nanos"]),
+        "auto",
+        "Unit of integer timestamps, for records without a schema. `auto`: microseconds of PostgreSQL, milliseconds of MySQL and MariaDB; elsewhere they are refused.",
     ),
     key(
         "sources[].envelope.id",
@@ -103,10 +136,62 @@ pub const KEYS: &[Key] = &[
         "Dotted path of the tenant. Ids then count per tenant: the same id of two tenants is two events.",
     ),
     key(
+        "sources[].envelope.op",
+        Shape::Text,
+        "",
+        "Dotted path of the operation (`c`, `r`, `u`, `d`, `t`) of records that are versions of a row (`changelog: true`) and no change events. Without it every record is the newest version.",
+    ),
+    key(
         "sources[].http",
         Shape::Empty,
         "",
         "Events pushed to `POST /v1/events`, durable in the embedded log before they are acknowledged. Without any `http` source there is one named `push`.",
+    ),
+    key(
+        "sources[].hook.kind",
+        Shape::Words(&[
+            "github",
+            "gitlab",
+            "jenkins",
+            "argocd",
+            "pagerduty",
+            "incidentio",
+            "opsgenie",
+            "sentry",
+            "jira",
+            "linear",
+            "cdevents",
+            "slack",
+            "standard",
+            "token",
+        ]),
+        "",
+        "Webhooks of this tool to `POST /v1/hooks/NAME`, kept as delivered and turned into canonical events by its adapter (`slack`, `standard` and `token`: by `adapter`, else read by `format` and `envelope`).",
+    ),
+    key(
+        "sources[].hook.adapter",
+        Shape::Text,
+        "the kind's own",
+        "YAML file of an adapter of your own: how its deliveries become canonical events.",
+    ),
+    key(
+        "sources[].hook.secret_env",
+        Shape::Texts,
+        "",
+        "Environment variable with the hook's secret; a list of two while the secret is being changed.",
+    ),
+    key("sources[].hook.secret_file", Shape::Texts, "", "File with the hook's secret, or a list of them."),
+    key(
+        "sources[].hook.tolerance",
+        Shape::Duration,
+        "5m",
+        "How far the signed time of a delivery may be from now, where the scheme signs one (Slack, Standard Webhooks, incident.io, GitLab's signing token, Linear).",
+    ),
+    key(
+        "sources[].hook.verify",
+        Shape::Words(&["signature", "none"]),
+        "signature",
+        "`none` takes deliveries without a secret; only where the server listens on a loopback address.",
     ),
     key(
         "sources[].file.path",
@@ -224,10 +309,10 @@ fn leaf(key: &Key) -> Value {
         }
         Shape::Duration => json!({ "type": "string", "pattern": "^[0-9]+(ms|s|m|h|d)$" }),
         Shape::Empty => json!({ "type": ["object", "null"], "maxProperties": 0 }),
+        Shape::Secret => secret(),
         Shape::Properties => json!({ "type": "object", "additionalProperties": { "anyOf": [
             { "type": ["string", "number", "boolean"] },
-            { "type": "object", "additionalProperties": false, "minProperties": 1, "maxProperties": 1,
-              "properties": { "env": { "type": "string" }, "file": { "type": "string" } } }
+            secret()
         ] } }),
     };
     schema["description"] = json!(key.doc);
@@ -235,6 +320,11 @@ fn leaf(key: &Key) -> Value {
         schema["description"] = json!(format!("{} Default: {}", key.doc, key.default));
     }
     schema
+}
+
+fn secret() -> Value {
+    json!({ "type": "object", "additionalProperties": false, "minProperties": 1, "maxProperties": 1,
+            "properties": { "env": { "type": "string" }, "file": { "type": "string" } } })
 }
 
 /// `docs/reference/settings.md`, whole.
@@ -261,6 +351,7 @@ fn shape_text(shape: Shape) -> String {
         Shape::Bytes => "size: `1MiB`, `10MB`, `4096`".into(),
         Shape::Duration => "duration: `500ms`, `30s`, `5m`, `24h`, `7d`".into(),
         Shape::Empty => "`{}`".into(),
+        Shape::Secret => "`{ env: NAME }` or `{ file: PATH }`".into(),
         Shape::Properties => "mapping".into(),
     }
 }

@@ -7,6 +7,7 @@
 
 pub mod auth;
 pub mod env;
+pub mod hook;
 pub mod keys;
 pub mod lake;
 pub mod limits;
@@ -14,6 +15,7 @@ pub mod read;
 pub mod secret;
 pub mod server;
 pub mod source;
+pub mod stream;
 pub mod tree;
 
 use std::path::{Path, PathBuf};
@@ -21,6 +23,7 @@ use std::path::{Path, PathBuf};
 use contracts::diagnostic::Diagnostic;
 use contracts::text::SourceFile;
 
+pub use hook::{HookKind, HookSettings};
 pub use limits::Limits;
 pub use read::Effective;
 use read::{Report, Section};
@@ -149,7 +152,7 @@ fn read(root: &Node, base: &Base, report: &mut Report) -> Settings {
         report,
     );
     let server = Server::read(&mut section, report);
-    let sources = source::read(&mut section, base, report);
+    let sources = source::read(&mut section, base, server.listen.ip().is_loopback(), report);
     lake::read(&mut section, report);
     auth::read(&mut section, (server.listen, &server.listen_origin), report);
     let limits = Limits::read(&mut section, report);

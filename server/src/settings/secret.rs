@@ -1,6 +1,6 @@
 //! Values that must not stand in a file: `{ env: NAME }` and `{ file: PATH }`.
 //!
-//! *In*: the `properties` of a Kafka source. *Out*: [`Secret`]s that show as `***`.
+//! *In*: the `properties` of a Kafka source, the secrets of a hook. *Out*: [`Secret`]s that show as `***`.
 //! *Never*: a secret in a message, a log line or `doctor`'s output.
 
 use std::collections::BTreeMap;
@@ -47,6 +47,47 @@ pub fn read_properties(section: &mut Section<'_>, report: &mut Report) -> BTreeM
         }
     }
     properties
+}
+
+/// Reads `password: { env: NAME }` or `{ file: PATH }`.
+pub fn read_password(section: &mut Section<'_>, report: &mut Report) -> Option<Secret> {
+    section.node("password").and_then(|node| read_one("password", node, report))
+}
+
+/// Reads `secret_env: NAME` and `secret_file: PATH` of a hook, each one or a list.
+pub fn read_hook(section: &mut Section<'_>, base: &super::Base, report: &mut Report) -> Vec<Secret> {
+    if let Some(node) = section.node("secret") {
+        report.mistake(
+            "secret_in_file",
+            &node.origin,
+            "a secret must not stand in the settings",
+            "write `secret_env: NAME` or `secret_file: PATH`",
+        );
+    }
+    let mut secrets = Vec::new();
+    for (key, from) in [("secret_env", "env"), ("secret_file", "file")] {
+        if section.node(key).is_none() {
+            continue;
+        }
+        for (text, at) in section.texts(key, &[], report) {
+            let text =
+                if from == "file" { base.resolve(&text, &at).to_string_lossy().into_owned() } else { text };
+            let name = Node { data: Data::Scalar { text }, origin: at.clone() };
+            match fetch(key, from, &name, report) {
+                Some(secret) if secret.value.is_empty() => {
+                    report.mistake(
+                        "secret_not_found",
+                        &at,
+                        format!("`{key}`: the secret is empty"),
+                        "set it before the start",
+                    );
+                }
+                Some(secret) => secrets.push(secret),
+                None => {}
+            }
+        }
+    }
+    secrets
 }
 
 fn read_one(key: &str, node: &Node, report: &mut Report) -> Option<Secret> {

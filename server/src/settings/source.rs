@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+use super::hook::{self, HookSettings};
 use super::read::{Report, Section};
 use super::secret::{self, Secret};
 use super::tree::{Data, Node, Origin};
@@ -21,6 +22,8 @@ pub struct Source {
     pub format: Format,
     /// Where the id, type and time of an event are.
     pub envelope: Envelope,
+    /// What it says of change streams.
+    pub stream: super::stream::Stream,
 }
 
 /// How bytes arrive.
@@ -30,6 +33,8 @@ pub enum Transport {
     Kafka(Kafka),
     /// `POST /v1/events`, kept in the embedded log.
     Http,
+    /// `POST /v1/hooks/NAME`, kept in the embedded log as delivered.
+    Hook(HookSettings),
     /// A file, read once from its beginning.
     File {
         /// The file.
@@ -68,8 +73,12 @@ pub enum Format {
     Json,
     /// CloudEvents 1.0.
     CloudEvents,
-    /// Debezium change events; not running yet.
+    /// Debezium change events.
     Debezium,
+    /// Avro by the schemas of a registry.
+    Avro,
+    /// Protobuf by the schemas of a registry.
+    Protobuf,
 }
 
 /// `envelope:` of a source: dotted paths into the event.
@@ -83,6 +92,8 @@ pub struct Envelope {
     pub time: String,
     /// The tenant: ids count per tenant.
     pub tenant: Option<String>,
+    /// Of versions of rows: what they do.
+    pub op: Option<String>,
 }
 
 impl Default for Envelope {
@@ -92,6 +103,7 @@ impl Default for Envelope {
             event_type: "event_type".into(),
             time: "timestamp".into(),
             tenant: None,
+            op: None,
         }
     }
 }
@@ -104,12 +116,13 @@ impl Source {
             transport: Transport::Http,
             format: Format::Json,
             envelope: Envelope::default(),
+            stream: super::stream::Stream::default(),
         }
     }
 }
 
 /// Reads the list. Without any `http: {}` source the default [`Source::push`] is added.
-pub fn read(root: &mut Section<'_>, base: &super::Base, report: &mut Report) -> Vec<Source> {
+pub fn read(root: &mut Section<'_>, base: &super::Base, loopback: bool, report: &mut Report) -> Vec<Source> {
     let mut sources = Vec::new();
     let mut names = BTreeSet::new();
     let empty = Vec::new();
@@ -127,7 +140,7 @@ pub fn read(root: &mut Section<'_>, base: &super::Base, report: &mut Report) -> 
         }
     };
     for (index, item) in items.iter().enumerate() {
-        let (name, source) = read_one(index, item, base, report);
+        let (name, source) = read_one(index, item, (base, loopback), report);
         if let Some(name) = name.filter(|name| !names.insert(name.clone())) {
             report.mistake(
                 "twice",
@@ -150,7 +163,7 @@ pub fn read(root: &mut Section<'_>, base: &super::Base, report: &mut Report) -> 
 fn read_one(
     index: usize,
     item: &Node,
-    base: &super::Base,
+    around: (&super::Base, bool),
     report: &mut Report,
 ) -> (Option<String>, Option<Source>) {
     let before = report.mistakes.len();
@@ -160,27 +173,25 @@ fn read_one(
     let path = name.as_ref().map_or(path, |name| format!("sources.{name}"));
     let mut section = Section::open(&path, Some(item), report);
     let name = read_name(&mut section, &item.origin, report);
-    let transport = read_transport(&mut section, base, report);
-    let format_at = section.node("format").map_or_else(|| item.origin.clone(), |n| n.origin.clone());
+    let transport = read_transport(&mut section, around, report);
     let format = section.choice(
         "format",
         "json",
-        &[("json", Format::Json), ("cloudevents", Format::CloudEvents), ("debezium", Format::Debezium)],
+        &[
+            ("json", Format::Json),
+            ("cloudevents", Format::CloudEvents),
+            ("debezium", Format::Debezium),
+            ("avro", Format::Avro),
+            ("protobuf", Format::Protobuf),
+        ],
         report,
     );
-    if format == Format::Debezium {
-        report.mistake(
-            "not_yet",
-            &format_at,
-            "`format: debezium` is not running yet: change events come with a later version",
-            "use `json` or `cloudevents`, or leave the source out for now",
-        );
-    }
+    let stream = super::stream::read(&mut section, (format, &item.origin), report);
     let envelope = read_envelope(&mut section, report);
     section.done(report);
     let source = match (&name, transport) {
         (Some(name), Some(transport)) if report.mistakes.len() == before => {
-            Some(Source { name: name.clone(), transport, format, envelope })
+            Some(Source { name: name.clone(), transport, format, envelope, stream })
         }
         _ => None,
     };
@@ -205,14 +216,19 @@ fn read_name(section: &mut Section<'_>, origin: &Origin, report: &mut Report) ->
     Some(name)
 }
 
-fn read_transport(section: &mut Section<'_>, base: &super::Base, report: &mut Report) -> Option<Transport> {
+fn read_transport(
+    section: &mut Section<'_>,
+    (base, loopback): (&super::Base, bool),
+    report: &mut Report,
+) -> Option<Transport> {
     let (kafka, http, file) = (section.has("kafka"), section.has("http"), section.has("file"));
+    let hook = section.has("hook");
     let origin = section.origin().clone();
-    if usize::from(kafka) + usize::from(http) + usize::from(file) != 1 {
+    if [kafka, http, file, hook].iter().filter(|has| **has).count() != 1 {
         report.mistake(
             "missing",
             &origin,
-            "a source has exactly one of `kafka`, `http`, `file`",
+            "a source has exactly one of `kafka`, `http`, `hook`, `file`",
             "for example `http: {}` or `kafka: { brokers: localhost:9092, topics: [orders.raw] }`",
         );
         return None;
@@ -222,6 +238,9 @@ fn read_transport(section: &mut Section<'_>, base: &super::Base, report: &mut Re
         inner.effective("listen", "POST /v1/events", inner.origin(), report);
         inner.done(report);
         return Some(Transport::Http);
+    }
+    if hook {
+        return hook::read(section, base, loopback, report).map(Transport::Hook);
     }
     if file {
         let mut inner = section.section("file", report);
@@ -293,6 +312,7 @@ fn read_envelope(section: &mut Section<'_>, report: &mut Report) -> Envelope {
     let event_type = path("type", &usual.event_type);
     let time = path("time", &usual.time);
     let tenant = inner.text("tenant", report).map(|(text, _)| text);
+    let op = inner.text("op", report).map(|(text, _)| text);
     inner.done(report);
-    Envelope { id, event_type, time, tenant }
+    Envelope { id, event_type, time, tenant, op }
 }

@@ -22,9 +22,10 @@ data: data/
 workers: 2
 server: { listen: 127.0.0.1:8080 }
 sources:
-  - { name: orders, kafka: { brokers: localhost:9092, topics: [orders.raw], group: streamgauge, start: earliest, properties: { a: b } }, format: json, envelope: { id: event_id, type: event_type, time: timestamp, tenant: t } }
+  - { name: orders, kafka: { brokers: localhost:9092, topics: [orders.raw], group: streamgauge, start: earliest, properties: { a: b } }, registry: { url: "http://localhost:8081" }, format: json, envelope: { id: event_id, type: event_type, time: timestamp, tenant: t } }
   - { name: push, http: {}, format: json, envelope: { id: event_id, type: event_type, time: timestamp } }
   - { name: history, file: { path: old.ndjson } }
+  - { name: github, hook: { kind: github, verify: none } }
 lake: { catalog: sqlite, warehouse: data/lake, commit_every: 10s }
 auth: { mode: open }
 limits: { body: 1MiB, keys_per_metric: 1_000_000, memory: 1GiB }
@@ -37,7 +38,7 @@ fn the_whole_of_the_interface_page_is_accepted() {
     assert!(loaded.mistakes.is_empty(), "{:#?}", loaded.mistakes);
     let settings = loaded.settings.unwrap();
     assert_eq!(settings.workers, 2);
-    assert_eq!(settings.sources.len(), 3);
+    assert_eq!(settings.sources.len(), 4);
     assert_eq!(settings.limits.keys_per_metric, 1_000_000);
     assert_eq!(settings.data, folder.path().join("data/"));
     assert!(loaded.notices[0].contains("`lake` is ignored"), "{:?}", loaded.notices);
@@ -83,7 +84,7 @@ servr: { listen: x }
 server: { listen: 0.0.0.0:80, lisen: 1 }
 sources:
   - { name: a, kafka: { topics: [t], properties: { sasl.password: hunter2 } } }
-  - { name: b, http: {}, format: debezium }
+  - { name: b, http: {}, format: debezium, debezium: { times: seconds } }
   - { name: b, http: {}, format: jsn }
   - { http: {} }
 limits: { body: much }
@@ -102,7 +103,7 @@ limits: { body: much }
         "streamgauge.yaml:6:19: error[open_on_network]",
         "error[secret_in_file]",
         "`kafka` needs `brokers`",
-        "error[not_yet]: `format: debezium`",
+        "`sources.b.debezium.times` cannot be `seconds`",
         "did you mean: json",
         "a source needs a `name`",
         "two sources are named `b`",
@@ -142,14 +143,71 @@ fn every_setting_that_is_read_is_in_the_table_and_back() {
     let loaded = load_in(folder.path(), FULL, &[]);
     let generic = |path: &str| {
         let path = path.replace("sources.orders.", "sources[].").replace("sources.history.", "sources[].");
+        let path = path.replace("sources.github.", "sources[].");
         let path =
             path.replace("sources.push.http.listen", "sources[].http").replace("sources.push.", "sources[].");
         path.replace("properties.a", "properties")
     };
     let mut read: BTreeSet<String> = loaded.effective.iter().map(|e| generic(&e.setting)).collect();
-    for silent in ["apiVersion", "kind", "sources[].name", "sources[].envelope.tenant"] {
+    for silent in
+        ["apiVersion", "kind", "sources[].name", "sources[].envelope.tenant", "sources[].envelope.op"]
+    {
         read.insert(silent.into());
+    }
+    for silent in ["user", "password"] {
+        read.insert(format!("sources[].registry.{silent}"));
+    }
+    for silent in ["adapter", "secret_env", "secret_file"] {
+        read.insert(format!("sources[].hook.{silent}"));
     }
     let listed: BTreeSet<String> = keys::KEYS.iter().map(|k| k.path.to_owned()).collect();
     assert_eq!(read, listed);
+}
+
+#[test]
+fn change_streams_and_registries() {
+    use connectors::decode::{Decimals, Unit};
+    let folder = folder();
+    let text = format!(
+        "{HEAD}sources:
+  - {{ name: shop, kafka: {{ brokers: b, topics: 'shop.public.*' }}, format: debezium, debezium: {{ decimals: string, times: millis }} }}
+  - {{ name: plain, kafka: {{ brokers: b, topics: t }}, type: cdc.stock, envelope: {{ op: meta.op }} }}
+  - {{ name: avro, kafka: {{ brokers: b, topics: a }}, format: avro, registry: {{ url: 'https://r:8085', user: me, password: {{ env: REGISTRY }} }} }}
+"
+    );
+    let text = text.replace("env: REGISTRY", "file: password");
+    std::fs::write(folder.path().join("password"), "hunter2\n").unwrap();
+    let text = text.replace("file: password", &format!("file: {}", folder.path().join("password").display()));
+    let loaded = load_in(folder.path(), &text, &[]);
+    assert!(loaded.mistakes.is_empty(), "{:#?}", loaded.mistakes);
+    let settings = loaded.settings.unwrap();
+    let [shop, plain, avro, ..] = settings.sources.as_slice() else { panic!("three sources") };
+    assert_eq!(
+        (shop.format, shop.stream.debezium.decimals),
+        (source::Format::Debezium, Some(Decimals::String))
+    );
+    assert_eq!(shop.stream.debezium.times, Some(Unit::Millis));
+    assert_eq!(plain.stream.event_type.as_deref(), Some("cdc.stock"));
+    assert_eq!(plain.envelope.op.as_deref(), Some("meta.op"));
+    let registry = avro.stream.registry.as_ref().unwrap();
+    assert_eq!((registry.url.as_str(), registry.login.as_deref()), ("https://r:8085", Some("me:hunter2")));
+    assert!(!format!("{settings:?} {:?}", loaded.effective).contains("hunter2"));
+
+    let text = format!(
+        "{HEAD}sources:
+  - {{ name: a, kafka: {{ brokers: b, topics: a }}, format: avro }}
+  - {{ name: b, kafka: {{ brokers: b, topics: a }}, format: protobuf, registry: {{ url: localhost }} }}
+  - {{ name: c, http: {{}}, registry: {{ url: 'http://r' }} }}
+  - {{ name: d, kafka: {{ brokers: b, topics: a }}, registry: {{ user: u }} }}
+"
+    );
+    let shown = contracts::diagnostic::render(&load_in(folder.path(), &text, &[]).mistakes);
+    for line in [
+        "the source names none",
+        "`sources.b.registry.url` is `localhost`, but the address of a schema registry is needed",
+        "only a Kafka source has a `registry`",
+        "`registry` needs a `url`",
+    ] {
+        assert!(shown.contains(line), "{line} is not in\n{shown}");
+    }
 }

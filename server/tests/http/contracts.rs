@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::site::Site;
+use crate::site::{CONTRACTS, Site};
 
 fn names(list: &Value) -> Vec<(String, String)> {
     let text = |c: &Value, key: &str| c[key].as_str().unwrap().to_owned();
@@ -37,6 +37,38 @@ fn contracts_are_listed_and_shown_as_written() {
     assert_eq!(metric["measures"][2]["ratio"], json!(["total", "orders"]));
     site.get("/v1/contracts/revenue/v2").problem(404, "unknown_version");
     site.get("/v1/contracts/revenu").problem(404, "unknown_contract");
+}
+
+#[test]
+fn versions_that_have_run_can_be_read_and_compared() {
+    let mut site = Site::start();
+    let next = CONTRACTS
+        .replace("version: 1.2.0", "version: 2.0.0")
+        .replace("  average: { ratio: [total, orders], unit: RUB }\n", "");
+    site.swap(&next, 2);
+    let diff = site.get("/v1/contracts/revenue/diff/v1/2.0.0").ok();
+    assert_eq!(
+        (&diff["from_version"], &diff["to_version"], &diff["requires_version_bump"]),
+        (&json!("1.2.0"), &json!("2.0.0"), &json!(false)),
+        "{diff}"
+    );
+    let breaking = diff["breaking_changes"].as_array().unwrap();
+    assert_eq!(breaking.len(), 1, "{diff}");
+    assert_eq!(
+        (&breaking[0]["path"], &breaking[0]["severity"]),
+        (&json!("measures.average"), &json!("breaking"))
+    );
+    let back = site.get("/v1/contracts/revenue/diff/2/1.2").ok();
+    assert_eq!((&back["breaking_changes"], &back["is_breaking"]), (&json!([]), &json!(false)), "{back}");
+    assert!(!back["additive_changes"].as_array().unwrap().is_empty(), "{back}");
+
+    let old = site.get("/v1/contracts/revenue/1").ok();
+    assert_eq!((&old["version"], old["measures"].as_array().unwrap().len()), (&json!("1.2.0"), 4), "{old}");
+    assert!(old["yaml"].as_str().unwrap().contains("average:") && old["released"].is_string(), "{old}");
+    assert_eq!(site.get("/v1/contracts/revenue").ok()["version"], "2.0.0");
+    let problem = site.get("/v1/contracts/revenue/diff/1/3").problem(404, "unknown_version");
+    assert_eq!(problem["errors"][0]["allowed"], json!(["1.2.0", "2.0.0"]), "{problem}");
+    site.get("/v1/contracts/revenu/diff/1/2").problem(404, "unknown_contract");
 }
 
 #[test]

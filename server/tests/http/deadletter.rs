@@ -84,6 +84,42 @@ fn payloads_that_are_no_text() {
 }
 
 #[test]
+fn a_cloud_event_in_binary_mode_is_replayed_with_its_headers() {
+    let site = Site::start();
+    let time = (jiff::Timestamp::now() - jiff::SignedDuration::from_secs(5)).to_string();
+    let headers = [
+        ("content-type", "application/json"),
+        ("authorization", "secret"),
+        ("ce-specversion", "1.0"),
+        ("ce-id", "b-1"),
+        ("ce-type", "order.created"),
+        ("ce-source", "/test"),
+        ("ce-time", time.as_str()),
+    ];
+    // Refused by decode (a type) and by admit (a rule): both know nothing of their event but its data.
+    let data = |amount: &str| json!({ "event_id": format!("e{amount}"), "timestamp": time, "order_id": "B1", "amount": amount });
+    for amount in ["oops", "100001.00"] {
+        let refused = site.post_with("/v1/events", &headers, &data(amount).to_string()).json();
+        assert_eq!(refused["refused"], 1, "{refused}");
+    }
+    let mut items = Value::Null;
+    wait_until("the dead letters are listed", || {
+        items = site.get("/v1/deadletter").ok()["items"].clone();
+        items.as_array().is_some_and(|i| i.len() == 2)
+    });
+    for item in items.as_array().unwrap() {
+        let path = format!("/v1/deadletter/{}", item["event_id"].as_str().unwrap());
+        let kept = site.get(&path).ok()["headers"].clone();
+        assert_eq!((&kept["ce-type"], &kept["ce-time"]), (&json!("order.created"), &json!(time)), "{kept}");
+        assert_eq!(kept.as_object().unwrap().len(), 6, "no secret: {kept}");
+        let good = json!({ "corrected_payload": { "amount": "3.00" } }).to_string();
+        let answer = site.post(&format!("{path}/replay"), "application/json", &good).ok();
+        assert_eq!(answer["status"], "replayed");
+    }
+    assert_eq!(site.get("/v1/metrics/revenue").ok()["value"], "6.00");
+}
+
+#[test]
 fn dismissing_filtering_and_counting() {
     let site = Site::start();
     let first = refused(&site, "F1");

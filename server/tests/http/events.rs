@@ -156,4 +156,7 @@ fn draining_refuses_pushes_with_retry_after() {
     let reply = site.post("/v1/events", "application/json", "{}");
     reply.problem(503, "draining");
     assert!(reply.headers["retry-after"].parse::<u32>().is_ok());
+    let reply = site.post("/v1/hooks/hook", "application/json", "{}");
+    reply.problem(503, "draining");
+    assert!(reply.headers["retry-after"].parse::<u32>().is_ok());
 }

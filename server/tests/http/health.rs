@@ -1,6 +1,8 @@
 //! Probes, health, self-metrics, errors of the router.
 
+use connectors::receive::{SourceStatus, State};
 use serde_json::json;
+use server::SourceProbe;
 
 use crate::site::{Site, order, wait_until};
 
@@ -41,6 +43,41 @@ fn health_carries_the_freshness_component() {
     let health = site.get("/v1/health").ok();
     assert_eq!(health["status"], "degraded", "{health}");
     assert!(health.to_string().contains("shop.yaml:3:1"), "{health}");
+}
+
+#[test]
+fn a_source_that_waits_for_its_topic_is_not_ready() {
+    let site = Site::start();
+    let said = "topic `orders` does not exist (yet)";
+    let waiting = SourceStatus {
+        name: "shop".into(),
+        kind: "kafka",
+        state: State::Waiting(said.into()),
+        caught_up: false,
+        received: 0,
+        bytes: 0,
+        errors: 1,
+        gap: 0,
+        partitions: Vec::new(),
+        lag: None,
+        total_bytes: None,
+        done_bytes: 0,
+        last_error: Some(said.into()),
+        last_error_at: Some(0),
+    };
+    site.app.set_sources(vec![SourceProbe::new(move || waiting.clone())]);
+    let reply = site.get("/readyz?verbose");
+    assert_eq!(reply.status, 503);
+    let ready = reply.json();
+    assert_eq!(ready["sources"][0]["state"], "waiting", "{ready}");
+    let check = ready["checks"].as_array().unwrap().iter().find(|c| c["name"] == "source:shop").unwrap();
+    let words = format!("waiting: {said}");
+    assert_eq!((&check["status"], &check["message"]), (&json!("failed"), &json!(words)));
+    let health = site.get("/v1/health").ok();
+    let components = health["components"].as_array().unwrap();
+    let component = components.iter().find(|c| c["name"] == "source:shop").unwrap();
+    assert_eq!((&component["status"], &component["message"]), (&json!("degraded"), &json!(words)));
+    assert!(site.get("/metrics").text.contains(r#"streamgauge_source_up{source="shop",kind="kafka"} 0"#));
 }
 
 #[test]

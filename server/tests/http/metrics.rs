@@ -2,7 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::site::{Site, order, order_at};
+use server::Limits;
+
+use crate::site::{CONTRACTS, Site, order, order_at};
 
 fn filled() -> Site {
     let site = Site::start();
@@ -78,6 +80,25 @@ fn pages_follow_each_other() {
     }
     assert_eq!(seen, ["r0", "r1", "r2", "r3", "r4"]);
     site.get("/v1/metrics/revenue?by=size&cursor=abc").problem(422, "invalid_parameter");
+}
+
+#[test]
+fn rows_without_room_in_a_dimension_are_lost_and_counted() {
+    let few = CONTRACTS.replace("max: 10, overflow: other", "max: 2, overflow: refuse");
+    let site = Site::with(&few, Limits::default());
+    let now = jiff::Timestamp::now();
+    let at = |n: i64, region: &str| {
+        order_at(&format!("O{n}"), "1.00", region, now - jiff::SignedDuration::from_secs(n))
+    };
+    site.push(&[at(10, "north"), at(9, "south"), at(8, "east"), at(7, "east"), at(6, "west")]);
+    let lost = || site.get("/v1/metrics/revenue").ok()["meta"]["lost"]["dimension_overflow"].clone();
+    assert_eq!((site.get("/v1/metrics/revenue").ok()["value"].clone(), lost()), (json!("2.00"), json!(3)));
+    // An older order makes room for its region, at the cost of another.
+    site.push(&[at(20, "east")]);
+    assert_eq!((site.get("/v1/metrics/revenue").ok()["value"].clone(), lost()), (json!("4.00"), json!(2)));
+    let line = r#"streamgauge_metric_lost_total{metric="revenue",reason="dimension_overflow"} 2"#;
+    assert!(site.get("/metrics").text.contains(line));
+    assert_eq!(site.get("/v1/metrics/order_count").ok()["meta"]["lost"], json!({}), "it has no dimension");
 }
 
 #[test]

@@ -17,6 +17,7 @@ use connectors::store::dead_letters::{DeadLetters, Limits as DeadLimits};
 use contracts::text::SourceFile;
 use engine::{Clock, Engine, Options};
 use serde_json::{Value, json};
+use server::history::History;
 use server::{App, Limits, Live, Parts, SourceProbe, router};
 
 pub(crate) const CONTRACTS: &str = r#"
@@ -142,6 +143,10 @@ impl Site {
     }
 
     pub(crate) fn post_with(&self, path: &str, headers: &[(&str, &str)], body: &str) -> Reply {
+        self.post_bytes(path, headers, body.as_bytes())
+    }
+
+    pub(crate) fn post_bytes(&self, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Reply {
         let mut request = agent().post(format!("{}{path}", self.base));
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -187,14 +192,27 @@ fn app(dir: &Path, limits: Limits) -> (Arc<App>, Arc<PushLog>) {
     let dead = DeadLetters::open(&dir.join("dead"), DeadLimits::default(), wall_clock()).unwrap();
     let app = App::new(Parts {
         logs: BTreeMap::from([("push".to_owned(), log.clone())]),
+        hooks: BTreeMap::from([("hook".to_owned(), open_hook())]),
         default_source: Some("push".into()),
         dead: Arc::new(dead),
+        history: History::open(&dir.join("contracts")),
         limits,
         settings: json!({ "workers": 1 }),
         contracts: Vec::new(),
     })
     .unwrap();
     (app, log)
+}
+
+/// A source of webhooks that takes anything, and has no log.
+fn open_hook() -> Arc<server::hooks::Webhook> {
+    let settings = server::settings::HookSettings {
+        kind: server::settings::HookKind::Token,
+        secrets: Vec::new(),
+        tolerance: Duration::from_secs(300),
+        adapter: None,
+    };
+    Arc::new(server::hooks::Webhook::new(&settings).unwrap())
 }
 
 fn live(app: &Arc<App>, log: &Arc<PushLog>, text: &str, generation: u64) -> (Live, Receiver) {

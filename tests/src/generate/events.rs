@@ -62,11 +62,11 @@ pub(super) fn segments(
         let records = maker.rng.usize(..=15);
         let mut received = Vec::new();
         for _ in 0..records {
-            now += maker.step(theme.span / (count * 8) as i64 + 1);
+            now += step(maker.rng, theme.span / (count * 8) as i64 + 1);
             received.push(now);
         }
         let records: Vec<Raw> = received.into_iter().map(|at| maker.record(at)).collect();
-        now += maker.step(theme.span / count as i64 / 2 + 1);
+        now += step(maker.rng, theme.span / count as i64 / 2 + 1);
         let instants = maker.instants(start, now);
         segments.push(Segment { clock: now, records, instants, far: false });
     }
@@ -77,17 +77,17 @@ pub(super) fn segments(
     (start, segments)
 }
 
-impl Maker<'_> {
-    /// How far received time moves on: often not at all.
-    fn step(&mut self, most: i64) -> i64 {
-        match self.rng.u8(..4) {
-            0 => 0,
-            1 => self.rng.i64(0..most.min(SECOND)),
-            2 => self.rng.i64(0..most),
-            _ => self.rng.i64(0..most) / SECOND * SECOND,
-        }
+/// How far received time moves on: often not at all.
+pub(super) fn step(rng: &mut fastrand::Rng, most: i64) -> i64 {
+    match rng.u8(..4) {
+        0 => 0,
+        1 => rng.i64(0..most.min(SECOND)),
+        2 => rng.i64(0..most),
+        _ => rng.i64(0..most) / SECOND * SECOND,
     }
+}
 
+impl Maker<'_> {
     /// Historical instants: event times, right after them, whole hours, anything.
     fn instants(&mut self, start: i64, now: i64) -> Vec<i64> {
         let mut all = Vec::new();
@@ -120,7 +120,7 @@ impl Maker<'_> {
         };
         let offset = self.offsets[partition];
         self.offsets[partition] += 1 + i64::from(self.rng.u8(..10) == 0);
-        Raw { partition, offset, received, payload: payload.into_bytes() }
+        Raw { partition, offset, received, payload: payload.into_bytes(), key: None, table: None }
     }
 
     /// Something sent before: the same bytes, or the same id with another content.

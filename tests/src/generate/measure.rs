@@ -31,7 +31,7 @@ pub(super) fn measures(
         {
             options.push(format!("where: \"{filter}\""));
         }
-        if let Some(alias) = single.and_then(|s| s.alias.as_ref()) {
+        if let Some(alias) = single.and_then(|s| s.of.as_ref()) {
             options.push(format!("of: {alias}"));
         }
         finish(rng, t, i > 0, &mut options);

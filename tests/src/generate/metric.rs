@@ -12,6 +12,8 @@ use super::{Column, EventModel, T, Theme, chance, pick};
 pub(super) struct Scope {
     /// Alias, when there is exactly one to qualify with.
     pub(super) alias: Option<String>,
+    /// What a measure over this scope is `of`.
+    pub(super) of: Option<String>,
     /// Columns that every row has.
     pub(super) columns: Vec<Column>,
 }
@@ -97,7 +99,7 @@ fn event_metric(
         let names: Vec<&str> = types.iter().map(|m| m.name.as_str()).collect();
         let mut columns = common(types.iter().map(|m| m.columns.as_slice()));
         let renames = if theme.rich { rename(rng, &types, &mut columns) } else { String::new() };
-        let scope = Scope { alias: Some(alias.clone()), columns };
+        let scope = Scope { alias: Some(alias.clone()), of: Some(alias.clone()), columns };
         let filter = chance(rng, 30).then(|| scope.condition(rng)).flatten();
         let filter = filter.map_or(String::new(), |f| format!(", where: \"{f}\""));
         let types = if names.len() == 1 { names[0].to_string() } else { format!("[{}]", names.join(", ")) };
@@ -106,7 +108,7 @@ fn event_metric(
     }
     let columns = common(scopes.iter().map(|s| s.columns.as_slice()));
     let alias = if count == 1 { Some("a".to_string()) } else { None };
-    let all = Scope { alias, columns };
+    let all = Scope { alias, of: None, columns };
     dimensions(rng, &all, yaml);
     let windows = windows(rng, theme);
     measures(rng, theme, &all, &scopes, yaml);
@@ -116,7 +118,7 @@ fn event_metric(
 fn entity_metric(rng: &mut fastrand::Rng, theme: &Theme, entity: &EntityModel, yaml: &mut String) {
     head(yaml, "Metric", &format!("{}s", entity.name));
     *yaml += &format!("entity: {}\n", entity.name);
-    let scope = Scope { alias: None, columns: entity.columns.clone() };
+    let scope = Scope { alias: None, of: None, columns: entity.columns.clone() };
     if chance(rng, 30)
         && let Some(filter) = scope.condition(rng)
     {
@@ -154,12 +156,12 @@ fn rename(rng: &mut fastrand::Rng, types: &[&EventModel], columns: &mut Vec<Colu
 }
 
 /// Columns that all of the sets have, with the same type.
-fn common<'a>(mut sets: impl Iterator<Item = &'a [Column]>) -> Vec<Column> {
+pub(super) fn common<'a>(mut sets: impl Iterator<Item = &'a [Column]>) -> Vec<Column> {
     let first = sets.next().expect("at least one set").to_vec();
     sets.fold(first, |kept, set| kept.into_iter().filter(|c| set.contains(c)).collect())
 }
 
-fn dimensions(rng: &mut fastrand::Rng, scope: &Scope, yaml: &mut String) {
+pub(super) fn dimensions(rng: &mut fastrand::Rng, scope: &Scope, yaml: &mut String) {
     let mut lines = String::new();
     for i in 0..rng.usize(..4) {
         let Some((name, t)) = scope.column(rng, &[T::Text, T::Text, T::Bool, T::Int, T::Date]) else { break };
@@ -193,7 +195,7 @@ fn dimensions(rng: &mut fastrand::Rng, scope: &Scope, yaml: &mut String) {
 }
 
 /// One to four windows, as YAML lines.
-fn windows(rng: &mut fastrand::Rng, theme: &Theme) -> String {
+pub(super) fn windows(rng: &mut fastrand::Rng, theme: &Theme) -> String {
     const ZONES: [&str; 6] = [
         "Europe/London",
         "America/New_York",
@@ -250,7 +252,7 @@ fn windows(rng: &mut fastrand::Rng, theme: &Theme) -> String {
     lines
 }
 
-fn finish(rng: &mut fastrand::Rng, theme: &Theme, windows: &str, yaml: &mut String) {
+pub(super) fn finish(rng: &mut fastrand::Rng, theme: &Theme, windows: &str, yaml: &mut String) {
     *yaml += &format!("windows:\n{windows}");
     if let Some(days) = theme.retain {
         *yaml += &format!("retain: {{ live: {days}d }}\n");

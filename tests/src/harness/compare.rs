@@ -35,7 +35,11 @@ pub fn compare(oracle: &mut Oracle, published: &Published, instants: &[i64]) -> 
             found.push(format!("metric {} is not in the catalog", metric.name));
             continue;
         };
-        let asking = Asking { oracle, published, metric, index };
+        let view = View::new(oracle, metric, shift_cut(metric));
+        if view.is_tied() {
+            continue;
+        }
+        let asking = Asking { oracle, published, metric, index, view };
         for (window, _) in &metric.windows {
             for by in splits(metric) {
                 found.extend(asking.one(window, &by, None, None));
@@ -46,6 +50,7 @@ pub fn compare(oracle: &mut Oracle, published: &Published, instants: &[i64]) -> 
             found.extend(asking.filtered(window));
             found.extend(asking.series(window));
         }
+        found.extend(asking.lost());
     }
     found.extend(entities(oracle, published, &past));
     found
@@ -64,7 +69,11 @@ pub fn compare_far(oracle: &Oracle, published: &Published) -> Vec<String> {
         else {
             continue;
         };
-        let asking = Asking { oracle, published, metric, index };
+        let view = View::new(oracle, metric, shift_cut(metric));
+        if view.is_tied() {
+            continue;
+        }
+        let asking = Asking { oracle, published, metric, index, view };
         for (window, kind) in metric.windows.iter().filter(|(_, kind)| !matches!(kind, Kind::Session(_))) {
             let reach =
                 crate::oracle::window::span(kind, oracle.now).map_or(0, |(start, _)| oracle.now - start);
@@ -92,6 +101,7 @@ struct Asking<'a> {
     published: &'a Published,
     metric: &'a Metric,
     index: usize,
+    view: View<'a>,
 }
 
 impl Asking<'_> {
@@ -99,8 +109,7 @@ impl Asking<'_> {
     fn filtered(&self, window: &str) -> Option<String> {
         for dimension in &self.metric.dimensions {
             let by = [dimension.name.clone()];
-            let view = View::new(self.oracle, self.metric, 1);
-            let wanted = view.ask(window, &by, None, self.oracle.now);
+            let wanted = self.view.ask(window, &by, None, self.oracle.now);
             let filter = match wanted.rows.keys().next()?.first()? {
                 Val::Null => format!("{} IS NULL", dimension.name),
                 Val::Text(text) => format!("{} = '{}'", dimension.name, text.replace('\'', "''")),
@@ -114,6 +123,18 @@ impl Asking<'_> {
             }
         }
         None
+    }
+
+    /// Rows without a partner or a row of a table, by reason.
+    fn lost(&self) -> Option<String> {
+        const REASONS: [&str; 5] = ["waiting", "unmatched", "missing", "held", "failed"];
+        if self.metric.aliases.iter().any(|alias| alias.entity) {
+            return None;
+        }
+        let wanted = crate::oracle::rows::rows(self.oracle, self.metric, self.oracle.now).lost;
+        let got = self.published.lost(self.index).into_iter().filter(|(reason, _)| REASONS.contains(reason));
+        let got: BTreeMap<String, u64> = got.map(|(reason, count)| (reason.to_string(), count)).collect();
+        (wanted != got).then(|| format!("metric {} lost: {got:?} instead of {wanted:?}", self.metric.name))
     }
 
     /// A series is the answers at its instants, and visible measures are what is shown unasked.
@@ -166,8 +187,7 @@ impl Asking<'_> {
         {
             return Some(format!("{place}: answered as of {}", instant(got.as_of)));
         }
-        let view = View::new(self.oracle, self.metric, shift_cut(self.metric));
-        let wanted = view.ask(window, by, filter, got.as_of);
+        let wanted = self.view.ask(window, by, filter, got.as_of);
         let found = difference(self.metric, &wanted, &got)?;
         Some(format!("{place}: {found}\n  oracle {}\n  engine {}", show(&wanted), show_engine(&got)))
     }

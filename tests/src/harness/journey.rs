@@ -11,6 +11,7 @@
 //! {"type": "order", ...}             a record of partition 0; `1 {...}` of partition 1
 //! ask revenue hour by region at 2026-03-02T09:00:00Z where region = 'eu'
 //! entity order ORD-1 at 2026-03-02T09:00:00Z
+//! lost revenue                       rows that are not counted, by reason
 //! counts
 //! refused
 //! ```
@@ -93,7 +94,7 @@ impl Journey {
             Road::Restart(_) => 4,
         };
         let mut rng = fastrand::Rng::with_seed(if let Road::Cut(seed) = road { seed } else { 0 });
-        let mut rig = Rig::start(&catalog, workers, PARTITIONS, self.start())?;
+        let mut rig = Rig::start(&catalog, workers, PARTITIONS, &[], self.start())?;
         let mut waiting: Vec<&Raw> = Vec::new();
         let mut log: Vec<(Raw, i64)> = Vec::new();
         let mut now = self.start();
@@ -102,7 +103,7 @@ impl Journey {
             if road == Road::Restart(i) {
                 flush(&mut rig, &mut waiting, None);
                 rig.stop();
-                rig = Rig::start(&catalog, workers, PARTITIONS, now)?;
+                rig = Rig::start(&catalog, workers, PARTITIONS, &[], now)?;
                 log.iter().for_each(|(raw, _)| rig.send(&[raw]));
                 out.clear();
             }
@@ -171,7 +172,7 @@ fn steps(text: &str) -> Vec<Step> {
             steps.push(Step::Clock(received));
         } else if let Some(at) = line.strip_prefix("@received ") {
             received = moment(at);
-        } else if ["ask ", "entity "].iter().any(|word| line.starts_with(word))
+        } else if ["ask ", "entity ", "lost "].iter().any(|word| line.starts_with(word))
             || ["counts", "refused"].contains(&line)
         {
             steps.push(Step::Question(line.to_string()));
@@ -190,6 +191,8 @@ fn steps(text: &str) -> Vec<Step> {
                 offset,
                 received,
                 payload: payload.as_bytes().to_vec(),
+                key: None,
+                table: None,
             }));
         }
     }
@@ -225,6 +228,7 @@ fn answer(question: &str, published: &Arc<Published>, rig: &Rig) -> String {
     match words[0] {
         "ask" => ask(question, &words, published),
         "entity" => entity(question, &words, published),
+        "lost" => lost(&words, published),
         "counts" => counts(published),
         _ => {
             let refused = rig.told.refused.lock().unwrap_or_else(PoisonError::into_inner);
@@ -291,6 +295,11 @@ fn entity(question: &str, words: &[&str], published: &Published) -> String {
         Ok(None) => "  none\n".to_string(),
         Err(e) => format!("  error: {e}\n"),
     }
+}
+
+fn lost(words: &[&str], published: &Published) -> String {
+    let metric = published.catalog.metric_index(words[1]).unwrap_or_else(|| panic!("no metric {}", words[1]));
+    published.lost(metric).iter().map(|(reason, count)| format!("  {reason}: {count}\n")).collect()
 }
 
 fn counts(published: &Published) -> String {

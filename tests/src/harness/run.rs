@@ -6,9 +6,11 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-use crate::generate::{Case, Segment};
+use crate::generate::twist::{Twist, twist};
+use crate::generate::{Case, RELATED, Segment};
 use crate::oracle::Oracle;
 use crate::oracle::admit::Raw;
+use crate::oracle::zone::MINUTE;
 
 use super::compare::{compare, compare_far, reasons};
 use super::{Rig, catalog, envelope};
@@ -24,15 +26,23 @@ pub struct Road {
     pub shuffle: bool,
     /// Whether answers are compared after every segment, or only after the last.
     pub every: bool,
+    /// The engine starts when this segment begins; what came before reaches it from the log.
+    pub resume: usize,
+    /// How the facts are told.
+    pub twist: Twist,
 }
 
 /// The roads of a case: the worker counts 1, 2 and 4 take turns.
 pub fn roads(seed: u64) -> Vec<Road> {
     let counts = [[1, 2], [2, 4], [4, 1]][(seed % 3) as usize];
-    vec![
-        Road { workers: counts[0], seed, shuffle: false, every: true },
-        Road { workers: counts[1], seed: seed ^ 0x5eed, shuffle: true, every: false },
-    ]
+    let straight =
+        Road { workers: counts[0], seed, shuffle: false, every: true, resume: 0, twist: Twist::Plain };
+    let other = Road { workers: counts[1], seed: seed ^ 0x5eed, shuffle: true, every: false, ..straight };
+    if seed < RELATED {
+        return vec![straight, other];
+    }
+    // Rows that relate must not depend on when an engine learned of them, nor on how often.
+    vec![straight, Road { resume: (seed / 2 % 4) as usize, twist: Twist::of(seed), ..other }]
 }
 
 /// A case takes milliseconds; an engine that has not answered by then never will.
@@ -63,19 +73,30 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
 
 fn run(case: &Case, road: Road) -> Result<Vec<String>, String> {
     let catalog = catalog(&case.yaml)?;
-    let mut rig = Rig::start(&catalog, road.workers, case.partitions, case.start)?;
+    let case = twist(case, road.twist);
+    let resume = road.resume.min(case.segments.iter().filter(|segment| !segment.far).count().max(1) - 1);
+    let start = if resume == 0 { case.start } else { case.segments[resume].clock };
+    let mut rig = Rig::start(&catalog, road.workers, case.partitions, &case.topics, start)?;
     let mut rng = fastrand::Rng::with_seed(road.seed);
     let mut arrived: Vec<(Raw, i64)> = Vec::new();
     let mut found = Vec::new();
     for (i, segment) in case.segments.iter().enumerate() {
-        rig.clock(segment.clock);
+        if segment.far {
+            // What relates is let go once it is not retained: it must have met before, events ahead of the
+            // clock included.
+            rig.published();
+            rig.clock(case.segments[i.max(1) - 1].clock.max(start) + 6 * MINUTE);
+            rig.published();
+        }
+        let clock = segment.clock.max(start);
+        rig.clock(clock);
         rig.expect(&segment.records);
         for chunk in chunks(segment, road, &mut rng) {
             rig.send(&chunk);
         }
-        rig.settle(segment.clock);
-        arrived.extend(segment.records.iter().map(|raw| (raw.clone(), segment.clock)));
-        if !road.every && i + 1 < case.segments.len() {
+        rig.settle(clock);
+        arrived.extend(segment.records.iter().map(|raw| (raw.clone(), clock)));
+        if i < resume || !road.every && i + 1 < case.segments.len() {
             continue;
         }
         let published = rig.published();

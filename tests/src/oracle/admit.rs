@@ -23,6 +23,10 @@ pub struct Raw {
     pub received: i64,
     /// The bytes.
     pub payload: Vec<u8>,
+    /// The record's key, where it has one.
+    pub key: Option<Vec<u8>>,
+    /// The event type of a Debezium topic; none: an event with the envelope of the source.
+    pub table: Option<String>,
 }
 
 /// Where an envelope keeps its parts; top-level keys.
@@ -70,9 +74,30 @@ impl Fate {
     }
 }
 
+/// What a row of a changelog does to the row of its key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum ChangeOp {
+    Upsert,
+    Delete,
+    Truncate,
+}
+
+/// A change, and when it was committed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct Change {
+    pub op: ChangeOp,
+    pub at: i64,
+}
+
 /// An admitted row.
 #[derive(Debug, Clone)]
 pub struct Admitted {
+    /// Partition, offset, which event of its record.
+    pub place: (usize, i64, u32),
+    /// Of a changelog: what it does.
+    pub change: Option<Change>,
     /// Event type.
     pub event: String,
     /// Event time.
@@ -104,17 +129,23 @@ impl<'a> Gate<'a> {
 
     /// The fates of a record's events: several when it holds an array.
     pub fn record(&mut self, raw: &Raw) -> Vec<Fate> {
+        if let Some(name) = &raw.table {
+            return super::change::debezium(self.contracts, name, raw);
+        }
         if raw.payload.is_empty() {
-            return vec![Fate::Skipped];
+            return vec![super::change::tombstone(self.contracts, raw)];
         }
         match Json::parse(&raw.payload) {
             None => vec![refused(None, ["malformed_json"], [])],
-            Some(Json::Arr(items)) => items.iter().map(|item| self.event(item, raw.received)).collect(),
-            Some(json) => vec![self.event(&json, raw.received)],
+            Some(Json::Arr(items)) => {
+                items.iter().enumerate().map(|(part, item)| self.event(item, raw, part as u32)).collect()
+            }
+            Some(json) => vec![self.event(&json, raw, 0)],
         }
     }
 
-    fn event(&mut self, json: &Json, received: i64) -> Fate {
+    fn event(&mut self, json: &Json, raw: &Raw, part: u32) -> Fate {
+        let received = raw.received;
         if !matches!(json, Json::Obj(_)) {
             return refused(None, ["malformed_json"], []);
         }
@@ -126,42 +157,32 @@ impl<'a> Gate<'a> {
         let Some(event) = self.contracts.event(&kind) else {
             return refused(Some(kind), ["unknown_event_type"], []);
         };
+        if let (true, Some(Json::Str(op))) = (event.changelog, json.at(&["op".to_string()]))
+            && op == "d"
+        {
+            let at = json.at(std::slice::from_ref(&self.envelope.time)).and_then(|at| typed(at, &Ty::Ts));
+            let at = if let Some(Val::Ts(at)) = at { at } else { received };
+            return super::change::gone(event, json, raw, part, at);
+        }
         let mut reasons = BTreeSet::new();
-        let mut cols = BTreeMap::new();
-        for field in &event.fields {
-            if json.duplicated(&field.path) {
-                reasons.insert("malformed_json".to_string());
-            }
-            let value = read(json.at(&field.path), field, &mut reasons);
-            cols.insert(field.name.clone(), value);
-        }
-        if reasons.contains("malformed_json") {
+        let Some(mut cols) = fields(event, json, &mut reasons) else {
             return refused(None, ["malformed_json"], []).with_more(reasons);
-        }
-        let time = self.time(event, json, &cols, &mut reasons);
-        let id = self.id(event, json, &cols);
-        let late = late_reason(time, received);
-        let Some(time) = time.filter(|_| reasons.is_empty()) else {
-            return Fate::Refused { event: Some(kind), reasons, more: late };
         };
-        if !late.is_empty() {
-            let more = run(event, &mut cols, time).0;
-            return Fate::Refused { event: Some(kind), reasons: late, more };
+        let time = self.time(event, json, &cols, &mut reasons);
+        if let (true, Some(time)) = (event.changelog, time) {
+            return super::change::upsert(event, json, raw, part, time, received);
         }
-        let (reasons, warned) = run(event, &mut cols, time);
-        if !reasons.is_empty() {
-            let failed = reasons.contains("evaluation");
-            let (reasons, more) = if failed {
-                (BTreeSet::from(["evaluation".to_string()]), reasons)
-            } else {
-                (reasons, BTreeSet::new())
-            };
-            return Fate::Refused { event: Some(kind), reasons, more };
-        }
+        let id = self.id(event, json, &cols);
+        let warned = match judge(event, &mut cols, time, received, reasons) {
+            Ok(warned) => warned,
+            Err(fate) => return fate,
+        };
+        let time = time.expect("a row without a time is refused");
         if self.is_duplicate(event, id.as_deref(), received) {
             return Fate::Duplicate { event: kind };
         }
-        Fate::Admitted(Admitted { event: kind, time, id, received, cols, warned })
+        let place = (raw.partition, raw.offset, part);
+        Fate::Admitted(Admitted { place, change: None, event: kind, time, id, received, cols, warned })
     }
 
     /// The event time; without one a reason is told.
@@ -217,7 +238,50 @@ impl<'a> Gate<'a> {
     }
 }
 
-fn refused<const N: usize, const M: usize>(
+/// The declared columns; none when one is there twice.
+pub fn fields(event: &Event, json: &Json, reasons: &mut BTreeSet<String>) -> Option<BTreeMap<String, Val>> {
+    let mut cols = BTreeMap::new();
+    for field in &event.fields {
+        if json.duplicated(&field.path) {
+            reasons.insert("malformed_json".to_string());
+        }
+        let value = read(json.at(&field.path), field, reasons);
+        cols.insert(field.name.clone(), value);
+    }
+    (!reasons.contains("malformed_json")).then_some(cols)
+}
+
+/// Time, computed columns and rules, after `reasons` were found in the fields. Whether a warning holds, or
+/// how the row was refused.
+pub fn judge(
+    event: &Event,
+    cols: &mut BTreeMap<String, Val>,
+    time: Option<i64>,
+    received: i64,
+    reasons: BTreeSet<String>,
+) -> Result<bool, Fate> {
+    let kind = Some(event.name.clone());
+    let late = late_reason(time, received);
+    let Some(time) = time.filter(|_| reasons.is_empty()) else {
+        return Err(Fate::Refused { event: kind, reasons, more: late });
+    };
+    if !late.is_empty() {
+        let more = run(event, cols, time).0;
+        return Err(Fate::Refused { event: kind, reasons: late, more });
+    }
+    let (reasons, warned) = run(event, cols, time);
+    if reasons.is_empty() {
+        return Ok(warned);
+    }
+    let (reasons, more) = if reasons.contains("evaluation") {
+        (BTreeSet::from(["evaluation".to_string()]), reasons)
+    } else {
+        (reasons, BTreeSet::new())
+    };
+    Err(Fate::Refused { event: kind, reasons, more })
+}
+
+pub(super) fn refused<const N: usize, const M: usize>(
     event: Option<String>,
     reasons: [&str; N],
     more: [&str; M],
@@ -244,14 +308,14 @@ fn run(event: &Event, cols: &mut BTreeMap<String, Val>, time: i64) -> (BTreeSet<
         cols.insert("time".to_string(), Val::Ts(time));
     }
     for (name, ex) in &event.enrich {
-        let value = Env { cols, names: &[] }.eval(ex).unwrap_or_else(|_| {
+        let value = Env::plain(cols).eval(ex).unwrap_or_else(|_| {
             reasons.insert("evaluation".to_string());
             Val::Null
         });
         cols.insert(name.clone(), value);
     }
     for (name, check, refuses) in &event.rules {
-        match (Env { cols, names: &[] }).eval(check) {
+        match Env::plain(cols).eval(check) {
             Ok(Val::Bool(false)) if *refuses => {
                 reasons.insert(format!("rule:{name}"));
             }
@@ -299,7 +363,7 @@ fn read(json: Option<&Json>, field: &Field, reasons: &mut BTreeSet<String>) -> V
 }
 
 /// A scalar in its declared type.
-fn typed(json: &Json, ty: &Ty) -> Option<Val> {
+pub(super) fn typed(json: &Json, ty: &Ty) -> Option<Val> {
     match (ty, json) {
         (Ty::Text, Json::Str(text)) => Some(Val::Text(text.clone())),
         (Ty::Bool, Json::Bool(v)) => Some(Val::Bool(*v)),

@@ -5,6 +5,7 @@
 
 use super::fold::Agg;
 use super::num::Rat;
+use super::relation::{Join, Lookup, Table, joins, lookups, table};
 use super::sql::{Ex, parse};
 use super::val::Val;
 use super::window::Kind;
@@ -18,6 +19,8 @@ pub struct Contracts {
     pub events: Vec<Event>,
     /// `kind: Entity`.
     pub entities: Vec<Entity>,
+    /// `kind: Table`.
+    pub tables: Vec<Table>,
     /// `kind: Metric`.
     pub metrics: Vec<Metric>,
 }
@@ -27,6 +30,8 @@ pub struct Contracts {
 #[allow(missing_docs)]
 pub struct Event {
     pub name: String,
+    pub key: Option<String>,
+    pub changelog: bool,
     pub time: Option<String>,
     pub id: Option<String>,
     pub dedupe: i64,
@@ -98,6 +103,8 @@ pub struct EntityField {
 pub struct Metric {
     pub name: String,
     pub aliases: Vec<Alias>,
+    pub joins: Vec<Join>,
+    pub lookups: Vec<Lookup>,
     pub dimensions: Vec<Dimension>,
     pub measures: Vec<Measure>,
     pub windows: Vec<(String, Kind)>,
@@ -153,6 +160,16 @@ pub enum MeasureKind {
     Shift(String, i64),
 }
 
+impl Metric {
+    /// Is there a measure `of` this alias?
+    pub fn folds(&self, alias: &str) -> bool {
+        self.measures.iter().any(|measure| match &measure.kind {
+            MeasureKind::Fold { of: Some(of), .. } => of.iter().any(|name| name == alias),
+            _ => false,
+        })
+    }
+}
+
 impl Contracts {
     /// Reads all documents of a text.
     pub fn read(text: &str) -> Contracts {
@@ -164,6 +181,7 @@ impl Contracts {
             match doc.str("kind") {
                 Some("Event") => all.events.push(event(&doc)),
                 Some("Entity") => all.entities.push(entity(&doc)),
+                Some("Table") => all.tables.push(table(&doc)),
                 Some("Metric") => all.metrics.push(metric(&doc)),
                 _ => {}
             }
@@ -192,6 +210,8 @@ fn ex(node: &Node, key: &str) -> Option<Ex> {
 fn event(doc: &Node) -> Event {
     Event {
         name: name(doc),
+        key: doc.str("key").map(str::to_string),
+        changelog: doc.is_true("changelog"),
         time: doc.str("time").map(str::to_string),
         id: doc.str("id").map(str::to_string),
         dedupe: duration(doc, "dedupe").unwrap_or(DAY),
@@ -344,10 +364,15 @@ fn metric(doc: &Node) -> Metric {
     });
     let longest = windows.iter().map(|(_, kind)| length(kind)).max().unwrap_or(0);
     let retain = doc.get("retain").and_then(|r| duration(r, "live"));
+    let joins = joins(doc);
+    // With a join, a measure without `of` folds the joined rows, whatever it mentions.
+    let implied: &[Alias] = if joins.is_empty() { &aliases } else { &[] };
     Metric {
         name: name(doc),
         dimensions: dimensions.collect(),
-        measures: doc.entries("measures").iter().map(|(name, node)| measure(name, node, &aliases)).collect(),
+        measures: doc.entries("measures").iter().map(|(name, node)| measure(name, node, implied)).collect(),
+        joins,
+        lookups: lookups(doc),
         retain: retain.unwrap_or((2 * longest).max(7 * DAY)),
         windows,
         aliases,

@@ -34,7 +34,7 @@ pub fn rows(
 ) -> BTreeMap<String, EntityRow> {
     let mut by_key: BTreeMap<String, Vec<&Admitted>> = BTreeMap::new();
     for row in admitted.iter().filter(|row| row.time < t && entity.events.contains(&row.event)) {
-        let key = Env { cols: &row.cols, names: &[] }.eval(&entity.key).expect("a key has a value");
+        let key = Env::plain(&row.cols).eval(&entity.key).expect("a key has a value");
         let key = match key {
             Val::Null => continue,
             Val::Text(key) => key,
@@ -64,7 +64,7 @@ fn value(contracts: &Contracts, field: &EntityField, rows: &[&Admitted]) -> Val 
         }
         let value = match &field.ex {
             Some(ex) if !reads(contracts, &row.event, ex) => continue,
-            Some(ex) => Env { cols: &row.cols, names: &[] }.eval(ex).expect("a field has a value"),
+            Some(ex) => Env::plain(&row.cols).eval(ex).expect("a field has a value"),
             None => Val::Bool(true),
         };
         if !value.is_null() {

@@ -19,22 +19,27 @@ pub enum Fail {
     Overflow,
 }
 
-/// The columns of a row, and the names that may stand before a dot.
+/// The columns of a row, and what may stand before a dot.
 #[derive(Debug, Clone, Copy)]
 pub struct Env<'a> {
     /// Column to value.
     pub cols: &'a BTreeMap<String, Val>,
-    /// `row`, the alias, the entity.
-    pub names: &'a [String],
+    /// `row`, an alias, an entity, a table: its columns, or null where the row has none of it.
+    pub parts: &'a BTreeMap<String, Val>,
 }
 
-impl Env<'_> {
+static NO_PARTS: BTreeMap<String, Val> = BTreeMap::new();
+
+impl<'a> Env<'a> {
+    /// Columns alone.
+    pub fn plain(cols: &'a BTreeMap<String, Val>) -> Env<'a> {
+        Env { cols, parts: &NO_PARTS }
+    }
+
     fn column(&self, path: &[String]) -> Val {
         let (first, rest) = path.split_first().expect("a column has a name");
-        if !rest.is_empty() && self.names.contains(first) && !self.cols.contains_key(first) {
-            return self.column(rest);
-        }
-        let mut value = match self.cols.get(first) {
+        let part = if rest.is_empty() { None } else { self.parts.get(first) };
+        let mut value = match part.or_else(|| self.cols.get(first)) {
             Some(value) => value.clone(),
             None => panic!("no column {path:?} among {:?}", self.cols.keys()),
         };
@@ -162,14 +167,14 @@ impl Env<'_> {
                 (None, item) => item.clone(),
                 (Some(ex), Val::Obj(fields)) => {
                     let cols = fields.iter().cloned().collect();
-                    Env { cols: &cols, names: &[] }.eval(ex)?
+                    Env::plain(&cols).eval(ex)?
                 }
                 (Some(ex), item) => {
                     let cols = BTreeMap::from([
                         ("item".to_string(), item.clone()),
                         ("value".to_string(), item.clone()),
                     ]);
-                    Env { cols: &cols, names: &[] }.eval(ex)?
+                    Env::plain(&cols).eval(ex)?
                 }
             };
             if !value.is_null() {
@@ -392,8 +397,8 @@ mod tests {
     #[track_caller]
     fn check(sql: &str, wanted: &str) {
         let cols = row();
-        let names = ["row".to_string()];
-        let got = match (Env { cols: &cols, names: &names }).eval(&parse(sql)) {
+        let parts = BTreeMap::from([("row".to_string(), Val::Obj(cols.clone().into_iter().collect()))]);
+        let got = match (Env { cols: &cols, parts: &parts }).eval(&parse(sql)) {
             Ok(value) => value.to_string(),
             Err(fail) => format!("{fail:?}"),
         };

@@ -12,6 +12,7 @@ use super::contract::{Alias, Measure, MeasureKind, Metric};
 use super::eval::Env;
 use super::fold::{Item, fold};
 use super::num::Rat;
+use super::rows::Made;
 use super::sql::Ex;
 use super::val::Val;
 use super::window::{Kind, span};
@@ -23,8 +24,10 @@ struct Row {
     /// Within `retain.live` when it arrived; older rows count in `all` windows only.
     recent: bool,
     id: Option<String>,
-    names: Vec<String>,
+    /// The alias it is of; none for a joined row.
+    alias: Option<String>,
     cols: BTreeMap<String, Val>,
+    parts: BTreeMap<String, Val>,
     dims: Vec<Val>,
     /// Dimensions as a condition of the question sees them.
     asked: Vec<Val>,
@@ -67,13 +70,21 @@ pub struct View<'a> {
     pub metric: &'a Metric,
     /// How `as_of` of a shifted measure is cut: to a multiple of this (1: not at all).
     shift_step: i64,
+    /// Rows as made at an instant, and as seen from one.
+    made: RefCell<BTreeMap<i64, Rc<Vec<Made>>>>,
     rows: RefCell<BTreeMap<i64, Rc<Vec<Row>>>>,
 }
 
 impl<'a> View<'a> {
     /// Nothing computed yet.
     pub fn new(oracle: &'a Oracle, metric: &'a Metric, shift_step: i64) -> View<'a> {
-        View { oracle, metric, shift_step, rows: RefCell::default() }
+        View { oracle, metric, shift_step, made: RefCell::default(), rows: RefCell::default() }
+    }
+
+    /// Are there rows of which nothing says which one counts?
+    pub fn is_tied(&self) -> bool {
+        let entity = self.metric.aliases.iter().any(|alias| alias.entity);
+        !entity && super::rows::rows(self.oracle, self.metric, self.oracle.now).tied
     }
 
     /// The answer for window `window` at `t`, split by the dimensions `by`; hidden measures too.
@@ -137,7 +148,7 @@ impl<'a> View<'a> {
         let Some(filter) = scope.filter else { return true };
         let names = self.metric.dimensions.iter().map(|d| d.name.clone());
         let cols = names.zip(row.asked.iter().cloned()).collect();
-        Env { cols: &cols, names: &[] }.holds(Some(filter)).expect("a filter over dimensions")
+        Env::plain(&cols).holds(Some(filter)).expect("a filter over dimensions")
     }
 
     /// `[start, end)` of the cell's window; an empty one when a session has no rows.
@@ -173,7 +184,7 @@ impl<'a> View<'a> {
                 ex.columns(&mut inputs);
                 let values = inputs.iter().map(|name| (name.clone(), self.measure(named(name), scope, t)));
                 let cols = values.collect();
-                Env { cols: &cols, names: &[] }.eval(ex).unwrap_or(Val::Null)
+                Env::plain(&cols).eval(ex).unwrap_or(Val::Null)
             }
             MeasureKind::Shift(of, by) => {
                 let back = (t - by).div_euclid(self.shift_step) * self.shift_step;
@@ -201,11 +212,14 @@ impl<'a> View<'a> {
         let mut items = Vec::new();
         for row in rows.iter() {
             let inside = extent.is_none_or(|(start, end)| start <= row.time && row.time < end);
-            let aliased = of.as_ref().is_none_or(|of| of.iter().any(|alias| row.names.contains(alias)));
+            let aliased = match of {
+                Some(of) => row.alias.as_ref().is_some_and(|alias| of.contains(alias)),
+                None => self.metric.joins.is_empty() || row.alias.is_none(),
+            };
             if !inside || !aliased || !self.passes(scope, row) {
                 continue;
             }
-            let env = Env { cols: &row.cols, names: &row.names };
+            let env = Env { cols: &row.cols, parts: &row.parts };
             if !env.holds(filter.as_ref()).expect("a condition of a measure has a value") {
                 continue;
             }
@@ -226,36 +240,27 @@ impl<'a> View<'a> {
         if let Some(rows) = self.rows.borrow().get(&t) {
             return rows.clone();
         }
-        let mut rows = Vec::new();
-        for alias in &self.metric.aliases {
-            if alias.entity {
-                self.entity_rows(alias, t, &mut rows)
-            } else {
-                self.event_rows(alias, t, &mut rows)
-            }
-        }
+        let made = match self.metric.aliases.first() {
+            Some(alias) if alias.entity => Rc::new(self.entity_rows(alias, t)),
+            // Rows are made from everything known now, whatever instant is asked about.
+            _ => self.made(t.max(self.oracle.now)),
+        };
+        let mut rows: Vec<Row> = made.iter().filter(|row| row.time < t).map(|row| self.split(row)).collect();
         let everything = self.metric.windows.iter().any(|(_, kind)| *kind == Kind::All);
-        rows.retain(|row| row.time < t && (row.recent || everything));
+        rows.retain(|row| row.recent || everything);
         self.overflow(&mut rows);
         let rows = Rc::new(rows);
         self.rows.borrow_mut().insert(t, rows.clone());
         rows
     }
 
-    fn event_rows(&self, alias: &Alias, t: i64, rows: &mut Vec<Row>) {
-        for (row, clock) in self.oracle.admitted.iter().zip(&self.oracle.clocks) {
-            let recent = row.time >= clock - self.metric.retain;
-            if row.time < t && alias.types.contains(&row.event) {
-                let mut cols = row.cols.clone();
-                for (new, old) in &alias.renames {
-                    cols.insert(new.clone(), row.cols[old].clone());
-                }
-                self.push(alias, (row.time, recent), row.id.clone(), cols, rows);
-            }
-        }
+    fn made(&self, now: i64) -> Rc<Vec<Made>> {
+        let mut all = self.made.borrow_mut();
+        let made = || Rc::new(super::rows::rows(self.oracle, self.metric, now).rows);
+        all.entry(now).or_insert_with(made).clone()
     }
 
-    fn entity_rows(&self, alias: &Alias, t: i64, rows: &mut Vec<Row>) {
+    fn entity_rows(&self, alias: &Alias, t: i64) -> Vec<Made> {
         let entity =
             self.oracle.contracts.entities.iter().find(|e| e.name == alias.types[0]).expect("an entity");
         let live = super::entity::rows(
@@ -264,38 +269,35 @@ impl<'a> View<'a> {
             &self.oracle.admitted,
             self.oracle.entity_instant(t),
         );
+        let mut rows = Vec::new();
         for (key, row) in live {
             let mut cols: BTreeMap<String, Val> = row.fields.into_iter().collect();
             cols.insert(entity.key_name.clone(), Val::Text(key.clone()));
             cols.entry("first_time".to_string()).or_insert(Val::Ts(row.first));
             cols.entry("time".to_string()).or_insert(Val::Ts(row.last));
-            let time = &cols[alias.time.as_deref().unwrap_or("first_time")];
-            if let Val::Ts(time) = *time {
+            let Val::Ts(time) = cols[alias.time.as_deref().unwrap_or("first_time")] else { continue };
+            let own = Val::Obj(cols.clone().into_iter().collect());
+            let parts = BTreeMap::from([("row".to_string(), own.clone()), (alias.name.clone(), own)]);
+            let passes = Env { cols: &cols, parts: &parts }.holds(alias.filter.as_ref());
+            if passes.expect("a condition of an alias has a value") {
                 let recent = time >= self.oracle.now - self.metric.retain;
-                self.push(alias, (time, recent), Some(key), cols, rows);
+                let (alias, present) = (Some(alias.name.clone()), BTreeSet::new());
+                rows.push(Made { alias, time, id: Some(key), recent, cols, parts, present });
             }
         }
+        rows
     }
 
-    fn push(
-        &self,
-        alias: &Alias,
-        (time, recent): (i64, bool),
-        id: Option<String>,
-        cols: BTreeMap<String, Val>,
-        rows: &mut Vec<Row>,
-    ) {
-        let names = vec!["row".to_string(), alias.name.clone()];
-        let env = Env { cols: &cols, names: &names };
-        if !env.holds(alias.filter.as_ref()).expect("a condition of an alias has a value") {
-            return;
-        }
+    /// The row with its dimensions.
+    fn split(&self, row: &Made) -> Row {
+        let env = Env { cols: &row.cols, parts: &row.parts };
         let dims = self.metric.dimensions.iter().map(|d| {
             let value = env.eval(&d.from).expect("a dimension has a value");
             if value.is_null() { d.default.clone().unwrap_or(Val::Null) } else { value }
         });
         let dims: Vec<Val> = dims.collect();
-        rows.push(Row { time, recent, id, names, asked: dims.clone(), dims, cols });
+        let Made { alias, time, id, recent, cols, parts, .. } = row.clone();
+        Row { time, recent, id, alias, asked: dims.clone(), dims, cols, parts }
     }
 
     /// The `max` values with the earliest time keep their name.

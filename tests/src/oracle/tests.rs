@@ -1,5 +1,7 @@
 //! Hand-computed cases for the oracle itself.
 
+mod related;
+
 use super::zone::{DAY, HOUR, MINUTE, SECOND, parse_instant};
 use super::*;
 
@@ -78,7 +80,17 @@ fn oracle(rows: &[(&str, &str, &str)], now: &str) -> Oracle {
         .enumerate()
         .map(|(i, (received, body, at))| {
             let payload = format!(r#"{{"type":"order","at":"2026-03-02T{at}Z",{body}}}"#).into_bytes();
-            (Raw { partition: 0, offset: i as i64, received: t(received), payload }, t(received))
+            (
+                Raw {
+                    partition: 0,
+                    offset: i as i64,
+                    received: t(received),
+                    payload,
+                    key: None,
+                    table: None,
+                },
+                t(received),
+            )
         })
         .collect();
     Oracle::new(SHOP, &envelope(), &records, t(now))

@@ -58,6 +58,40 @@ fn a_batch_is_several_events() {
 }
 
 #[test]
+fn headers_that_carry_the_event_stay_with_it() {
+    let headers: &[(&str, &[u8])] = &[
+        ("ce_specversion", b"1.0"),
+        ("authorization", b"secret"),
+        ("CE-Id", b"c1"),
+        ("ce_source", b"/web"),
+        ("ce_type", b"click"),
+        ("ce_time", b"2025-01-01T00:00:00Z"),
+        ("traceparent", b"00-x"),
+        ("content-type", b"application/json"),
+    ];
+    let mut decoder = Decoder::new(commerce(), spec());
+    for (offset, value) in [DATA, "{", r#"{"timestamp":0}"#].into_iter().enumerate() {
+        let offset = 2 * offset as i64;
+        decoder.push(Record { value: value.as_bytes(), offset, received: NOW, headers });
+        push(&mut decoder, b"{}", offset + 1);
+    }
+    let chunk = finish(&mut decoder);
+    let names = |headers: contracts::batch::HeaderList| -> Vec<String> {
+        headers.into_iter().map(|(name, _)| name).collect()
+    };
+    let kept = ["ce_specversion", "CE-Id", "ce_source", "ce_type", "ce_time", "content-type"];
+    assert_eq!(names(chunk.batches[0].payloads.headers(0)), kept);
+    assert_eq!(names(chunk.batches[0].payloads.headers(1)), [""; 0]);
+    for refused in &chunk.refused {
+        let expected = if refused.offset % 2 == 0 { &kept[..] } else { &[] };
+        assert_eq!(names(refused.headers.clone()), expected, "{}", refused.offset);
+    }
+    assert!(finish(&mut decoder).refused.is_empty());
+    let plain: &[(&str, &[u8])] = &[("content-type", b"application/json")];
+    assert!(decode(Format::Json, "{", plain).refused[0].headers.is_empty());
+}
+
+#[test]
 fn binary_mode_over_kafka_and_http() {
     let kafka: &[(&str, &[u8])] = &[
         ("ce_specversion", b"1.0"),

@@ -183,6 +183,29 @@ fn ids_count_per_tenant_and_drafts_do_not_run() {
 }
 
 #[test]
+fn events_of_the_engine_are_not_taken_from_outside() {
+    let own = (*event("streamgauge.row", None, None, vec![])).clone();
+    let events = vec![Arc::new(own), event("e", None, None, vec![])];
+    let catalog = Arc::new(contracts::Catalog { events, ..Default::default() });
+    let path = |key: &str| Some(vec![key.to_owned()]);
+    let envelope = Envelope { event_type: path("type"), time: path("t"), ..Default::default() };
+    for own_events in [false, true] {
+        let spec = DecodeSpec { envelope: envelope.clone(), own_events, ..DecodeSpec::default() };
+        let mut decoder = Decoder::new(catalog.clone(), spec);
+        push(&mut decoder, br#"{"type":"streamgauge.row","t":0}"#, 0);
+        push(&mut decoder, br#"{"type":"streamgauge.other","t":0}"#, 1);
+        push(&mut decoder, br#"{"type":"x","t":0}"#, 2);
+        let chunk = finish(&mut decoder);
+        let (taken, refused) = if own_events { (1, 2) } else { (0, 3) };
+        assert_eq!((chunk.batches.len(), chunk.refused.len()), (taken, refused));
+        let own = "reserved_event_type type";
+        assert_eq!(reasons(&chunk)[refused - 2..], [own, "unknown_event_type type"]);
+        let message = &chunk.refused[refused - 1].reasons[0].message;
+        assert_eq!(message.contains("streamgauge.row"), own_events, "{message}");
+    }
+}
+
+#[test]
 fn personal_data_and_long_values_stay_out_of_messages() {
     let mut secret = field("secret", FieldType::Int);
     secret.pii = true;

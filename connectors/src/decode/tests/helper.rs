@@ -84,6 +84,7 @@ pub(super) fn event(name: &str, time: Option<&str>, id: Option<&str>, fields: Ve
         enrich: Vec::new(),
         decoded: schema.clone(),
         admitted: schema,
+        changelog: false,
         needs_id: true,
     })
 }

@@ -365,15 +365,17 @@ fn instant(node: &Node) -> Option<i64> {
                 return None;
             }
             let time = jiff::civil::Time::new(n(4) as i8, n(5) as i8, n(6).min(59) as i8, 0).ok()?;
-            let utc = date.to_datetime(time).to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp();
+            let epoch = jiff::civil::date(1970, 1, 1).at(0, 0, 0, 0);
+            let utc = date.to_datetime(time).duration_since(epoch);
             let fraction = format!("{:0<6}", parts.get(7).map_or("", |part| part.as_str()));
             let east = i64::from(n(9)) * 3600 + i64::from(n(10)) * 60;
             let east = if parts.get(8).is_some_and(|sign| sign.as_str() == "-") { -east } else { east };
-            (utc.as_second() - east) * 1_000_000 + fraction[..6].parse::<i64>().unwrap()
+            (utc.as_secs() - east) * 1_000_000 + fraction[..6].parse::<i64>().unwrap()
         }
         _ => return None,
     };
     let year_zero: jiff::Timestamp = "0000-01-01T00:00:00Z".parse().unwrap();
-    let range = year_zero.as_microsecond()..=jiff::Timestamp::MAX.as_microsecond();
+    let year_10_000 = i64::from(365 * 10_000 + 2_425) * 86_400_000_000;
+    let range = year_zero.as_microsecond()..year_zero.as_microsecond() + year_10_000;
     range.contains(&micros).then_some(micros)
 }

@@ -11,9 +11,9 @@ use rdkafka::consumer::Consumer;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use super::KafkaSource;
-use crate::receive::Clock;
 use super::client::Client;
 use super::topics::TopicPattern;
+use crate::receive::Clock;
 
 /// How long one question may take.
 const TIMEOUT: Duration = Duration::from_secs(3);

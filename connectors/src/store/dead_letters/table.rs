@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use contracts::batch::{Partition, Reason, Refused};
+use contracts::batch::{HeaderList, Partition, Reason, Refused};
 use redb::{Database, ReadableDatabase, ReadableTable, Table, TableDefinition, WriteTransaction};
 use sha2::{Digest, Sha256};
 
@@ -32,6 +32,8 @@ struct Head {
     part: u32,
     event_type: Option<String>,
     event_id: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    headers: HeaderList,
     reasons: Vec<Reason>,
     status: Status,
     retry_count: u32,
@@ -55,6 +57,7 @@ impl Head {
             received: key.0,
             event_type: self.event_type,
             event_id: self.event_id,
+            headers: self.headers,
             reasons: self.reasons,
             status: self.status,
             retry_count: self.retry_count,
@@ -74,6 +77,7 @@ impl Head {
             part: letter.part,
             event_type: letter.event_type.clone(),
             event_id: letter.event_id.clone(),
+            headers: letter.headers.clone(),
             reasons: letter.reasons.clone(),
             status: letter.status,
             retry_count: letter.retry_count,
@@ -230,6 +234,7 @@ impl<'a> Tables<'a> {
             received: row.received,
             event_type: row.event_type,
             event_id: row.event_id,
+            headers: row.headers,
             reasons: row.reasons,
             status: Status::Failed,
             retry_count: 0,

@@ -36,6 +36,7 @@ fn row(source: &str, offset: i64, code: &str, payload: &str) -> Refused {
         event_type: Some(format!("type.{}", offset % 2)),
         event_id: None,
         payload: payload.to_owned().into(),
+        headers: vec![("ce-id".to_owned(), Bytes::from_static(b"\xff"))],
         reasons: vec![reason],
     }
 }
@@ -78,6 +79,7 @@ fn a_row_has_a_stable_id_and_its_payload() {
     assert_eq!(letter.payload.as_deref(), Some(&b"{\"a\":1}"[..]));
     assert_eq!((letter.offset, letter.payload_len, letter.status), (7, 7, Status::Failed));
     assert_eq!(letter.reasons[0].path, "a.b");
+    assert_eq!(letter.headers, row("", 0, "", "").headers);
     for wrong in ["", "7", "dl_", "dl_zzzzzzzzzzzzzzzz", "dl_0000000000000000", "dl_+000000000000001"] {
         assert_eq!(letters.get(wrong), Err(DeadLetterError::Unknown(wrong.into())));
     }

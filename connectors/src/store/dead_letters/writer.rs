@@ -32,7 +32,8 @@ pub(super) enum Message {
 /// Bytes a row takes of the queue.
 pub(super) fn weight(row: &Refused) -> usize {
     let reasons: usize = row.reasons.iter().map(|r| 64 + r.message.len() + r.path.len()).sum();
-    256 + row.payload.len() + reasons
+    let headers: usize = row.headers.iter().map(|(name, value)| 64 + name.len() + value.len()).sum();
+    256 + row.payload.len() + headers + reasons
 }
 
 pub(super) fn run(shared: &Shared, queue: &Receiver<Message>) {

@@ -240,6 +240,7 @@ pub(super) fn over_measures(
         qualifiers: Vec::new(),
         absent: BTreeMap::new(),
         renames: BTreeMap::new(),
+        parts: BTreeMap::new(),
     };
     cx.compile(place, &scope)
 }

@@ -9,13 +9,14 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, SchemaRef};
 
 use crate::catalog::{Event, Head, Input};
-use crate::expr::Typed;
+use crate::expr::{self, Typed};
 use crate::lower::{Cx, Dependency, World, one_or_many};
 use crate::shape::Kind;
 use crate::value::timestamp_type;
 use crate::yaml::{Entry, Node};
 
 /// One stream of rows into the metric.
+#[derive(Clone)]
 pub(super) struct Source {
     pub(super) alias: String,
     pub(super) input: Input,
@@ -23,6 +24,8 @@ pub(super) struct Source {
     pub(super) time: String,
     /// New name to column path.
     pub(super) renames: BTreeMap<String, Vec<String>>,
+    /// Name to the struct column that holds its columns.
+    pub(super) parts: BTreeMap<String, String>,
 }
 
 /// All streams of rows.
@@ -34,6 +37,49 @@ pub(super) struct Inputs {
     pub(super) typed: bool,
     /// Renames that do not resolve: reported where they stand, not again where they are used.
     pub(super) broken: BTreeSet<String>,
+    /// Columns of every alias and table.
+    pub(super) names: BTreeMap<String, Vec<(String, DataType)>>,
+    /// The source of joined rows.
+    pub(super) joined: Option<usize>,
+}
+
+impl Inputs {
+    /// No source yet.
+    pub(super) fn none() -> Self {
+        Self {
+            sources: Vec::new(),
+            aliases: Vec::new(),
+            typed: false,
+            broken: BTreeSet::new(),
+            names: BTreeMap::new(),
+            joined: None,
+        }
+    }
+
+    /// The same names without sources.
+    pub(super) fn clone_names(&self) -> Self {
+        Self {
+            sources: Vec::new(),
+            aliases: self.aliases.clone(),
+            typed: self.typed,
+            broken: self.broken.clone(),
+            names: self.names.clone(),
+            joined: None,
+        }
+    }
+
+    /// Columns of one alias, over all its sources.
+    pub(super) fn columns_of(&self, alias: &str) -> Vec<(String, DataType)> {
+        let mut columns: Vec<(String, DataType)> = Vec::new();
+        for source in self.sources.iter().filter(|source| source.alias == alias) {
+            for (name, ty) in source.columns() {
+                if !columns.iter().any(|(known, _)| *known == name) {
+                    columns.push((name, ty));
+                }
+            }
+        }
+        columns
+    }
 }
 
 /// Per source, the expression over it; `None`: not applied there.
@@ -42,8 +88,7 @@ pub(super) type PerSource = Vec<Option<Typed>>;
 /// Reads `events` or `entity`. `promised`: parts are used that do not run yet, so that columns cannot all be known.
 pub(super) fn read(cx: &mut Cx<'_>, node: &Node, world: &World, head: &Head, promised: bool) -> Inputs {
     let (events, entity) = (node.entry("events"), node.entry("entity"));
-    let mut inputs =
-        Inputs { sources: Vec::new(), aliases: Vec::new(), typed: !promised, broken: BTreeSet::new() };
+    let mut inputs = Inputs { typed: !promised, ..Inputs::none() };
     match (events, entity) {
         (Some(events), None) => {
             if let Some(place) = node.entry("where") {
@@ -74,6 +119,10 @@ pub(super) fn read(cx: &mut Cx<'_>, node: &Node, world: &World, head: &Head, pro
         }
     }
     inputs.typed &= !inputs.sources.is_empty();
+    for alias in inputs.aliases.clone() {
+        let columns = inputs.columns_of(&alias);
+        inputs.names.insert(alias, columns);
+    }
     inputs
 }
 
@@ -109,8 +158,9 @@ fn alias(cx: &mut Cx<'_>, entry: &Entry, world: &World, head: &Head, inputs: &mu
             alias: entry.key.clone(),
             input: Input::Event(index),
             schema: Arc::clone(&lowered.item.admitted),
-            time: "time".to_string(),
+            time: alias_time(cx, entry, &lowered.item),
             renames: BTreeMap::new(),
+            parts: BTreeMap::new(),
         });
     }
     inputs.typed &= known;
@@ -118,6 +168,12 @@ fn alias(cx: &mut Cx<'_>, entry: &Entry, world: &World, head: &Head, inputs: &mu
         let broken = renames(cx, &entry.value, world, &mut inputs.sources[first..]);
         inputs.broken.extend(broken);
     }
+}
+
+/// The column that is a row's time: `time`, unless the alias of a change stream names another.
+fn alias_time(cx: &mut Cx<'_>, entry: &Entry, event: &Event) -> String {
+    let Some(place) = entry.value.get("time") else { return "time".to_string() };
+    time_column(cx, place, &event.admitted, true)
 }
 
 /// Resolves `fields: { new: path.of.old }` in every event type of the alias; the names that do not resolve.
@@ -138,7 +194,7 @@ fn renames(cx: &mut Cx<'_>, alias: &Node, world: &World, sources: &mut [Source])
                 .iter()
                 .filter_map(|source| match source.input {
                     Input::Event(index) => Some(&world.events[index].item),
-                    Input::Entity(_) => None,
+                    Input::Entity(_) | Input::Relation(_) => None,
                 })
                 .flat_map(known_paths)
                 .collect();
@@ -211,6 +267,7 @@ fn of_entity(cx: &mut Cx<'_>, node: &Node, place: &Node, world: &World, head: &H
         schema: Arc::clone(&entity.schema),
         time,
         renames: BTreeMap::new(),
+        parts: BTreeMap::new(),
     });
 }
 
@@ -223,24 +280,36 @@ fn time_column(cx: &mut Cx<'_>, place: &Node, schema: &SchemaRef, typed: bool) -
         .map(|field| field.name().as_str())
         .collect();
     if typed && !times.contains(&name) {
-        let message = format!("`{name}` is not a timestamp field of the entity");
+        let message = format!("`{name}` is not a timestamp field");
         let diagnostic = cx.at("unknown_name", place.span, message).names(name, times);
         cx.push(diagnostic);
     }
     name.to_string()
 }
 
-/// The `(event type, field)` pairs that the metric of `node` uses bare as dimensions.
-pub(crate) fn dimension_columns(node: &Node) -> Vec<(String, String)> {
-    let aliases = node.get("events").map(Node::entries).unwrap_or_default();
-    let mut columns = Vec::new();
-    for dimension in node.get("dimensions").map(Node::entries).unwrap_or_default() {
+/// The `(event type, field)` pairs of few values, as far as the metric of `node` tells: used bare as dimensions,
+/// or compared with texts.
+pub(crate) fn few_valued_columns(node: &Node) -> Vec<(String, String)> {
+    let entries = |key: &str| node.get(key).map(Node::entries).unwrap_or_default();
+    let mut paths: Vec<Vec<String>> = Vec::new();
+    for dimension in entries("dimensions") {
         let from = dimension.value.get("from").and_then(Node::scalar).unwrap_or(&dimension.key);
-        let (alias, column) = match from.trim().split_once('.') {
-            Some((alias, column)) => (Some(alias).filter(|alias| *alias != "row"), column),
-            None => (None, from.trim()),
+        paths.push(match from.trim().split_once('.') {
+            Some((alias, column)) => vec![alias.to_string(), column.to_string()],
+            None => vec![from.trim().to_string()],
+        });
+    }
+    let conditions = entries("events").iter().chain(entries("measures"));
+    let texts = conditions.flat_map(|entry| [entry.value.get("where"), entry.value.get("value")]);
+    paths.extend(texts.flatten().filter_map(Node::scalar).flat_map(expr::compared_with_texts));
+    let mut columns = Vec::new();
+    for path in &paths {
+        let (alias, column) = match path.as_slice() {
+            [alias, column] => (Some(alias).filter(|alias| *alias != "row"), column),
+            [column] => (None, column),
+            _ => continue,
         };
-        for entry in aliases.iter().filter(|entry| alias.is_none_or(|alias| alias == entry.key)) {
+        for entry in entries("events").iter().filter(|entry| alias.is_none_or(|alias| *alias == entry.key)) {
             let renamed = entry.value.get("fields").and_then(|fields| fields.get(column));
             let column = renamed.and_then(Node::scalar).unwrap_or(column);
             for name in entry.value.get("type").map(one_or_many).unwrap_or_default() {

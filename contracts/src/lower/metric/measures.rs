@@ -237,6 +237,9 @@ fn targets(cx: &mut Cx<'_>, node: &Node, inputs: &Inputs) -> Option<Vec<usize>> 
         cx.push(diagnostic);
         return None;
     }
+    if let Some(joined) = inputs.joined {
+        return Some(vec![joined]);
+    }
     let mut mentioned = std::collections::BTreeSet::new();
     for key in ["value", "where"] {
         if let Some(place) = node.get(key).filter(|place| place.scalar().is_some()) {

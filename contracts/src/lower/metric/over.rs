@@ -3,7 +3,7 @@
 //! *In*: an expression and the sources it is applied to. *Out*: one [`Typed`] per source. *Never*: an alias-qualified
 //! name that silently means another alias; the same mistake reported once per source.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field as ArrowField, Schema};
@@ -29,7 +29,7 @@ impl Source {
             .schema
             .fields()
             .iter()
-            .filter(|field| !self.renames.contains_key(field.name()))
+            .filter(|field| !self.renames.contains_key(field.name()) && !field.name().starts_with('@'))
             .map(|field| (field.name().clone(), field.data_type().clone()));
         renamed.chain(own).collect()
     }
@@ -163,8 +163,8 @@ impl Inputs {
             let diagnostic = cx
                 .at("always_null", node.span, "this is null for every event")
                 .found(node.shown())
-                .allowed("columns of one event; joins of several do not run yet")
-                .fix("use columns of one alias, or follow the events with an entity that holds both values");
+                .allowed("columns of one event, or of events that `join` puts beside each other")
+                .fix("use columns of one alias, `join` the aliases, or follow the events with an entity");
             cx.push(diagnostic);
             return None;
         }
@@ -173,13 +173,9 @@ impl Inputs {
 
     /// `alias.column` must be a column of that alias.
     fn qualified(&self, cx: &mut Cx<'_>, node: &Node, paths: &[Vec<String>]) -> Option<()> {
-        for path in paths.iter().filter(|path| path.len() > 1 && self.aliases.contains(&path[0])) {
-            let columns: Vec<String> = self
-                .of(&path[0])
-                .into_iter()
-                .flat_map(|source| self.sources[source].columns())
-                .map(|(name, _)| name)
-                .collect();
+        for path in paths.iter().filter(|path| path.len() > 1) {
+            let Some(columns) = self.names.get(&path[0]) else { continue };
+            let columns: Vec<String> = columns.iter().map(|(name, _)| name.clone()).collect();
             if !columns.contains(&path[1]) {
                 let message = format!("`{}` has no column `{}`", path[0], path[1]);
                 let span = cx.place_of(node, &path.join("."));
@@ -206,15 +202,9 @@ impl Inputs {
                 }
             }
         }
-        let mut absent: BTreeMap<String, Vec<(String, DataType)>> = BTreeMap::new();
-        for other in self.sources.iter().filter(|other| other.alias != own.alias) {
-            let list = absent.entry(other.alias.clone()).or_default();
-            for (name, ty) in other.columns() {
-                if !list.iter().any(|(known, _)| *known == name) {
-                    list.push((name, ty));
-                }
-            }
-        }
+        let elsewhere = |name: &&String| **name != own.alias && !own.parts.contains_key(*name);
+        let absent = self.names.keys().filter(elsewhere);
+        let absent = absent.map(|name| (name.clone(), self.names[name].clone())).collect();
         // Columns that only other event types of the same alias have are null here, also if this
         // expression is for this event type alone.
         for other in self.sources.iter().filter(|other| other.alias == own.alias) {
@@ -229,6 +219,7 @@ impl Inputs {
             qualifiers: vec![own.alias.clone(), "row".to_string()],
             absent,
             renames: own.renames.clone(),
+            parts: own.parts.clone(),
         };
         (scope, missing)
     }

@@ -2,36 +2,18 @@
 //!
 //! *In*: the document. *Out*: errors and warnings `not_yet`. *Never*: a part that is ignored without a word.
 
-use crate::lower::{Cx, World};
-use crate::shape::Kind;
+use crate::lower::{Cx, World, one_or_many};
 use crate::yaml::{Entry, Node, Yaml};
 
 /// Reports; true when columns or rows depend on what does not run, so that expressions cannot be checked.
 pub(super) fn report(cx: &mut Cx<'_>, node: &Node, world: &World) -> bool {
     let mut depends = false;
-    if let Some(join) = node.entry("join") {
-        cx.not_yet(
-            join.key_span,
-            "`join`",
-            "follow the events with an entity whose key they share, and measure over its rows",
-        );
-        depends = true;
-    }
     if let Some(sequence) = node.entry("sequence") {
         cx.not_yet(sequence.key_span, "`sequence`", "follow the states with an entity");
         depends = true;
     }
-    if let Some(enrich) = node.entry("enrich") {
-        cx.not_yet(
-            enrich.key_span,
-            "`enrich` with a table",
-            "put the columns into the events, or compute them under the event's own `enrich`",
-        );
-        tables(cx, enrich, world);
-        depends = true;
-    }
     for alias in node.get("events").map(Node::entries).unwrap_or_default() {
-        depends |= alias_parts(cx, alias);
+        alias_parts(cx, alias, world);
     }
     if let Some(late) = node.get("time").and_then(|time| time.get("late"))
         && matches!(late.scalar(), Some("drop" | "side"))
@@ -57,30 +39,13 @@ pub(super) fn report(cx: &mut Cx<'_>, node: &Node, world: &World) -> bool {
     depends
 }
 
-fn tables(cx: &mut Cx<'_>, enrich: &Entry, world: &World) {
-    for entry in enrich.value.entries() {
-        let Some(table) = entry.value.get("table") else { continue };
-        let Some(name) = table.scalar() else { continue };
-        if !world.names.contains(&(Kind::Table, name.to_string())) {
-            let names = world.names(Kind::Table);
-            let message = format!("there is no table `{name}`");
-            let diagnostic =
-                cx.at("unknown_table", table.span, message).names(name, names.iter().map(String::as_str));
-            cx.push(diagnostic);
-        }
-    }
-}
-
-fn alias_parts(cx: &mut Cx<'_>, alias: &Entry) -> bool {
-    if let Some(changelog) = alias.value.entry("changelog")
-        && changelog.value.value == Yaml::Bool(true)
-    {
-        cx.not_yet(
-            changelog.key_span,
-            "`changelog: true` (change-data capture)",
-            "send each state of the row as an event, follow it with an entity, and use `entity`",
-        );
-        return true;
+fn alias_parts(cx: &mut Cx<'_>, alias: &Entry, world: &World) {
+    let said = alias.value.get("changelog").is_some_and(|said| said.value == Yaml::Bool(true));
+    let types = alias.value.get("type").map(one_or_many).unwrap_or_default();
+    let streams = world.events.iter().filter(|event| event.item.changelog);
+    let names: Vec<&str> = streams.map(|event| event.item.head.name.as_str()).collect();
+    if said || types.iter().any(|name| name.scalar().is_some_and(|name| names.contains(&name))) {
+        return;
     }
     for key in ["key", "time"] {
         if let Some(entry) = alias.value.entry(key) {
@@ -91,5 +56,4 @@ fn alias_parts(cx: &mut Cx<'_>, alias: &Entry) -> bool {
             cx.push(diagnostic);
         }
     }
-    false
 }

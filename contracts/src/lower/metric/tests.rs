@@ -6,10 +6,11 @@
 use serde_json::{Map, Value as Json};
 
 use crate::catalog::{
-    Event, Expected, ExpectedRefusal, ExpectedRow, Given, Input, Micros, TEST_ENVELOPE, Test, Window,
+    Event, Expected, ExpectedRefusal, ExpectedRow, Given, Input, Micros, TEST_ENVELOPE, TEST_OP, Test, Window,
 };
 use crate::duration::parse_share;
 use crate::lower::{Cx, World};
+use crate::shape::Kind;
 use crate::value::{FieldType, Value, parse_timestamp};
 use crate::yaml::{Entry, Node, Yaml};
 
@@ -56,11 +57,10 @@ fn one(
             }
         }
     }
-    for key in ["tables", "expect_alerts"] {
-        if let Some(entry) = node.entry(key) {
-            cx.idle(entry.key_span, &format!("`{key}`"));
-        }
+    if let Some(entry) = node.entry("expect_alerts") {
+        cx.idle(entry.key_span, "`expect_alerts`");
     }
+    let tables = node.get("tables").map(|tables| rows_of_tables(cx, tables, world, at)).unwrap_or_default();
     let mut expect = std::collections::BTreeMap::new();
     for entry in node.get("expect").map(Node::entries).unwrap_or_default() {
         if !windows.iter().any(|window| window.name == entry.key) {
@@ -77,6 +77,7 @@ fn one(
     Test {
         name: node.get("name").and_then(Node::scalar).unwrap_or_default().to_string(),
         line: node.span.line,
+        tables,
         given,
         at,
         expect,
@@ -98,6 +99,26 @@ fn instant(cx: &mut Cx<'_>, place: &Node) -> Micros {
     }
 }
 
+/// `tables: { name: [rows] }` as events of the change streams that carry the tables.
+fn rows_of_tables(cx: &mut Cx<'_>, tables: &Node, world: &World, at: Micros) -> Vec<Given> {
+    let mut given = Vec::new();
+    for entry in tables.entries() {
+        let Some(table) = world.tables.iter().find(|table| table.item.head.name == entry.key) else {
+            let names = world.names(Kind::Table);
+            let message = format!("there is no table `{}`", entry.key);
+            let names = names.iter().map(String::as_str);
+            let diagnostic = cx.at("unknown_table", entry.key_span, message).names(&entry.key, names);
+            cx.push(diagnostic);
+            continue;
+        };
+        for row in entry.value.items() {
+            let place = Entry { key: entry.key.clone(), key_span: row.span, value: row.clone() };
+            given.extend(payload_of(cx, &place, world, table.item.event, &|_| None, at, given.len()));
+        }
+    }
+    given
+}
+
 /// Which event type an entry of `given` is, and the alias whose renames it may use.
 fn event_of(
     cx: &mut Cx<'_>,
@@ -108,7 +129,7 @@ fn event_of(
     let sources = inputs.of(&entry.key);
     let as_event = |source: usize| match inputs.sources[source].input {
         Input::Event(event) => Some((event, Some(source))),
-        Input::Entity(_) => None,
+        Input::Entity(_) | Input::Relation(_) => None,
     };
     let wanted = ["type", "event_type"].iter().find_map(|key| entry.value.get(key)?.scalar());
     let named =
@@ -147,15 +168,32 @@ fn given_event(
 ) -> Option<Given> {
     let (event_index, source) = event_of(cx, entry, world, inputs)?;
     let event = &world.events[event_index].item;
+    let renamed = |key: &str| {
+        let source = &inputs.sources[source?];
+        if key == "time" && source.time != "time" {
+            return payload_path(event, std::slice::from_ref(&source.time));
+        }
+        payload_path(event, source.renames.get(key)?)
+    };
+    payload_of(cx, entry, world, event_index, &renamed, at, index)
+}
+
+/// The payload of an event from its cells; `renamed` says where the alias's own names belong.
+fn payload_of(
+    cx: &mut Cx<'_>,
+    entry: &Entry,
+    world: &World,
+    event_index: usize,
+    renamed: &dyn Fn(&str) -> Option<Vec<String>>,
+    at: Micros,
+    index: usize,
+) -> Option<Given> {
+    let event = &world.events[event_index].item;
     let (id_key, type_key, time_key) = TEST_ENVELOPE;
     let mut payload = Map::new();
     payload.insert(type_key.to_string(), Json::String(event.head.name.clone()));
     for cell in entry.value.entries() {
-        let renamed = source.and_then(|source| inputs.sources[source].renames.get(&cell.key));
-        let path = match renamed {
-            Some(column) => payload_path(event, column),
-            None => place_of(event, &cell.key),
-        };
+        let path = renamed(&cell.key).or_else(|| place_of(event, &cell.key));
         match path {
             Some(path) => put(&mut payload, &path, cell.value.json()),
             None if matches!(cell.key.as_str(), "type" | "event_type") => {}
@@ -191,6 +229,9 @@ fn given_event(
 fn place_of(event: &Event, key: &str) -> Option<Vec<String>> {
     if let Some(field) = event.fields.iter().find(|field| field.name == key) {
         return Some(field.path.clone());
+    }
+    if key == "op" && event.changelog {
+        return Some(vec![TEST_OP.to_string()]);
     }
     let (id_key, _, time_key) = TEST_ENVELOPE;
     let envelope = match key {

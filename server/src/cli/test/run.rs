@@ -9,7 +9,7 @@ use std::sync::Arc;
 use connectors::decode::{DecodeSpec, Decoder, Envelope, Format, Record};
 use contracts::Catalog;
 use contracts::batch::{Partition, Refused};
-use contracts::catalog::{ExpectedRefusal, ExpectedRow, Given, Metric, Micros, TEST_ENVELOPE, Test};
+use contracts::catalog::{ExpectedRefusal, ExpectedRow, Given, Metric, Micros, TEST_ENVELOPE, TEST_OP, Test};
 use contracts::value::time::{format_timestamp, parse_timestamp};
 use engine::{Clock, Engine, MetricQuery, Options, Published, TickHook, TickOutcome};
 use parking_lot::Mutex;
@@ -76,18 +76,27 @@ fn send(catalog: &Arc<Catalog>, test: &Test, engine: &Engine) -> std::result::Re
     let spec = DecodeSpec {
         format: Format::Json,
         envelope: Envelope { id: path(id), event_type: path(event_type), time: path(time), tenant: None },
+        own_events: true,
+        op: path(TEST_OP),
         ..DecodeSpec::default()
     };
     let mut decoder = Decoder::new(catalog.clone(), spec);
-    let partition = partition();
     let chunks = engine.sender();
+    let stopped = |_| Failure::new(Exit::Bug, "the engine stopped during a test");
+    let tables = Partition { topic: "tables".into(), ..partition() };
+    for (offset, given) in (0_i64..).zip(&test.tables) {
+        let payload = given.payload.to_string();
+        decoder.push(Record { value: payload.as_bytes(), offset, received: test.at, headers: &[] });
+        chunks.send(decoder.finish(&tables, offset + 1, None)).map_err(stopped)?;
+    }
+    let partition = partition();
     let mut received = Micros::MIN;
     for (offset, given) in (0_i64..).zip(&test.given) {
         received = received.max(time_of(catalog, given).unwrap_or(test.at).min(test.at));
         let payload = given.payload.to_string();
         decoder.push(Record { value: payload.as_bytes(), offset, received, headers: &[] });
         let chunk = decoder.finish(&partition, offset + 1, None);
-        chunks.send(chunk).map_err(|_| Failure::new(Exit::Bug, "the engine stopped during a test"))?;
+        chunks.send(chunk).map_err(stopped)?;
     }
     Ok(())
 }

@@ -1,0 +1,227 @@
+//! The part of the dataflow that makes rows which remember other rows.
+//!
+//! *In*: admitted rows. *Out*: changes of the rows of all relations. *Never*: a change before its tick is complete,
+//! so that a row changes at most once per tick and step.
+//!
+//! read → (exchange by name → versions) → (exchange by key → step)* → rows. All relations share the operators.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use contracts::catalog::Missing;
+use operators::fold::group::Lost;
+use operators::relate::step::{Input, StepState};
+use operators::relate::versions::{Version, Versions};
+use operators::relate::{Message, RelationPlan, Row};
+use serde::{Deserialize, Serialize};
+use timely::dataflow::StreamVec;
+use timely::dataflow::channels::pact::{Exchange, Pipeline};
+use timely::dataflow::operators::generic::Operator;
+use timely::dataflow::operators::vec::Filter;
+use timely::dataflow::operators::{Capability, Concat};
+
+use super::dataflow::Container;
+use super::{Fed, Local, Rowset, SharedLocal};
+
+/// What one relation holds on one worker.
+#[derive(Debug)]
+pub(super) struct RelationState {
+    /// One per part.
+    versions: Vec<Versions>,
+    /// One per step.
+    steps: Vec<StepState>,
+}
+
+impl RelationState {
+    pub(super) fn new(plan: &RelationPlan, max_keys: usize) -> Self {
+        let step = |step: &contracts::catalog::Step| StepState::new(step.clone(), plan.retain, max_keys);
+        Self {
+            versions: plan.parts.iter().map(|_| Versions::new(max_keys)).collect(),
+            steps: plan.relation.steps.iter().map(step).collect(),
+        }
+    }
+
+    pub(super) fn turn(&mut self, now: i64) {
+        self.versions.iter_mut().for_each(|versions| versions.turn(now));
+        self.steps.iter_mut().for_each(|step| step.turn(now));
+    }
+
+    /// Rows that are not counted, by reason.
+    pub(super) fn alone(&self) -> Lost {
+        let mut lost = Lost::new();
+        let mut add = |reason, count: i64| {
+            if let Ok(count @ 1..) = u64::try_from(count) {
+                *lost.entry(reason).or_default() += count;
+            }
+        };
+        for versions in &self.versions {
+            add("keys", i64::try_from(versions.lost).unwrap_or(i64::MAX));
+        }
+        for step in &self.steps {
+            let alone = step.alone();
+            add("waiting", alone.waiting);
+            add("unmatched", alone.unmatched);
+            let reason = match step.step().missing {
+                Missing::Hold => "held",
+                Missing::Fail => "failed",
+                Missing::Drop | Missing::Wait | Missing::Keep => "missing",
+            };
+            add(reason, alone.missing);
+            for (reason, count) in &step.lost {
+                add(reason, i64::try_from(*count).unwrap_or(i64::MAX));
+            }
+        }
+        lost
+    }
+}
+
+/// A message and the relation it is about.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Related {
+    relation: usize,
+    message: Message,
+}
+
+type Messages<'s> = StreamVec<'s, u64, Related>;
+
+/// The changes of the rows of all relations.
+pub(super) fn rows<'s>(admitted: StreamVec<'s, u64, Rowset>, local: &SharedLocal) -> StreamVec<'s, u64, Fed> {
+    let read = read(admitted, local);
+    let versioned = versions(read.clone().filter(|related| related.message.is_version()), local);
+    let entered = read.filter(|related| !related.message.is_version()).concat(versioned);
+    let mut out = entered.clone().filter(|related| related.message.is_out());
+    let mut before: Option<Messages<'s>> = None;
+    let steps = local.borrow().plan.most_steps();
+    for number in 0..steps {
+        let is_for = move |related: &Related| related.message.step() == Some(number);
+        let mut input = entered.clone().filter(is_for);
+        if let Some(before) = before {
+            input = input.concat(before.filter(is_for));
+        }
+        let after = step(number, input, local);
+        out = out.concat(after.clone().filter(|related| related.message.is_out()));
+        before = Some(after);
+    }
+    changes(out, local)
+}
+
+fn read<'s>(admitted: StreamVec<'s, u64, Rowset>, local: &SharedLocal) -> Messages<'s> {
+    let workers = admitted.scope().peers();
+    let local = Rc::clone(local);
+    admitted.unary::<Container<Related>, _, _, _>(Pipeline, "relate: read", |_, _| {
+        move |input, output| {
+            input.for_each(|time, data| {
+                let mut local = local.borrow_mut();
+                let mut session = output.session(&time);
+                for (partition, batch) in data.drain(..) {
+                    let plan = Arc::clone(&local.plan);
+                    for relation in &plan.relations_of_event[batch.event] {
+                        let known = &plan.relations[*relation];
+                        let lost = local.lost.entry(known.metric).or_default();
+                        known.plan.read(&partition, &batch, workers, lost, |message| {
+                            session.give(Related { relation: *relation, message });
+                        });
+                    }
+                }
+            });
+        }
+    })
+}
+
+/// Runs `apply` once per tick, when the tick is complete.
+fn per_tick<'s>(
+    name: &str,
+    input: Messages<'s>,
+    local: &SharedLocal,
+    apply: impl Fn(&mut Local, usize, Vec<Message>, &mut dyn FnMut(Message)) + 'static,
+) -> Messages<'s> {
+    let local = Rc::clone(local);
+    let route = Exchange::new(|related: &Related| related.message.route());
+    input.unary_frontier::<Container<Related>, _, _, _>(route, name, |_, _| {
+        let mut waiting: BTreeMap<u64, (Capability<u64>, Vec<Related>)> = BTreeMap::new();
+        move |(input, frontier), output| {
+            input.for_each(|time, data| {
+                let tick = *time.time();
+                let (_, messages) = waiting.entry(tick).or_insert_with(|| (time.retain(0), Vec::new()));
+                messages.append(data);
+            });
+            while let Some(entry) = waiting.first_entry() {
+                if frontier.less_equal(entry.key()) {
+                    break;
+                }
+                let (capability, messages) = entry.remove();
+                let mut session = output.session(&capability);
+                let mut by_relation: BTreeMap<usize, Vec<Message>> = BTreeMap::new();
+                for Related { relation, message } in messages {
+                    by_relation.entry(relation).or_default().push(message);
+                }
+                for (relation, messages) in by_relation {
+                    apply(&mut local.borrow_mut(), relation, messages, &mut |message| {
+                        session.give(Related { relation, message });
+                    });
+                }
+            }
+        }
+    })
+}
+
+fn versions<'s>(input: Messages<'s>, local: &SharedLocal) -> Messages<'s> {
+    per_tick("relate: versions", input, local, |local, relation, messages, give| {
+        let plan = Arc::clone(&local.plan);
+        let known = &plan.relations[relation].plan;
+        let mut by_part: BTreeMap<usize, Vec<Version>> = BTreeMap::new();
+        for message in messages {
+            match message {
+                Message::Version { part, identity, place, row } => {
+                    by_part.entry(part).or_default().push(Version::Of(identity, place, row));
+                }
+                Message::Truncate { part, family, place, .. } => {
+                    by_part.entry(part).or_default().push(Version::Truncate(family, place));
+                }
+                _ => {}
+            }
+        }
+        let now = local.now;
+        for (part, versions) in by_part {
+            local.relations[relation].versions[part].apply(now, versions, |row, weight| {
+                known.enter(part, row, weight).into_iter().for_each(&mut *give);
+            });
+        }
+    })
+}
+
+fn step<'s>(number: usize, input: Messages<'s>, local: &SharedLocal) -> Messages<'s> {
+    per_tick("relate: step", input, local, move |local, relation, messages, give| {
+        let plan = Arc::clone(&local.plan);
+        let known = &plan.relations[relation].plan;
+        let input = |message| match message {
+            Message::Left { key, row, weight, .. } => Some(Input::Left(key, row, weight)),
+            Message::Right { key, row, weight, .. } => Some(Input::Right(key, row, weight)),
+            _ => None,
+        };
+        let inputs = messages.into_iter().filter_map(input).collect();
+        local.relations[relation].steps[number].apply(inputs, |row, weight| give(known.onward(row, weight)));
+    })
+}
+
+/// Whole rows become batches.
+fn changes<'s>(out: Messages<'s>, local: &SharedLocal) -> StreamVec<'s, u64, Fed> {
+    let plan = Arc::clone(&local.borrow().plan);
+    out.unary::<Container<Fed>, _, _, _>(Pipeline, "relate: rows", |_, _| {
+        move |input, output| {
+            input.for_each(|time, data| {
+                let mut by_relation: BTreeMap<usize, Vec<(Row, i64)>> = BTreeMap::new();
+                for Related { relation, message } in data.drain(..) {
+                    if let Message::Out { row, weight } = message {
+                        by_relation.entry(relation).or_default().push((row, weight));
+                    }
+                }
+                let mut session = output.session(&time);
+                for (relation, rows) in by_relation {
+                    session.give(Fed::Relation(relation, plan.relations[relation].plan.changes(&rows)));
+                }
+            });
+        }
+    })
+}

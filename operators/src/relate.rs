@@ -1,0 +1,187 @@
+//! Relate: rows that must remember other rows, before they are folded.
+//!
+//! *In*: admitted batches. *Out*: joined rows, rows with tables beside them, current rows of change streams, each
+//! with +1 when it comes and -1 when it goes. *Never*: a row that depends on arrival order.
+//!
+//! Modules in the order a row meets them: part (a batch becomes rows of a part), versions (a newer version
+//! replaces the one before), step (a part is added), rows (rows become a batch again).
+
+pub mod part;
+pub mod rows;
+pub mod step;
+pub mod versions;
+
+use std::sync::Arc;
+
+use contracts::catalog::Relation;
+use contracts::value::Value;
+use serde::{Deserialize, Serialize};
+
+use crate::eval::PlanError;
+use crate::fold::panes::{Key, route_hash};
+
+use self::part::FeedPlan;
+use self::versions::Place;
+
+/// One row of a part: an event or a row of a table, as far as the metric reads it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct PartRow {
+    /// Its time, microseconds; the least instant for what holds since ever.
+    pub time: i64,
+    /// Event id.
+    pub id: Option<Arc<str>>,
+    /// Columns that show, then keys of steps.
+    pub cells: Arc<[Value]>,
+}
+
+/// A row so far.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Row {
+    /// The greatest time of its joined parts.
+    pub time: i64,
+    /// Id of the part joined last.
+    pub id: Option<Arc<str>>,
+    /// One per part so far; `None`: a table had nothing to say.
+    pub parts: Vec<Option<Arc<PartRow>>>,
+}
+
+/// What travels between the operators of a relation.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum Message {
+    /// A version of the row that `identity` names; `None`: it is gone.
+    Version {
+        /// Part.
+        part: usize,
+        /// What names the row.
+        identity: Key,
+        /// Where in its stream it stands.
+        place: Place,
+        /// The row.
+        row: Option<Arc<PartRow>>,
+    },
+    /// All rows committed before are gone. One for each worker.
+    Truncate {
+        /// Part.
+        part: usize,
+        /// First value of the names it is about.
+        family: Value,
+        /// The worker it is for.
+        worker: u64,
+        /// Where in its stream it stands.
+        place: Place,
+    },
+    /// A row that step `step` adds a part to. `None`: a null matches nothing.
+    Left {
+        /// Step.
+        step: usize,
+        /// The row's side of the equalities.
+        key: Option<Key>,
+        /// The row.
+        row: Row,
+        /// How often it comes (or goes).
+        weight: i64,
+    },
+    /// A row of the part that step `step` adds.
+    Right {
+        /// Step.
+        step: usize,
+        /// The part's side of the equalities.
+        key: Key,
+        /// The row.
+        row: Arc<PartRow>,
+        /// How often it comes (or goes).
+        weight: i64,
+    },
+    /// A whole row.
+    Out {
+        /// The row.
+        row: Row,
+        /// How often it comes (or goes).
+        weight: i64,
+    },
+}
+
+impl Message {
+    /// By which worker it is handled.
+    pub fn route(&self) -> u64 {
+        match self {
+            Self::Version { identity, .. } => identity.hash64(),
+            Self::Truncate { worker, .. } => *worker,
+            Self::Left { key: Some(key), .. } | Self::Right { key, .. } => key.hash64(),
+            Self::Left { row, .. } | Self::Out { row, .. } => route_hash(&row.time),
+        }
+    }
+
+    /// The step it is for; `None`: it is for none.
+    pub fn step(&self) -> Option<usize> {
+        match self {
+            Self::Left { step, .. } | Self::Right { step, .. } => Some(*step),
+            _ => None,
+        }
+    }
+
+    /// Whether it is about a version.
+    pub fn is_version(&self) -> bool {
+        matches!(self, Self::Version { .. } | Self::Truncate { .. })
+    }
+
+    /// Whether it is a whole row.
+    pub fn is_out(&self) -> bool {
+        matches!(self, Self::Out { .. })
+    }
+}
+
+/// A relation compiled.
+#[derive(Debug)]
+pub struct RelationPlan {
+    /// The contract's.
+    pub relation: Relation,
+    /// Per part, one per feed.
+    pub parts: Vec<Vec<FeedPlan>>,
+    /// How far back rows matter, microseconds.
+    pub retain: i64,
+}
+
+impl RelationPlan {
+    /// Compiles a relation; the error names the expression.
+    pub fn new(relation: &Relation, retain: i64) -> Result<Self, (String, PlanError)> {
+        let feeds = |part: &contracts::catalog::Part| part.feeds.iter().map(FeedPlan::new).collect();
+        Ok(Self {
+            parts: relation.parts.iter().map(feeds).collect::<Result<_, _>>()?,
+            relation: relation.clone(),
+            retain,
+        })
+    }
+
+    /// What a row of a part means to the relation: it starts a row, or it is a partner. `None`: a partner
+    /// whose side of the equality is null.
+    pub fn enter(&self, part: usize, row: Arc<PartRow>, weight: i64) -> Option<Message> {
+        if part == 0 {
+            let row = Row { time: row.time, id: row.id.clone(), parts: vec![Some(row)] };
+            return Some(self.onward(row, weight));
+        }
+        let step = part - 1;
+        let cells = self.relation.steps[step].right.iter().map(|cell| &row.cells[*cell]);
+        let key = key(cells)?;
+        Some(Message::Right { step, key, row, weight })
+    }
+
+    /// A row with all parts so far goes to the step that adds the next one, or out.
+    pub fn onward(&self, row: Row, weight: i64) -> Message {
+        let step = row.parts.len() - 1;
+        let Some(plan) = self.relation.steps.get(step) else { return Message::Out { row, weight } };
+        const NULL: Value = Value::Null;
+        let cell = |(part, cell): &(usize, usize)| match &row.parts[*part] {
+            Some(part) => &part.cells[*cell],
+            None => &NULL,
+        };
+        let key = key(plan.left.iter().map(cell));
+        Message::Left { step, key, row, weight }
+    }
+}
+
+/// The key of some cells; `None` when one is null.
+fn key<'a>(cells: impl Iterator<Item = &'a Value>) -> Option<Key> {
+    let cells: Vec<Value> = cells.cloned().collect();
+    (!cells.iter().any(Value::is_null)).then(|| Key::new(cells.into_iter()))
+}
