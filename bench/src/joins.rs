@@ -86,7 +86,9 @@ pub fn run(options: &Options) -> Result<Report, Error> {
         if my_joined != their_joined {
             return Err(Error::Differs {
                 program: "joins".to_owned(),
-                differences: vec![format!("ours joined {my_joined} rows, differential-dataflow {their_joined}")],
+                differences: vec![format!(
+                    "ours joined {my_joined} rows, differential-dataflow {their_joined}"
+                )],
             });
         }
         joined = my_joined;
@@ -148,7 +150,8 @@ fn run_differential(rows: &[Given]) -> i64 {
     timely::execute_directly(move |worker| {
         let joined = std::rc::Rc::new(std::cell::Cell::new(0_i64));
         let told = std::rc::Rc::clone(&joined);
-        let (mut left, mut right) = (InputSession::<u64, (u64, (i64, u64)), isize>::new(), InputSession::new());
+        let (mut left, mut right) =
+            (InputSession::<u64, (u64, (i64, u64)), isize>::new(), InputSession::new());
         let probe = ProbeHandle::new();
         worker.dataflow::<u64, _, _>(|scope| {
             let changes = left.to_collection(scope);
@@ -165,7 +168,11 @@ fn run_differential(rows: &[Given]) -> i64 {
         for (number, tick) in rows.chunks(TICK).enumerate() {
             for (index, given) in tick.iter().enumerate() {
                 let row = (given.key, (given.time, (number * TICK + index) as u64));
-                if given.left { left.insert(row) } else { right.insert(row) };
+                if given.left {
+                    left.insert(row)
+                } else {
+                    right.insert(row)
+                };
             }
             let next = number as u64 + 1;
             left.advance_to(next);

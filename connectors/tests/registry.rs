@@ -9,9 +9,11 @@
 #[allow(dead_code)]
 mod common;
 
+use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use arrow::array::{Array, AsArray};
@@ -55,7 +57,39 @@ fields:
 
 struct Registry {
     folder: PathBuf,
+    /// Where it is.
     url: String,
+    /// Where the receiver looks for it.
+    door: Door,
+}
+
+/// A port in front of the registry: while it is shut, whoever connects gets no answer. The registry itself keeps
+/// its schemas in memory, so that stopping it would lose them.
+struct Door {
+    open: Arc<AtomicBool>,
+    port: u16,
+}
+
+impl Door {
+    fn new(to: String) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let door =
+            Self { open: Arc::new(AtomicBool::new(true)), port: listener.local_addr().unwrap().port() };
+        let open = door.open.clone();
+        std::thread::spawn(move || {
+            for from in listener.incoming() {
+                let Ok(mut from) = from else { continue };
+                if !open.load(Ordering::Acquire) {
+                    continue;
+                }
+                let mut to = TcpStream::connect(&to).unwrap();
+                let (mut back_from, mut back_to) = (to.try_clone().unwrap(), from.try_clone().unwrap());
+                std::thread::spawn(move || std::io::copy(&mut back_from, &mut back_to));
+                std::thread::spawn(move || std::io::copy(&mut from, &mut to));
+            }
+        });
+        door
+    }
 }
 
 impl Registry {
@@ -67,18 +101,22 @@ impl Registry {
     }
 
     fn start() -> Self {
-        let mut registry = Self { folder: tempfile::tempdir().unwrap().keep(), url: String::new() };
-        registry.again();
+        let door = Door { open: Arc::default(), port: 0 };
+        let mut registry = Self { folder: tempfile::tempdir().unwrap().keep(), url: String::new(), door };
+        registry.url = registry.script(&["start"]).trim().strip_prefix("url=").unwrap().to_owned();
+        let address = registry.url.split('/').nth(2).unwrap().to_owned();
+        registry.door = Door::new(address);
         registry
     }
 
-    /// Starts it on the same port; it has forgotten everything.
-    fn again(&mut self) {
-        self.url = self.script(&["start"]).trim().strip_prefix("url=").unwrap().to_owned();
+    /// The address the receiver knows.
+    fn door(&self) -> String {
+        let path: Vec<&str> = self.url.splitn(4, '/').collect();
+        format!("http://127.0.0.1:{}/{}", self.door.port, path[3])
     }
 
-    fn stop(&self) {
-        self.script(&["stop", "--now"]);
+    fn away(&self, away: bool) {
+        self.door.open.store(!away, Ordering::Release);
     }
 
     /// Registers a schema; the id it got.
@@ -102,7 +140,7 @@ impl Registry {
 
 impl Drop for Registry {
     fn drop(&mut self) {
-        self.stop();
+        self.script(&["stop", "--now"]);
         let _ = std::fs::remove_dir_all(&self.folder);
     }
 }
@@ -135,7 +173,7 @@ fn start(broker: &Broker, registry: &Registry, topic: &str, format: Format) -> (
     let decode = DecodeSpec {
         format,
         envelope: Envelope { event_type: Some(vec!["type".into()]), ..Envelope::default() },
-        registry: Some(RegistrySpec { url: registry.url.clone(), login: None }),
+        registry: Some(RegistrySpec { url: registry.door(), login: None }),
         ..DecodeSpec::default()
     };
     let feed =
@@ -208,21 +246,20 @@ fn avro(registry: &Registry) -> (u32, u32) {
 #[test]
 fn schemas_change_go_missing_and_come_late() {
     let Some(broker) = Broker::shared() else { return };
-    let mut registry = Registry::start();
+    let registry = Registry::start();
     let (one, two) = avro(&registry);
     assert_ne!(one, two);
 
     // The registry is away when the first record comes: the source says so and waits.
-    registry.stop();
+    registry.away(true);
     broker.create("avro", 1, &[]);
     let first = [text("o1"), long(AT), long(1), text("\x30\x39")].concat();
     broker.send("avro", 0, Some(&framed(one, &first)), None);
     let (receiver, out) = start(broker, &registry, "avro", Format::Avro);
-    let away = |state: &State| matches!(state, State::Waiting(why) if why.contains(&registry.url));
+    let away = |state: &State| matches!(state, State::Waiting(why) if why.contains(&registry.door()));
     wait_for(&receiver, "the registry to be missed", away);
     assert!(receiver.status().last_error.is_some_and(|error| error.contains("does not answer")));
-    registry.again();
-    assert_eq!(avro(&registry), (one, two), "the same order gives the same ids");
+    registry.away(false);
     assert_eq!(collect(&out, 1), [format!("id=o1 at={AT} total=12345 note=none")]);
     wait_for(&receiver, "the rest to be read", |state| *state == State::Running);
 
@@ -247,7 +284,7 @@ fn schemas_change_go_missing_and_come_late() {
     assert!(lines[4].starts_with("refused no_schema_id"), "{}", lines[4]);
 
     // What is known is not asked for again.
-    registry.stop();
+    registry.away(true);
     broker.send("avro", 0, Some(&framed(one, &third)), None);
     assert_eq!(collect(&out, 1), [format!("id=o3 at={} total=127 note=none", AT + 2)]);
     receiver.stop();

@@ -8,6 +8,12 @@ use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 
+mod relation;
+mod test;
+
+pub use relation::{Missing, Order, Part, PartFeed, Pick, Relation, Step};
+pub use test::{Expected, ExpectedRefusal, ExpectedRow, Given, TEST_ENVELOPE, TEST_OP, Test};
+
 use crate::expr::Typed;
 use crate::value::{FieldType, Value, ValueType};
 
@@ -335,114 +341,6 @@ pub enum Input {
     Relation(usize),
 }
 
-/// Rows that must remember other rows: joined ones, those with rows of tables beside them, the current rows of
-/// a change stream.
-#[derive(Debug, Clone)]
-pub struct Relation {
-    /// Columns of a row. `flat`: the columns of the first part, then one struct column per further part; else
-    /// one struct column per part. Then `time`.
-    pub schema: SchemaRef,
-    /// See `schema`.
-    pub flat: bool,
-    /// What rows are made of. The first starts a row, each further one is added by the step before it.
-    pub parts: Vec<Part>,
-    /// `steps[i]` adds `parts[i + 1]`.
-    pub steps: Vec<Step>,
-}
-
-impl Relation {
-    /// The event types that bring its rows, as indexes into [`Catalog::events`], each once.
-    pub fn events(&self) -> std::collections::BTreeSet<usize> {
-        self.parts.iter().flat_map(|part| &part.feeds).map(|feed| feed.event).collect()
-    }
-}
-
-/// The rows of one alias or table.
-#[derive(Debug, Clone)]
-pub struct Part {
-    /// Alias, or name under `enrich`.
-    pub name: String,
-    /// Columns that show, and their types; the first cells of a row.
-    pub fields: arrow::datatypes::Fields,
-    /// One per event type that brings rows.
-    pub feeds: Vec<PartFeed>,
-}
-
-/// How one event type brings rows of a part.
-#[derive(Debug, Clone)]
-pub struct PartFeed {
-    /// Index into [`Catalog::events`]; all expressions are over its `admitted` schema.
-    pub event: usize,
-    /// `where`.
-    pub filter: Option<Typed>,
-    /// The cells of a row: one per field of the part, then the keys of the steps (see [`Step`]).
-    pub cells: Vec<Typed>,
-    /// The row's time; `None`: since ever.
-    pub time: Option<Typed>,
-    /// What names a row, where a newer version replaces the one before; empty: every event is a row.
-    pub identity: Vec<Typed>,
-    /// Names are of the table, whichever event type brings them; else of this event type.
-    pub of_table: bool,
-}
-
-/// Adds a part to each row.
-#[derive(Debug, Clone)]
-pub struct Step {
-    /// For people: `change to artifact`.
-    pub name: String,
-    /// The part whose time counts; `None`: the time of the row so far.
-    pub from: Option<usize>,
-    /// `(part, cell)` of the row's side of each equality.
-    pub left: Vec<(usize, usize)>,
-    /// Cell of the added part's side of each equality.
-    pub right: Vec<usize>,
-    /// Which partner.
-    pub pick: Pick,
-    /// When the partner happened.
-    pub order: Order,
-    /// Not at the same instant.
-    pub strict: bool,
-    /// At most this far apart; `None`: however far.
-    pub within: Option<Micros>,
-    /// Cell of the added part that holds the instant from which on its row is no longer valid.
-    pub valid_to: Option<usize>,
-    /// What becomes of rows without a partner.
-    pub missing: Missing,
-}
-
-/// `pick:` of a join.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub enum Pick {
-    First,
-    Last,
-    Each,
-}
-
-/// `order:` of a join.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub enum Order {
-    After,
-    Before,
-    Any,
-}
-
-/// What becomes of rows without a partner.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Missing {
-    /// A join: they wait, then count as unmatched.
-    Wait,
-    /// `keep`: the partner's columns are null.
-    Keep,
-    /// `drop`: left out, counted as `missing`.
-    Drop,
-    /// `hold`: left out, counted as `held`.
-    Hold,
-    /// `fail`: left out, counted as `failed`.
-    Fail,
-}
-
 /// One stream of rows into a metric.
 #[derive(Debug, Clone)]
 pub struct Feed {
@@ -649,74 +547,4 @@ pub struct Level {
     pub when: Typed,
     /// Measure indexes that are the columns of `when`.
     pub inputs: Vec<usize>,
-}
-
-/// One entry of `tests:`.
-#[derive(Debug, Clone)]
-pub struct Test {
-    /// Name.
-    pub name: String,
-    /// Line in the file, from 1.
-    pub line: usize,
-    /// Rows of tables, before all events.
-    pub tables: Vec<Given>,
-    /// Events in arrival order.
-    pub given: Vec<Given>,
-    /// The clock at the end: answers are as of this instant.
-    pub at: Micros,
-    /// Expected rows per window name.
-    pub expect: BTreeMap<String, Vec<ExpectedRow>>,
-    /// Expected refusals, by index into `given` (from 0) with the reason code, where stated.
-    pub expect_refused: Option<Vec<ExpectedRefusal>>,
-}
-
-/// Paths of the envelope that test payloads carry: `(id, type, time)`. The keys begin with `$`, so
-/// they never meet a declared field. Whoever runs tests decodes with this envelope.
-pub const TEST_ENVELOPE: (&str, &str, &str) = ("$id", "$type", "$time");
-
-/// Path of the operation in the payload of a change stream's test event: `c`, `u`, `d`, `r`, `t`.
-pub const TEST_OP: &str = "$op";
-
-/// One event of a test.
-#[derive(Debug, Clone)]
-pub struct Given {
-    /// Event contract index.
-    pub event: usize,
-    /// The payload as a JSON object: declared fields at their payload paths (alias renames already
-    /// undone) plus the three keys of the test envelope, always present: see [`TEST_ENVELOPE`].
-    pub payload: serde_json::Value,
-    /// Line in the file.
-    pub line: usize,
-}
-
-/// One expected row: column name (dimension or measure) to expectation.
-#[derive(Debug, Clone)]
-pub struct ExpectedRow {
-    /// Cells.
-    pub cells: Vec<(String, Expected)>,
-    /// Line in the file.
-    pub line: usize,
-}
-
-/// An expected cell.
-#[derive(Debug, Clone)]
-pub enum Expected {
-    /// Equal (numbers by value: `"110.00"` equals `110`).
-    Equal(serde_json::Value),
-    /// `{ near: x, within: 1% }`: within a relative distance (default 1 %).
-    Near {
-        /// Centre.
-        value: f64,
-        /// Relative tolerance.
-        within: f64,
-    },
-}
-
-/// One expected refusal.
-#[derive(Debug, Clone)]
-pub struct ExpectedRefusal {
-    /// Index into `given`.
-    pub given: usize,
-    /// Reason code, where stated.
-    pub reason: Option<String>,
 }

@@ -6,7 +6,7 @@
 //! Accepts exactly what `serde_json::Value` accepts: no lone surrogates, no number beyond `f64`, no more
 //! than 127 open containers. So whatever is admitted can be read again by any JSON reader.
 
-use wide::{CmpEq, u8x16};
+use wide::u8x16;
 
 /// Most containers open at once: `serde_json`'s limit, so that a stored payload can always be read.
 pub(super) const MAX_DEPTH: u32 = 127;

@@ -14,7 +14,9 @@ mod store;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{BATCH_BYTES, BATCH_ROWS, Feed, Offsets, Port, ReceiveError, Receiver, SETTLED_EVERY, State, Stop};
+use super::{
+    BATCH_BYTES, BATCH_ROWS, Feed, Offsets, Port, ReceiveError, Receiver, SETTLED_EVERY, State, Stop,
+};
 use crate::decode::{Decoder, Record};
 
 pub use block::{LogRecord, StoredRecord};

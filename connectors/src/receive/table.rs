@@ -67,7 +67,9 @@ fn follow(port: &Port, source: &TableFile) -> Result<(), Stop> {
                     port.status.set_state(State::Running);
                     known = Some(found);
                 }
-                Err(Stop::Failed(message)) => port.status.error(format!("{message}; the rows read before stay")),
+                Err(Stop::Failed(message)) => {
+                    port.status.error(format!("{message}; the rows read before stay"))
+                }
                 Err(stop) => return Err(stop),
             },
             Err(error) => {
@@ -168,7 +170,8 @@ mod tests {
             chunks,
             clock: Arc::new(|| NOW),
         };
-        let file = TableFile { table: "owners".into(), path: path.clone(), every: Some(Duration::from_millis(10)) };
+        let file =
+            TableFile { table: "owners".into(), path: path.clone(), every: Some(Duration::from_millis(10)) };
         let receiver = start(file, feed).unwrap();
         std::fs::write(&path, "service,team\nshop,core\n,nobody\npay,money\n").unwrap();
         let take = || out.recv_timeout(Duration::from_secs(10)).expect("a reading within 10 s");

@@ -55,13 +55,16 @@ pub(crate) fn rows(chunk: &Chunk) -> Vec<(i64, i64)> {
     out
 }
 
-/// Takes chunks until `count` rows, refused ones included, have come.
+/// Takes chunks until `count` rows, refused ones included, have come; those that only say where a partition
+/// stands are passed over.
 pub(crate) fn collect(chunks: &Chunks<Chunk>, count: u64) -> Vec<Chunk> {
     let (mut out, mut have) = (Vec::new(), 0);
     while have < count {
         let chunk = chunks.recv_timeout(Duration::from_secs(10)).expect("more chunks within 10 s");
         have += chunk.received;
-        out.push(chunk);
+        if chunk.received > 0 {
+            out.push(chunk);
+        }
     }
     out
 }

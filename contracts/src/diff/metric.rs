@@ -69,7 +69,8 @@ fn relations(catalog: &Catalog, metric: &Metric) -> Vec<String> {
         let feeds = part.feeds.iter().map(|feed| {
             let event = &catalog.events[feed.event].head.name;
             let cells: Vec<String> = feed.cells.iter().map(sql).collect();
-            let names: Vec<String> = feed.identity.iter().chain(&feed.time).chain(&feed.filter).map(sql).collect();
+            let names: Vec<String> =
+                feed.identity.iter().chain(&feed.time).chain(&feed.filter).map(sql).collect();
             format!("{event} {cells:?} {names:?}")
         });
         format!("{} {:?}", part.name, feeds.collect::<Vec<_>>())

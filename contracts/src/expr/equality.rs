@@ -57,10 +57,12 @@ pub fn compared_with_texts(sql: &str) -> Vec<Vec<String>> {
     let mut paths = Vec::new();
     let _: ControlFlow<()> = visit_expressions(&ast, |expr| {
         let compared = match expr {
-            Expr::BinaryOp { left, op: BinaryOperator::Eq | BinaryOperator::NotEq, right } => match is_text(right) {
-                true => Some(left),
-                false => is_text(left).then_some(right),
-            },
+            Expr::BinaryOp { left, op: BinaryOperator::Eq | BinaryOperator::NotEq, right } => {
+                match is_text(right) {
+                    true => Some(left),
+                    false => is_text(left).then_some(right),
+                }
+            }
             Expr::InList { expr, list, .. } => list.iter().all(is_text).then_some(expr),
             _ => None,
         };
@@ -94,7 +96,8 @@ mod tests {
 
     #[test]
     fn what_is_compared_with_texts() {
-        let paths = compared_with_texts("a.x = 'p' AND 'q' <> y OR z IN ('r', 's') AND n = 5 AND m IN (1) AND x = w");
+        let paths =
+            compared_with_texts("a.x = 'p' AND 'q' <> y OR z IN ('r', 's') AND n = 5 AND m IN (1) AND x = w");
         assert_eq!(paths, [vec!["a", "x"], vec!["y"], vec!["z"]]);
         assert!(compared_with_texts("a = ").is_empty());
     }

@@ -93,7 +93,11 @@ fn events(cx: &mut Cx<'_>, node: &Node, world: &World, head: &crate::catalog::He
         cx.depends(name.span, head.status, &world.event_dependency(event));
         if world.events[event].item.changelog {
             let what = format!("an entity over the change stream `{}`", name.shown());
-            cx.not_yet(name.span, &what, "measure over the change stream itself: a metric's alias follows its rows");
+            cx.not_yet(
+                name.span,
+                &what,
+                "measure over the change stream itself: a metric's alias follows its rows",
+            );
         }
         events.push(event);
     }

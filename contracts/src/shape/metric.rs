@@ -21,7 +21,11 @@ static INPUT_KEYS: [Key; 6] = [
     key("where", Ty::Expr, "With `entity`: which rows."),
     key("join", Ty::List(&Ty::Object(&JOIN)), "Rows of several aliases become one, step by step."),
     key("sequence", Ty::Object(&SEQUENCE), "Consecutive events become intervals. Does not run yet."),
-    key("enrich", Ty::Map(Names::Column, &Ty::Object(&ENRICH)), "Rows of tables beside the rows of the metric."),
+    key(
+        "enrich",
+        Ty::Map(Names::Column, &Ty::Object(&ENRICH)),
+        "Rows of tables beside the rows of the metric.",
+    ),
 ];
 
 static VALUE_KEYS: [Key; 4] = [
@@ -56,7 +60,8 @@ static ALIAS: Shape = Shape {
         key("type", Ty::Either(&[Ty::Name, Ty::List(&Ty::Name)]), "Event type, or a list.").required(),
         key("where", Ty::Expr, "Only rows for which this is true."),
         key("fields", Ty::Map(Names::Column, &Ty::Text), "Renames: `new: path.of.old`."),
-        key("changelog", Ty::Bool, "A change stream: an event is a version of the row its key names.").default("false"),
+        key("changelog", Ty::Bool, "A change stream: an event is a version of the row its key names.")
+            .default("false"),
         key("key", Ty::Text, "With `changelog`: the field that names a row."),
         key("time", Ty::Text, "With `changelog`: the field that is a row's time."),
     ]],

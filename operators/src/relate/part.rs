@@ -170,7 +170,8 @@ fn version(
     let op = change.map_or(ChangeOp::Upsert, |change| change.op);
     if op == ChangeOp::Truncate {
         let family = || feed.family.clone();
-        (0..workers as u64).for_each(|worker| give(Message::Truncate { part, family: family(), worker, place }));
+        (0..workers as u64)
+            .for_each(|worker| give(Message::Truncate { part, family: family(), worker, place }));
         return Ok(());
     }
     let identity = seen.identity(feed, row).ok_or("no_key")?;

@@ -43,7 +43,8 @@ impl RelationPlan {
         if fields.is_empty() {
             return Arc::new(StructArray::new_empty_fields(rows.len(), Some(there)));
         }
-        let columns = fields.iter().enumerate().map(|(cell, field)| column(rows, part, cell, field)).collect();
+        let columns =
+            fields.iter().enumerate().map(|(cell, field)| column(rows, part, cell, field)).collect();
         Arc::new(StructArray::new(fields.clone(), columns, Some(there)))
     }
 }

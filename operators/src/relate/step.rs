@@ -426,7 +426,11 @@ fn changed(old: &Partners, old_weight: i64, new: &Partners, new_weight: i64) -> 
     for (partner, weight) in new {
         *changes.entry(partner).or_default() += weight * new_weight;
     }
-    changes.into_iter().filter(|(_, change)| *change != 0).map(|(row, change)| (Arc::clone(row), change)).collect()
+    changes
+        .into_iter()
+        .filter(|(_, change)| *change != 0)
+        .map(|(row, change)| (Arc::clone(row), change))
+        .collect()
 }
 
 /// The same instants in ranges that do not overlap.

@@ -139,13 +139,7 @@ impl Versions {
         }
     }
 
-    fn truncate(
-        &mut self,
-        now: i64,
-        family: &Value,
-        place: Place,
-        give: &mut impl FnMut(Arc<PartRow>, i64),
-    ) {
+    fn truncate(&mut self, now: i64, family: &Value, place: Place, give: &mut impl FnMut(Arc<PartRow>, i64)) {
         let last = self.truncates.entry((family.clone(), place.stream)).or_insert(place);
         if place.after(last) {
             *last = place;

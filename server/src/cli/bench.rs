@@ -138,7 +138,10 @@ pub fn run(args: Args) -> Outcome {
 
 fn joins(args: Joins) -> Outcome {
     if args.result.compare.is_some() {
-        return Err(Failure::new(Exit::Usage, "`bench joins` has no `--compare`: its report is a quotient already"));
+        return Err(Failure::new(
+            Exit::Usage,
+            "`bench joins` has no `--compare`: its report is a quotient already",
+        ));
     }
     let options = joins::Options { rows: args.rows, rounds: args.rounds, seed: args.seed };
     let report = joins::run(&options).map_err(failure)?;

@@ -1,4 +1,6 @@
 //! Where the schemas are.
+//!
+//! *In*: `registry:` of a source. *Out*: a [`Registry`]. *Never*: a secret in a log.
 
 use std::fmt;
 

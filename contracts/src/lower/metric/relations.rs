@@ -185,7 +185,8 @@ impl Draft<'_> {
         for name in names {
             let Some((_, ty)) = known.iter().find(|(known, _)| known == name) else { continue };
             if ValueType::from_arrow(ty).is_none() {
-                let message = format!("`{}.{name}` is a {}: such rows keep plain values", self.name, type_name(ty));
+                let message =
+                    format!("`{}.{name}` is a {}: such rows keep plain values", self.name, type_name(ty));
                 let diagnostic = cx.at("wrong_type", place.span, message).allowed("plain fields").fix(
                     "compute what you need under `enrich` of the event, or name the inner field under the alias's \
                      `fields`",
@@ -255,7 +256,8 @@ impl<'a> Builder<'a> {
     }
 
     fn draft(&self, cx: &mut Cx<'_>, name: &str, bare: bool) -> Option<Draft<'a>> {
-        let inputs = if self.plain.aliases.iter().any(|alias| alias == name) { self.plain } else { self.tables };
+        let inputs =
+            if self.plain.aliases.iter().any(|alias| alias == name) { self.plain } else { self.tables };
         let mut draft = Draft {
             name: name.to_string(),
             inputs,
@@ -414,9 +416,7 @@ impl<'a> Builder<'a> {
         let heads = |side: &Side| -> BTreeSet<String> {
             side.mentions.iter().filter(|path| path.len() > 1).map(|path| path[0].clone()).collect()
         };
-        let known = |head: &String| {
-            self.plain.aliases.contains(head) || self.tables.aliases.contains(head)
-        };
+        let known = |head: &String| self.plain.aliases.contains(head) || self.tables.aliases.contains(head);
         let missing = |head: &String| head != name && known(head) && growing.position(head).is_none();
         let sides = pairs.into_iter().flatten().flat_map(|(a, b)| [a, b]);
         !sides.flat_map(|side| heads(&side)).any(|head| missing(&head))
@@ -443,7 +443,8 @@ impl<'a> Builder<'a> {
         };
         let (mut left, mut right) = (Vec::new(), Vec::new());
         for (a, b) in pairs {
-            let about_added = |side: &Side| side.mentions.iter().all(|path| path[0] == added.name && path.len() > 1);
+            let about_added =
+                |side: &Side| side.mentions.iter().all(|path| path[0] == added.name && path.len() > 1);
             let (row, own) = match (about_added(&a), about_added(&b)) {
                 (false, true) => (a, b),
                 (true, false) => (b, a),
@@ -459,8 +460,10 @@ impl<'a> Builder<'a> {
             let (cell, ty) = added.cell(cx, &text(place, &own.sql))?;
             if row_type != ty {
                 let message = format!("`{}` is {row_type}, `{}` is {ty}", row.sql, own.sql);
-                let diagnostic =
-                    cx.at("type_conflict", place.span, message).found(sql).fix("CAST one of them to the other's type");
+                let diagnostic = cx
+                    .at("type_conflict", place.span, message)
+                    .found(sql)
+                    .fix("CAST one of them to the other's type");
                 cx.push(diagnostic);
                 return None;
             }
