@@ -3,6 +3,8 @@
 //! *In*: the document and its plain inputs. *Out*: [`Relation`]s, and the inputs that measures are compiled over.
 //! *Never*: a cell that no expression reads; a row's side of an equality that could mean two aliases.
 
+mod draft;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -11,9 +13,10 @@ use arrow::datatypes::{DataType, Field as ArrowField, Fields, Schema};
 use crate::catalog::{Input, Missing, Order, Part, PartFeed, Pick, Relation, Step};
 use crate::expr::{self, Side};
 use crate::lower::{Cx, Lowered, World};
-use crate::value::{ValueType, timestamp_type, type_name};
+use crate::value::timestamp_type;
 use crate::yaml::{Entry, Node, Yaml};
 
+use self::draft::{Draft, text};
 use super::inputs::{Inputs, PerSource, Source};
 
 /// Prefix of the struct column of a part: no name of a contract begins with it.
@@ -158,52 +161,6 @@ fn table_source(name: &str, table: &Lowered<crate::catalog::Table>, event: usize
         renames: BTreeMap::new(),
         parts: BTreeMap::new(),
     }
-}
-
-/// A part under construction.
-struct Draft<'a> {
-    name: String,
-    /// Plain inputs, or tables.
-    inputs: &'a Inputs,
-    /// The part's sources among them.
-    sources: Vec<usize>,
-    fields: Vec<ArrowField>,
-    cells: Vec<PerSource>,
-}
-
-impl Draft<'_> {
-    /// Adds a cell; its number and type.
-    fn cell(&mut self, cx: &mut Cx<'_>, place: &Node) -> Option<(usize, ValueType)> {
-        let (cell, ty) = self.inputs.value(cx, place, &self.sources)?;
-        self.cells.push(cell);
-        Some((self.cells.len() - 1, ty))
-    }
-
-    /// Adds the columns that show.
-    fn columns(&mut self, cx: &mut Cx<'_>, place: &Node, names: &BTreeSet<String>) -> Option<()> {
-        let known = self.inputs.columns_of(&self.name);
-        for name in names {
-            let Some((_, ty)) = known.iter().find(|(known, _)| known == name) else { continue };
-            if ValueType::from_arrow(ty).is_none() {
-                let message =
-                    format!("`{}.{name}` is a {}: such rows keep plain values", self.name, type_name(ty));
-                let diagnostic = cx.at("wrong_type", place.span, message).allowed("plain fields").fix(
-                    "compute what you need under `enrich` of the event, or name the inner field under the alias's \
-                     `fields`",
-                );
-                cx.push(diagnostic);
-                return None;
-            }
-            let (_, ty) = self.cell(cx, &text(place, &format!("\"{name}\"")))?;
-            self.fields.push(ArrowField::new(name, ty.arrow()?, true));
-        }
-        Some(())
-    }
-}
-
-/// A node at the place of another one.
-fn text(place: &Node, sql: &str) -> Node {
-    Node { span: place.span, value: Yaml::Text(sql.to_string()) }
 }
 
 struct Builder<'a> {
