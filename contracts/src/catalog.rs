@@ -11,7 +11,7 @@ use arrow::datatypes::SchemaRef;
 mod relation;
 mod test;
 
-pub use relation::{Missing, Order, Part, PartFeed, Pick, Relation, Step};
+pub use relation::{Missing, Order, Part, PartFeed, Pick, Relation, SPAN, SPAN_KIND, Sequence, SpanKind, Step};
 pub use test::{Expected, ExpectedRefusal, ExpectedRow, Given, TEST_ENVELOPE, TEST_OP, Test};
 
 use crate::expr::Typed;
@@ -366,6 +366,8 @@ pub struct FoldInput {
     pub value: Option<Typed>,
     /// The measure's own `where`.
     pub filter: Option<Typed>,
+    /// `concurrent` and `duration_in_state`: from when to when the row lasts; an end of null: still.
+    pub span: Option<(Typed, Typed)>,
 }
 
 /// One dimension.
@@ -435,6 +437,17 @@ pub enum Agg {
     Rate {
         per: Micros,
     },
+    /// How many rows last at the end of the window (at `as_of` where that is earlier).
+    Concurrent,
+    /// How long rows last inside of the window, summed up.
+    DurationInState,
+}
+
+impl Agg {
+    /// Whether it is about how long rows last, not about when they are.
+    pub fn is_span(&self) -> bool {
+        matches!(self, Self::Concurrent | Self::DurationInState)
+    }
 }
 
 /// One measure.
@@ -475,6 +488,19 @@ pub enum MeasureKind {
         of: usize,
         /// How far back.
         by: Micros,
+    },
+    /// The values of another measure in the last complete windows of a kind, folded.
+    Over {
+        /// Measure index.
+        of: usize,
+        /// Index into [`Metric::windows`]; no session.
+        window: usize,
+        /// How many windows.
+        last: u32,
+        /// How their values are folded.
+        agg: Agg,
+        /// Type of the values.
+        input: ValueType,
     },
 }
 

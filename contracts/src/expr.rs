@@ -34,6 +34,9 @@ mod tests;
 pub use equality::{Side, compared_with_texts, equalities};
 pub use error::ExprError;
 
+/// Column of the instant of an answer: what `as_of()` means where the scope has it.
+pub const AS_OF: &str = "as_of()";
+
 /// A type-checked expression.
 #[derive(Debug, Clone)]
 pub struct Typed {

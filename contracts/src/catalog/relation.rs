@@ -20,12 +20,73 @@ pub struct Relation {
     pub parts: Vec<Part>,
     /// `steps[i]` adds `parts[i + 1]`.
     pub steps: Vec<Step>,
+    /// What becomes of the rows then; `None`: they are the relation's.
+    pub sequence: Option<Sequence>,
 }
 
 impl Relation {
     /// The event types that bring its rows, as indexes into [`Catalog::events`], each once.
     pub fn events(&self) -> std::collections::BTreeSet<usize> {
         self.parts.iter().flat_map(|part| &part.feeds).map(|feed| feed.event).collect()
+    }
+}
+
+/// Rows of the same key, in order of time and then id, become intervals. Expressions are over
+/// [`Relation::schema`].
+#[derive(Debug, Clone)]
+pub struct Sequence {
+    /// Columns of an interval: those of the row that opened it, the struct [`SPAN`], `time`.
+    pub schema: SchemaRef,
+    /// What the rows are about.
+    pub key: Typed,
+    /// The state a row leads into; `None`: intervals are open or not.
+    pub state: Option<Typed>,
+    /// With `state`: from this row on the key counts as entered; else: opens an interval.
+    pub start: Option<Typed>,
+    /// Closes an interval without opening another.
+    pub end: Option<Typed>,
+    /// Which kinds of rows are read.
+    pub kinds: Vec<SpanKind>,
+}
+
+/// Name of the struct column that tells about an interval.
+pub const SPAN: &str = "@span";
+
+/// Column of [`SPAN`] that holds the number of the [`SpanKind`].
+pub const SPAN_KIND: &str = "@kind";
+
+/// What a row of a sequence is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum SpanKind {
+    /// An interval, at its end, or at its start while it is open.
+    Interval,
+    /// A key that is done now, at that instant.
+    Item,
+    /// An interval of a key that is done now, from entered to done, at that instant.
+    Passed,
+}
+
+impl SpanKind {
+    /// All, by number.
+    pub const ALL: [Self; 3] = [Self::Interval, Self::Item, Self::Passed];
+
+    /// The alias it has in contracts.
+    pub fn alias(self) -> &'static str {
+        match self {
+            Self::Interval => "interval",
+            Self::Item => "item",
+            Self::Passed => "passed",
+        }
+    }
+
+    /// Its columns, in the order of [`SPAN`].
+    pub fn columns(self) -> &'static [&'static str] {
+        match self {
+            Self::Item => &["key", "dwell", "entered", "done"],
+            Self::Interval | Self::Passed => {
+                &["key", "state", "next", "start", "end", "dwell", "entered", "done"]
+            }
+        }
     }
 }
 

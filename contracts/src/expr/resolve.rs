@@ -13,7 +13,8 @@ use datafusion_sql::sqlparser::ast::{self, Spanned, VisitMut, VisitorMut};
 use datafusion_sql::sqlparser::tokenizer::Span;
 
 use super::names::{self, Target};
-use super::{ExprError, ListFold, Scope, field, functions, lists, source::Source};
+use super::{AS_OF, ExprError, ListFold, Scope, field, functions, lists, source::Source};
+use crate::value::timestamp_type;
 
 /// What the names of an expression stand for.
 #[derive(Default)]
@@ -185,6 +186,11 @@ impl Resolver<'_> {
             let message = format!("no function is called `{found}`");
             return Err(ExprError::new("unknown_function", place, message).found(found));
         };
+        if name.value.eq_ignore_ascii_case("as_of") && self.scope.schema.field_with_name(AS_OF).is_ok() {
+            let value = Expr::Column(Column::new_unqualified(AS_OF));
+            self.replace(expr, AS_OF.to_owned(), timestamp_type(), value, span);
+            return Ok(());
+        }
         if function.over.is_some() || function.filter.is_some() || !function.within_group.is_empty() {
             let message = "window functions are over many rows, an expression is over one";
             return Err(ExprError::new("not_allowed", place, message)

@@ -32,15 +32,15 @@ const DAY: Micros = 86_400_000_000;
 /// Lowers the metric of `node`.
 pub(crate) fn metric(cx: &mut Cx<'_>, node: &Node, world: &World) -> Lowered<Metric> {
     let head = head(cx, node);
-    let promised = promised::report(cx, node, world);
-    let mut plain = inputs::read(cx, node, world, &head, promised);
+    promised::report(cx, node, world);
+    let mut plain = inputs::read(cx, node, world, &head);
     let Related { inputs, filters, relations } = relations::read(cx, node, world, &mut plain);
     let (dimensions, columns) = dimensions::read(cx, node, &inputs);
     let folded = measures::read(cx, node, &inputs);
     let (folds, fold_inputs) = (folded.folds, folded.inputs);
-    let derived = derived::resolve(cx, &folded.parsed);
-    names_differ(cx, node);
     let windows = windows::read(cx, node);
+    let derived = derived::resolve(cx, &folded.parsed, &windows);
+    names_differ(cx, node);
     let levels = levels::read(cx, node, &derived.measures, &windows);
     let tests = tests::read(cx, node, world, &plain, &windows);
     let time = |key: &str| node.get("time").and_then(|time| cx.duration(time, key));

@@ -20,7 +20,7 @@ static INPUT_KEYS: [Key; 6] = [
     key("entity", Ty::Name, "The metric is over the live rows of this entity."),
     key("where", Ty::Expr, "With `entity`: which rows."),
     key("join", Ty::List(&Ty::Object(&JOIN)), "Rows of several aliases become one, step by step."),
-    key("sequence", Ty::Object(&SEQUENCE), "Consecutive events become intervals. Does not run yet."),
+    key("sequence", Ty::Object(&SEQUENCE), "Per key, consecutive events become intervals."),
     key(
         "enrich",
         Ty::Map(Names::Column, &Ty::Object(&ENRICH)),
@@ -83,13 +83,17 @@ static JOIN: Shape = Shape {
 
 static SEQUENCE: Shape = Shape {
     name: "Sequence",
-    doc: "Per key, consecutive events become intervals.",
+    doc: "Per key, consecutive events become intervals: the aliases `interval`, `item` and `passed`.",
     groups: &[&[
-        key("of", Ty::Text, "Alias."),
+        key("of", Ty::Text, "Alias.").default("the only alias"),
         key("key", Ty::Expr, "What the events are about.").required(),
-        key("state", Ty::Expr, "State an event leads into."),
-        key("start", Ty::Expr, "Condition that opens an interval."),
-        key("end", Ty::Expr, "Condition that closes an interval."),
+        key("state", Ty::Expr, "State an event leads into; null: it says nothing about the state."),
+        key(
+            "start",
+            Ty::Expr,
+            "With `state`: from the first such event on the key counts as entered. Else: opens an interval.",
+        ),
+        key("end", Ty::Expr, "Closes an interval without opening another: the key is done."),
     ]],
 };
 
@@ -139,17 +143,20 @@ pub(crate) const AGGS: [&str; 16] = [
 ];
 
 /// Aggregates that are promised but do not run yet.
-pub(crate) const AGGS_LATER: [&str; 4] = ["distinct_approx", "top", "concurrent", "duration_in_state"];
+pub(crate) const AGGS_LATER: [&str; 2] = ["distinct_approx", "top"];
 
 static MEASURE: Shape = Shape {
     name: "Measure",
-    doc: "One number; exactly one of `agg`, `ratio`, `expr`, `shift`.",
+    doc: "One number; exactly one of `agg`, `ratio`, `expr`, `shift`, `over`.",
     groups: &[&[
         key("agg", Ty::OneOf(&AGGS), "A fold over rows."),
         key("ratio", Ty::List(&Ty::Text), "`[numerator, denominator]`: names of measures."),
         key("expr", Ty::Expr, "SQL over other measures."),
         key("shift", Ty::Text, "Another measure, with the window moved back by `by`."),
         key("by", Ty::Duration, "How far `shift` moves back."),
+        key("over", Ty::Text, "Another measure, in each of the last complete windows; `agg` folds its values."),
+        key("window", Ty::Text, "`over`: which window of this metric."),
+        key("last", Ty::Count, "`over`: how many of them."),
         key("of", Ty::Text, "Alias whose rows it folds.")
             .default("the aliases that `value` and `where` mention, else all"),
         key("value", Ty::Expr, "What is folded."),
@@ -161,7 +168,11 @@ static MEASURE: Shape = Shape {
         key("buckets", Ty::List(&Ty::Number), "`histogram`: ascending upper bounds."),
         key("per", Ty::Duration, "`rate`: per how much time.").default("1s"),
         key("n", Ty::Count, "`top`: how many."),
-        key("state", Ty::Text, "`duration_in_state`: which state."),
+        key("state", Ty::Text, "`duration_in_state`: which state of the sequence.").default("all"),
+        key("start", Ty::Expr, "`concurrent`, `duration_in_state`: from when a row lasts.")
+            .default("the interval's start"),
+        key("end", Ty::Expr, "`concurrent`, `duration_in_state`: until when, null while it lasts.")
+            .default("the interval's end"),
         key("unit", Ty::Text, "For people; `ms`, `s`, `m`, `h`, `d` also scale durations."),
         key("type", Ty::Text, "Type of the answer: `decimal(p,s)`, `int`, `float`."),
         key("empty", Ty::Scalar, "Shown instead of null."),

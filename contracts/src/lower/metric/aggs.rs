@@ -13,7 +13,10 @@ pub(super) fn takes(cx: &mut Cx<'_>, place: &Node, agg: &str, ty: &ValueType) ->
     use ValueType::{Bool, Date, Decimal, Duration, Float, Histogram, Int, Timestamp};
     let number = matches!(ty, Int | Float | Decimal { .. });
     let (fits, allowed) = match agg {
-        "sum" | "avg" | "quantile" => (number || *ty == Duration, "int, float, decimal or duration"),
+        "sum" | "avg" => (number || *ty == Duration, "int, float, decimal or duration"),
+        "quantile" => {
+            (number || matches!(ty, Duration | Timestamp), "int, float, decimal, duration or timestamp")
+        }
         "stddev" | "histogram" | "rate" => (number, "int, float or decimal"),
         "min" | "max" => (*ty != Bool && *ty != Histogram, "anything with an order"),
         _ => (*ty != Histogram, "any plain value"),
@@ -47,6 +50,8 @@ pub(super) fn options(cx: &mut Cx<'_>, entry: &Entry, agg: &str) -> Option<Agg> 
         "last" => Agg::Last,
         "distinct" => Agg::Distinct,
         "stddev" => Agg::Stddev,
+        "concurrent" => Agg::Concurrent,
+        "duration_in_state" => Agg::DurationInState,
         "rate" => Agg::Rate { per: positive(cx, node, "per")?.unwrap_or(1_000_000) },
         "histogram" => Agg::Histogram { bounds: bounds(cx, entry)? },
         _ => quantile(cx, entry)?,
@@ -148,7 +153,8 @@ fn quantile(cx: &mut Cx<'_>, entry: &Entry) -> Option<Agg> {
 pub(super) fn result_type(agg: &Agg, valued: bool, input: &ValueType) -> ValueType {
     use ValueType::{Decimal, Duration, Float, Int};
     match (agg, input) {
-        (Agg::Count | Agg::Distinct, _) => Int,
+        (Agg::Count | Agg::Distinct | Agg::Concurrent, _) => Int,
+        (Agg::DurationInState, _) => Duration,
         (Agg::Histogram { .. }, _) => ValueType::Histogram,
         (Agg::Stddev | Agg::Rate { .. }, _) => Float,
         (Agg::Sum | Agg::Avg, Decimal { scale, .. }) => Decimal { precision: 38, scale: *scale },

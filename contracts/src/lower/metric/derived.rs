@@ -7,15 +7,17 @@ use std::sync::Arc;
 
 use arrow::datatypes::{Field as ArrowField, Schema};
 
-use crate::catalog::{Measure, MeasureKind, Micros};
-use crate::expr::{Scope, Typed};
+use crate::catalog::{Measure, MeasureKind, Micros, Window, WindowKind};
+use crate::expr::{AS_OF, Scope, Typed};
 use crate::lower::Cx;
 use crate::lower::field::parse_type;
 use crate::lower::literal::literal;
-use crate::value::{Value, ValueType};
+use crate::value::{Value, ValueType, timestamp_type};
 use crate::yaml::{Node, Yaml};
 
-use super::measures::{Parsed, What};
+use super::aggs::{result_type, takes};
+use super::length;
+use super::measures::{Over, Parsed, What};
 
 /// The measures, and how far the longest chain of shifts reaches back.
 pub(super) struct Derived {
@@ -42,14 +44,16 @@ struct Resolved {
 
 struct Resolver<'a, 'n> {
     parsed: &'a [Parsed<'n>],
+    windows: &'a [Window],
     states: Vec<State>,
     /// Names on the way, for the message about a cycle.
     trail: Vec<usize>,
 }
 
 /// Resolves all measures. When one is broken the result lacks it, so it must not be run.
-pub(super) fn resolve(cx: &mut Cx<'_>, parsed: &[Parsed<'_>]) -> Derived {
-    let mut resolver = Resolver { parsed, states: vec![State::Unknown; parsed.len()], trail: Vec::new() };
+pub(super) fn resolve(cx: &mut Cx<'_>, parsed: &[Parsed<'_>], windows: &[Window]) -> Derived {
+    let states = vec![State::Unknown; parsed.len()];
+    let mut resolver = Resolver { parsed, windows, states, trail: Vec::new() };
     let mut derived = Derived { measures: Vec::new(), shift: 0 };
     for (index, measure) in parsed.iter().enumerate() {
         let name = measure.entry.key.clone();
@@ -160,7 +164,36 @@ impl Resolver<'_, '_> {
                 let shift = operand.shift.saturating_add(by);
                 Some(Resolved { kind: MeasureKind::Shift { of, by }, ty: operand.ty, shift })
             }
+            What::Over(over) => self.over(cx, over),
         }
+    }
+
+    fn over(&mut self, cx: &mut Cx<'_>, over: &Over<'_>) -> Option<Resolved> {
+        let (of, operand) = self.operand(cx, over.of)?;
+        takes(cx, over.of, over.name.scalar()?, &operand.ty)?;
+        let name = over.window.scalar()?;
+        let Some(window) = self.windows.iter().position(|window| window.name == name) else {
+            let names = self.windows.iter().map(|window| window.name.as_str());
+            let message = format!("there is no window `{name}`");
+            let diagnostic = cx.at("unknown_name", over.window.span, message).names(name, names);
+            cx.push(diagnostic);
+            return None;
+        };
+        let kind = &self.windows[window].kind;
+        if matches!(kind, WindowKind::Session { .. } | WindowKind::All | WindowKind::Sliding { .. }) {
+            let message = format!("the window `{name}` does not follow another of its kind");
+            let diagnostic = cx
+                .at("wrong_operands", over.window.span, message)
+                .allowed("a `tumbling` or `to_date` window")
+                .fix("declare one, e.g. `week: { tumbling: 7d, tz: UTC }`");
+            cx.push(diagnostic);
+            return None;
+        }
+        let reach = length(kind).saturating_mul(i64::from(over.last) + 1);
+        let ty = result_type(&over.agg, true, &operand.ty);
+        let (agg, last, input) = (over.agg.clone(), over.last, operand.ty);
+        let kind = MeasureKind::Over { of, window, last, agg, input };
+        Some(Resolved { kind, ty, shift: operand.shift.saturating_add(reach) })
     }
 
     fn expr(&mut self, cx: &mut Cx<'_>, place: &Node) -> Option<(Typed, Vec<usize>, Micros)> {
@@ -235,6 +268,8 @@ pub(super) fn over_measures(
             }
         }
     }
+    // The instant of the answer, see `Typed::as_of`.
+    columns.push(ArrowField::new(AS_OF, timestamp_type(), false));
     let scope = Scope {
         schema: Arc::new(Schema::new(columns)),
         qualifiers: Vec::new(),

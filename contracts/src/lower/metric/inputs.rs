@@ -41,6 +41,8 @@ pub(super) struct Inputs {
     pub(super) names: BTreeMap<String, Vec<(String, DataType)>>,
     /// The source of joined rows.
     pub(super) joined: Option<usize>,
+    /// The sources are rows of a sequence (and those of aliases that measures name by `of`).
+    pub(super) sequenced: bool,
 }
 
 impl Inputs {
@@ -53,6 +55,7 @@ impl Inputs {
             broken: BTreeSet::new(),
             names: BTreeMap::new(),
             joined: None,
+            sequenced: false,
         }
     }
 
@@ -65,6 +68,7 @@ impl Inputs {
             broken: self.broken.clone(),
             names: self.names.clone(),
             joined: None,
+            sequenced: false,
         }
     }
 
@@ -85,10 +89,10 @@ impl Inputs {
 /// Per source, the expression over it; `None`: not applied there.
 pub(super) type PerSource = Vec<Option<Typed>>;
 
-/// Reads `events` or `entity`. `promised`: parts are used that do not run yet, so that columns cannot all be known.
-pub(super) fn read(cx: &mut Cx<'_>, node: &Node, world: &World, head: &Head, promised: bool) -> Inputs {
+/// Reads `events` or `entity`.
+pub(super) fn read(cx: &mut Cx<'_>, node: &Node, world: &World, head: &Head) -> Inputs {
     let (events, entity) = (node.entry("events"), node.entry("entity"));
-    let mut inputs = Inputs { typed: !promised, ..Inputs::none() };
+    let mut inputs = Inputs { typed: true, ..Inputs::none() };
     match (events, entity) {
         (Some(events), None) => {
             if let Some(place) = node.entry("where") {

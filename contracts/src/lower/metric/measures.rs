@@ -3,7 +3,7 @@
 //! *In*: the document and its inputs. *Out*: [`Fold`]s with their input per source. *Never*: an option that its
 //! `agg` does not use.
 
-use crate::catalog::{Fold, FoldInput, Micros};
+use crate::catalog::{Agg, Fold, FoldInput, Micros, SpanKind};
 use crate::lower::Cx;
 use crate::shape::{AGGS, AGGS_LATER};
 use crate::value::ValueType;
@@ -25,8 +25,19 @@ pub(super) enum What<'n> {
     Ratio(&'n Node, &'n Node),
     Expr(&'n Node),
     Shift(&'n Node, Micros),
+    Over(Over<'n>),
     /// Reported already.
     Broken,
+}
+
+/// Another measure in the last windows of a kind.
+pub(super) struct Over<'n> {
+    pub(super) of: &'n Node,
+    pub(super) window: &'n Node,
+    pub(super) last: u32,
+    pub(super) agg: Agg,
+    /// `agg` as written, and where.
+    pub(super) name: &'n Node,
 }
 
 /// All measures, and the accumulators behind them.
@@ -37,7 +48,7 @@ pub(super) struct Folded<'n> {
     pub(super) inputs: Vec<Vec<Option<FoldInput>>>,
 }
 
-const KINDS: [&str; 4] = ["agg", "ratio", "expr", "shift"];
+const KINDS: [&str; 5] = ["over", "agg", "ratio", "expr", "shift"];
 const ALWAYS: [&str; 6] = ["unit", "type", "empty", "hidden", "description", "agg"];
 
 /// Reads all measures.
@@ -62,17 +73,21 @@ pub(super) fn read<'n>(cx: &mut Cx<'_>, node: &'n Node, inputs: &Inputs) -> Fold
 
 fn measure<'n>(cx: &mut Cx<'_>, entry: &'n Entry, inputs: &Inputs, folded: &mut Folded<'n>) -> What<'n> {
     let node = &entry.value;
-    let given: Vec<&str> = KINDS.into_iter().filter(|kind| node.get(kind).is_some()).collect();
+    let over = node.get("over").is_some();
+    // What `over` folds by is its `agg`.
+    let given = |kind: &&str| node.get(kind).is_some() && !(over && *kind == "agg");
+    let given: Vec<&str> = KINDS.into_iter().filter(given).collect();
     let [kind] = given[..] else {
         let found = if given.is_empty() { node.shown() } else { given.join(", ") };
         let message = format!("the measure `{}` needs exactly one way to be computed", entry.key);
         let diagnostic =
-            cx.at("exactly_one", entry.key_span, message).found(found).allowed("agg, ratio, expr or shift");
+            cx.at("exactly_one", entry.key_span, message).found(found).allowed("agg, ratio, expr, shift or over");
         cx.push(diagnostic);
         return What::Broken;
     };
     match kind {
         "agg" => fold(cx, entry, inputs, folded).unwrap_or(What::Broken),
+        "over" => over_windows(cx, entry).unwrap_or(What::Broken),
         "ratio" => {
             unused(cx, entry, "ratio", &["ratio"]);
             ratio(cx, node).unwrap_or(What::Broken)
@@ -109,14 +124,17 @@ fn unused(cx: &mut Cx<'_>, entry: &Entry, kind: &str, used: &[&str]) {
     }
 }
 
-const OPTIONS: [&str; 11] =
-    ["by", "of", "value", "where", "q", "method", "error", "buckets", "per", "n", "state"];
+const OPTIONS: [&str; 15] = [
+    "by", "of", "value", "where", "q", "method", "error", "buckets", "per", "n", "state", "window", "last", "start", "end",
+];
 
 fn options_of(agg: &str) -> &'static [&'static str] {
     match agg {
         "quantile" => &["agg", "of", "value", "where", "q", "method", "error"],
         "histogram" => &["agg", "of", "value", "where", "buckets"],
         "rate" => &["agg", "of", "value", "where", "per"],
+        "concurrent" => &["agg", "of", "where", "start", "end"],
+        "duration_in_state" => &["agg", "of", "where", "start", "end", "state"],
         _ => &["agg", "of", "value", "where"],
     }
 }
@@ -169,13 +187,18 @@ fn fold<'n>(cx: &mut Cx<'_>, entry: &'n Entry, inputs: &Inputs, folded: &mut Fol
     unused(cx, entry, &format!("agg `{agg}`"), options_of(agg));
     let options = options(cx, entry, agg);
     let targets = targets(cx, node, inputs)?;
-    let (values, ty) = match node.get("value") {
+    let lasting = matches!(agg, "concurrent" | "duration_in_state");
+    let spans = match lasting {
+        true => Some(spans(cx, entry, agg, inputs, &targets)?),
+        false => None,
+    };
+    let (values, ty) = match node.get("value").filter(|_| !lasting) {
         Some(value) => {
             let (values, ty) = inputs.value(cx, value, &targets)?;
             takes(cx, value, agg, &ty)?;
             (Some(values), ty)
         }
-        None if matches!(agg, "count" | "rate") => (None, ValueType::Int),
+        None if lasting || matches!(agg, "count" | "rate") => (None, ValueType::Int),
         None => {
             let diagnostic = cx
                 .at("missing_key", entry.key_span, format!("agg `{agg}` needs a `value`"))
@@ -184,8 +207,8 @@ fn fold<'n>(cx: &mut Cx<'_>, entry: &'n Entry, inputs: &Inputs, folded: &mut Fol
             return None;
         }
     };
-    let filters = match node.get("where") {
-        Some(place) => inputs.condition(cx, place, &targets, "`where`")?,
+    let filters = match condition(cx, entry, inputs)? {
+        Some(place) => inputs.condition(cx, &place, &targets, "`where`")?,
         None => vec![None; inputs.sources.len()],
     };
     let agg = options?;
@@ -193,7 +216,7 @@ fn fold<'n>(cx: &mut Cx<'_>, entry: &'n Entry, inputs: &Inputs, folded: &mut Fol
         return None;
     }
     let result = result_type(&agg, values.is_some(), &ty);
-    folded.inputs.push(per_source(inputs, &targets, values, filters));
+    folded.inputs.push(per_source(inputs, &targets, values, filters, spans));
     folded.folds.push(Fold { agg, input: ty });
     Some(What::Fold(folded.folds.len() - 1, result))
 }
@@ -202,8 +225,7 @@ fn instead(agg: &str) -> &'static str {
     match agg {
         "distinct_approx" => "use `agg: distinct`, which is exact",
         "top" => "use a dimension with `max` and `overflow: other`",
-        "concurrent" => "follow the intervals with an entity and count its open rows",
-        _ => "follow the state with an entity",
+        _ => "use `agg: distinct`",
     }
 }
 
@@ -212,16 +234,116 @@ fn per_source(
     targets: &[usize],
     values: Option<PerSource>,
     filters: PerSource,
+    spans: Option<(PerSource, PerSource)>,
 ) -> Vec<Option<FoldInput>> {
-    let mut values = values.unwrap_or_else(|| vec![None; inputs.sources.len()]);
+    let nothing = || vec![None; inputs.sources.len()];
+    let mut values = values.unwrap_or_else(nothing);
     let mut filters = filters;
+    let (mut starts, mut ends) = spans.unwrap_or_else(|| (nothing(), nothing()));
+    let input = |source: usize| FoldInput {
+        value: values[source].take(),
+        filter: filters[source].take(),
+        span: starts[source].take().zip(ends[source].take()),
+    };
+    let mut input = Some(input);
     (0..inputs.sources.len())
-        .map(|source| {
-            targets
-                .contains(&source)
-                .then(|| FoldInput { value: values[source].take(), filter: filters[source].take() })
-        })
+        .map(|source| targets.contains(&source).then(|| input.as_mut().map(|input| input(source))).flatten())
         .collect()
+}
+
+/// `where`, with the `state` of `duration_in_state`; `Some(None)`: there is none.
+fn condition(cx: &mut Cx<'_>, entry: &Entry, inputs: &Inputs) -> Option<Option<Node>> {
+    let node = &entry.value;
+    let place = node.get("where").cloned();
+    let Some(state) = node.get("state") else { return Some(place) };
+    if !inputs.sequenced {
+        let diagnostic = cx
+            .at("option_not_used", state.span, "`state` is about a sequence, and this metric has none")
+            .fix("add `sequence`, or write the condition under `where`");
+        cx.push(diagnostic);
+        return None;
+    }
+    let name = state.scalar()?.replace('\'', "''");
+    let is = format!("CAST(interval.state AS VARCHAR) = '{name}'");
+    let sql = match place.as_ref().and_then(Node::scalar) {
+        Some(also) => format!("({also}) AND {is}"),
+        None => is,
+    };
+    Some(Some(Node { span: place.map_or(state.span, |place| place.span), value: Yaml::Text(sql) }))
+}
+
+/// From when to when a row lasts.
+fn spans(
+    cx: &mut Cx<'_>,
+    entry: &Entry,
+    agg: &str,
+    inputs: &Inputs,
+    targets: &[usize],
+) -> Option<(PerSource, PerSource)> {
+    let mut side = |key: &str| -> Option<PerSource> {
+        let place = match entry.value.get(key) {
+            Some(place) => place.clone(),
+            None if inputs.sequenced => {
+                let of = entry.value.get("of").and_then(Node::scalar).unwrap_or("interval");
+                Node { span: entry.key_span, value: Yaml::Text(format!("{of}.{key}")) }
+            }
+            None => {
+                let message = format!("agg `{agg}` must say from when to when a row lasts");
+                let diagnostic = cx
+                    .at("missing_key", entry.key_span, message)
+                    .fix(format!("add `{key}: <timestamp>`, or a `sequence` whose intervals it counts"));
+                cx.push(diagnostic);
+                return None;
+            }
+        };
+        let (typed, ty) = inputs.value(cx, &place, targets)?;
+        if ty == ValueType::Timestamp {
+            return Some(typed);
+        }
+        let message = format!("`{key}` of `{}` is {ty}", entry.key);
+        let diagnostic = cx.at("wrong_type", place.span, message).found(place.shown()).allowed("a timestamp");
+        cx.push(diagnostic);
+        None
+    };
+    Some((side("start")?, side("end")?))
+}
+
+/// `over`, `window`, `last`, and the `agg` that folds.
+fn over_windows<'n>(cx: &mut Cx<'_>, entry: &'n Entry) -> Option<What<'n>> {
+    const AGGS: [&str; 6] = ["quantile", "avg", "min", "max", "sum", "count"];
+    const MOST: i64 = 1_000;
+    let node = &entry.value;
+    unused(cx, entry, "over", &["over", "window", "last", "agg", "q", "method"]);
+    for (key, fix) in
+        [("agg", "add `agg: quantile` with `q: 0.5`"), ("window", "add `window: week`"), ("last", "add `last: 13`")]
+    {
+        if node.get(key).is_none() {
+            let message = format!("`over` of `{}` needs `{key}`", entry.key);
+            let diagnostic = cx.at("missing_key", entry.key_span, message).fix(fix);
+            cx.push(diagnostic);
+            return None;
+        }
+    }
+    let (of, window, last, name) =
+        (node.get("over")?, node.get("window")?, node.get("last")?, node.get("agg")?);
+    if !AGGS.contains(&name.scalar()?) {
+        let message = format!("agg `{}` does not fold the values of windows", name.shown());
+        let diagnostic =
+            cx.at("wrong_aggregate", name.span, message).found(name.shown()).allowed(AGGS.join(", "));
+        cx.push(diagnostic);
+        return None;
+    }
+    let Yaml::Int(count, _) = last.value else { return None };
+    if !(1..=MOST).contains(&count) {
+        let diagnostic = cx
+            .at("out_of_range", last.span, "`last` is out of range")
+            .found(last.shown())
+            .allowed(format!("1 to {MOST}"));
+        cx.push(diagnostic);
+        return None;
+    }
+    let agg = options(cx, entry, name.scalar()?)?;
+    Some(What::Over(Over { of, window, last: u32::try_from(count).ok()?, agg, name }))
 }
 
 /// The sources whose rows a measure folds: `of`, else the aliases it mentions, else all.
@@ -240,10 +362,17 @@ fn targets(cx: &mut Cx<'_>, node: &Node, inputs: &Inputs) -> Option<Vec<usize>> 
     if let Some(joined) = inputs.joined {
         return Some(vec![joined]);
     }
+    let keys = ["value", "where", "start", "end"];
     let mut mentioned = std::collections::BTreeSet::new();
-    for key in ["value", "where"] {
+    for key in keys {
         if let Some(place) = node.get(key).filter(|place| place.scalar().is_some()) {
             mentioned.extend(inputs.mentioned(cx, place)?);
+        }
+    }
+    if inputs.sequenced {
+        mentioned.retain(|name| SpanKind::ALL.iter().any(|kind| kind.alias() == name));
+        if mentioned.is_empty() {
+            mentioned.insert(SpanKind::Interval.alias().to_string());
         }
     }
     if mentioned.is_empty() {

@@ -5,13 +5,8 @@
 use crate::lower::{Cx, World, one_or_many};
 use crate::yaml::{Entry, Node, Yaml};
 
-/// Reports; true when columns or rows depend on what does not run, so that expressions cannot be checked.
-pub(super) fn report(cx: &mut Cx<'_>, node: &Node, world: &World) -> bool {
-    let mut depends = false;
-    if let Some(sequence) = node.entry("sequence") {
-        cx.not_yet(sequence.key_span, "`sequence`", "follow the states with an entity");
-        depends = true;
-    }
+/// Reports.
+pub(super) fn report(cx: &mut Cx<'_>, node: &Node, world: &World) {
     for alias in node.get("events").map(Node::entries).unwrap_or_default() {
         alias_parts(cx, alias, world);
     }
@@ -36,7 +31,6 @@ pub(super) fn report(cx: &mut Cx<'_>, node: &Node, world: &World) -> bool {
             cx.idle(entry.key_span, what);
         }
     }
-    depends
 }
 
 fn alias_parts(cx: &mut Cx<'_>, alias: &Entry, world: &World) {

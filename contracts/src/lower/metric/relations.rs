@@ -4,6 +4,7 @@
 //! *Never*: a cell that no expression reads; a row's side of an equality that could mean two aliases.
 
 mod draft;
+mod sequence;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -46,14 +47,19 @@ pub(super) fn read(cx: &mut Cx<'_>, node: &Node, world: &World, plain: &mut Inpu
         mentions: mentions(node),
         relations: Vec::new(),
     };
-    let joined = node.entry("join").map(|join| builder.joined(cx, join));
+    let sequenced = node.entry("sequence").map(|sequence| builder.sequence(cx, sequence));
+    let joined = match sequenced {
+        Some(_) => None,
+        None => node.entry("join").map(|join| builder.joined(cx, join)),
+    };
+    let apart = joined.is_some() || sequenced.is_some();
     let wanted: BTreeSet<&str> = measures_of(node);
     let enriched = !node.get("enrich").map(Node::entries).unwrap_or_default().is_empty();
     let mut out = Inputs { sources: Vec::new(), joined: None, ..plain.clone_names() };
     out.typed &= tables.typed;
     let mut kept: PerSource = Vec::new();
     for alias in &plain.aliases {
-        if joined.is_some() && !wanted.contains(alias.as_str()) {
+        if apart && !wanted.contains(alias.as_str()) {
             continue;
         }
         let sources = plain.of(alias);
@@ -82,6 +88,18 @@ pub(super) fn read(cx: &mut Cx<'_>, node: &Node, world: &World, plain: &mut Inpu
             None => out.typed = false,
         }
     }
+    if let Some(sequenced) = sequenced {
+        out.sequenced = true;
+        match sequenced {
+            Some(rows) => {
+                out.aliases.extend(rows.names.keys().cloned());
+                out.names.extend(rows.names);
+                out.sources.extend(rows.sources);
+                kept.extend(rows.filters);
+            }
+            None => out.typed = false,
+        }
+    }
     Related { relations: builder.relations, inputs: out, filters: kept }
 }
 
@@ -99,7 +117,11 @@ fn mentions(node: &Node) -> BTreeSet<Vec<String>> {
         texts.push(dimension.value.get("from").and_then(Node::scalar).unwrap_or(&dimension.key));
     }
     for measure in entries("measures") {
-        texts.extend(["value", "where"].iter().filter_map(|key| measure.value.get(key)?.scalar()));
+        let keys = ["value", "where", "start", "end"];
+        texts.extend(keys.iter().filter_map(|key| measure.value.get(key)?.scalar()));
+    }
+    if let Some(sequence) = node.get("sequence") {
+        texts.extend(["key", "state", "start", "end"].iter().filter_map(|key| sequence.get(key)?.scalar()));
     }
     texts.iter().filter_map(|sql| expr::mentions(sql).ok()).flatten().collect()
 }
@@ -468,7 +490,8 @@ impl<'a> Builder<'a> {
         for draft in growing.parts {
             parts.push(self.part(cx, draft)?);
         }
-        self.relations.push(Relation { schema: Arc::clone(&schema), flat, parts, steps: growing.steps });
+        let (schema_of, steps) = (Arc::clone(&schema), growing.steps);
+        self.relations.push(Relation { schema: schema_of, flat, parts, steps, sequence: None });
         Some(Source {
             alias: alias.to_string(),
             input: Input::Relation(self.relations.len() - 1),
