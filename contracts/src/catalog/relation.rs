@@ -25,8 +25,20 @@ pub struct Relation {
 impl Relation {
     /// The event types that bring its rows, as indexes into [`Catalog::events`], each once.
     pub fn events(&self) -> std::collections::BTreeSet<usize> {
+        self.feeds().map(|feed| feed.event).collect()
+    }
+
+    /// The feeds of all parts, those of history included.
+    pub fn feeds(&self) -> impl Iterator<Item = &PartFeed> {
         let history = self.history().map(|(_, history)| &history.part);
-        self.parts.iter().chain(history).flat_map(|part| &part.feeds).map(|feed| feed.event).collect()
+        self.parts.iter().chain(history).flat_map(|part| &part.feeds)
+    }
+
+    /// The same, to change them.
+    pub(crate) fn feeds_mut(&mut self) -> impl Iterator<Item = &mut PartFeed> {
+        let ships = self.steps.iter_mut().filter_map(|step| step.ships.as_mut());
+        let history = ships.flat_map(|ships| &mut ships.history).map(|history| &mut history.part);
+        self.parts.iter_mut().chain(history).flat_map(|part| &mut part.feeds)
     }
 
     /// What tells parents of commits, with the step it is for.
