@@ -197,6 +197,7 @@ fn metric(
     dimensions(rng, &all, yaml);
     let windows = windows(rng, theme);
     measures(rng, theme, &all, &scopes, yaml);
+    *yaml += "  rows: { agg: count }\n";
     finish(rng, theme, &windows, yaml);
 }
 
