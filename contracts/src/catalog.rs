@@ -415,6 +415,12 @@ pub enum Agg {
     First,
     Last,
     Distinct,
+    /// HyperLogLog over rows that are never taken back.
+    DistinctApprox,
+    /// The `n` most frequent values with how often they occur.
+    Top {
+        n: usize,
+    },
     /// Exact quantile: index `q * (n - 1)` of the sorted values, lower neighbour or interpolated.
     Quantile {
         q: f64,

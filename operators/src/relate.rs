@@ -4,8 +4,9 @@
 //! with +1 when it comes and -1 when it goes. *Never*: a row that depends on arrival order.
 //!
 //! Modules in the order a row meets them: part (a batch becomes rows of a part), versions (a newer version
-//! replaces the one before), step (a part is added), rows (rows become a batch again).
+//! replaces the one before), history (a version holds until the next), step (a part is added), rows (rows become a batch again).
 
+pub mod history;
 pub mod part;
 pub mod rows;
 pub mod step;
@@ -13,6 +14,7 @@ pub mod versions;
 
 use std::sync::Arc;
 
+use contracts::batch::Partition;
 use contracts::catalog::Relation;
 use contracts::value::Value;
 use serde::{Deserialize, Serialize};
@@ -23,13 +25,29 @@ use crate::fold::panes::{Key, route_hash};
 use self::part::FeedPlan;
 use self::versions::Place;
 
-/// One row of a part: an event or a row of a table, as far as the metric reads it.
+/// Where an event stands: what never changes about it, whatever a metric reads of it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Origin {
+    /// Its partition.
+    pub partition: Arc<Partition>,
+    /// Offset in the partition.
+    pub offset: i64,
+    /// Index inside the record.
+    pub part: u32,
+}
+
+/// One row of a part: an event or a row of a table, as far as the metric reads it. Its order is that of partners: by
+/// time, id, event type and origin; cells only make equality whole.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct PartRow {
     /// Its time, microseconds; the least instant for what holds since ever.
     pub time: i64,
     /// Event id.
     pub id: Option<Arc<str>>,
+    /// Index into the catalog's events, which are sorted by name.
+    pub event: u32,
+    /// Tells events alike in time and id apart. `None`: it starts a row, or its id is the key of a change stream.
+    pub origin: Option<Origin>,
     /// Columns that show, then keys of steps.
     pub cells: Arc<[Value]>,
 }
@@ -56,6 +74,8 @@ pub enum Message {
         identity: Key,
         /// Where in its stream it stands.
         place: Place,
+        /// From when on it holds (or is gone), microseconds.
+        time: i64,
         /// The row.
         row: Option<Arc<PartRow>>,
     },
@@ -69,6 +89,8 @@ pub enum Message {
         worker: u64,
         /// Where in its stream it stands.
         place: Place,
+        /// When they went, microseconds.
+        time: i64,
     },
     /// A row that step `step` adds a part to. `None`: a null matches nothing.
     Left {

@@ -108,6 +108,10 @@ struct Theme {
     zone: &'static str,
     /// Also what was added to the generator after the first golden seeds.
     rich: bool,
+    /// Also what was added after those about relations.
+    fresh: bool,
+    /// Rows are never taken back, so that sketches may count them.
+    approx: bool,
 }
 
 /// Seeds from here on use all of the generator. Those below stay as they were when the golden seeds
@@ -117,13 +121,23 @@ pub const RICH: u64 = 1_000_000_000;
 /// Seeds from here on are about rows that relate to each other: joins, tables, change streams.
 pub const RELATED: u64 = 2_000_000_000;
 
+/// Seeds from here on use what came later: `top`, `distinct_approx`, tables over change streams, events without ids.
+/// Odd ones are about rows that relate.
+pub const FRESH: u64 = 3_000_000_000;
+
+/// Is the seed about rows that relate?
+pub fn relates(seed: u64) -> bool {
+    if seed >= FRESH { seed % 2 == 1 } else { seed >= RELATED }
+}
+
 /// Everything about a seed.
 pub fn case(seed: u64) -> Case {
-    if seed >= RELATED {
+    if relates(seed) {
         return related::case(seed);
     }
     let mut rng = fastrand::Rng::with_seed(seed);
-    let theme = Theme { rich: seed >= RICH, ..theme(&mut rng) };
+    let fresh = seed >= FRESH;
+    let theme = Theme { rich: seed >= RICH, fresh, approx: fresh, ..theme(&mut rng) };
     let mut yaml = String::new();
     let models = contract::events(&mut rng, &mut yaml);
     let entities = entity::entities(&mut rng, &models, &mut yaml);
@@ -164,6 +178,8 @@ fn theme(rng: &mut fastrand::Rng) -> Theme {
         retain: deep.then_some(900),
         zone,
         rich: false,
+        fresh: false,
+        approx: false,
     }
 }
 
@@ -309,7 +325,6 @@ mod tests {
             }
             for metric in &oracle.contracts.metrics {
                 let made = crate::oracle::rows::rows(&oracle, metric, oracle.now);
-                count("tied", u64::from(made.tied));
                 made.lost.iter().for_each(|(reason, n)| count(reason, *n));
                 let joined = made.rows.iter().filter(|row| row.alias.is_none()).count();
                 count("joined rows", joined as u64);
@@ -336,7 +351,7 @@ mod tests {
         let rare: Vec<_> =
             wanted.iter().filter(|(what, least)| seen.get(*what).copied().unwrap_or(0) < *least).collect();
         assert!(rare.is_empty(), "hardly ever: {rare:?} of {seen:?}");
-        assert!(seen.len() >= 30 && seen["tied"] < 10, "{seen:?}");
+        assert!(seen.len() >= 30, "{seen:?}");
     }
 
     /// What is told twice, with noise or in another order is the same.

@@ -38,6 +38,9 @@ pub struct Part {
     pub fields: Fields,
     /// One per event type that brings rows.
     pub feeds: Vec<PartFeed>,
+    /// Every version of a row counts, each until the next: this cell is filled with the instant of that. `None`: only
+    /// the newest version counts.
+    pub history: Option<usize>,
 }
 
 /// How one event type brings rows of a part.

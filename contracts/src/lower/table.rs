@@ -31,6 +31,9 @@ pub(crate) fn table(cx: &mut Cx<'_>, node: &Node, world: &World) -> Lowered<Tabl
         cx.push(diagnostic);
     }
     let fed_by = source(cx, node, &fields, world);
+    if let Some(event) = fed_by.map(|event| &world.events[event].item).filter(|event| event.changelog) {
+        change_stream(cx, node, &fields, event);
+    }
     let text = |node: Option<&Node>| node.and_then(Node::scalar).map(str::to_string);
     let declared = node.get("source");
     let item = Table {
@@ -92,6 +95,23 @@ fn source(cx: &mut Cx<'_>, node: &Node, fields: &[Field], world: &World) -> Opti
         cx.push(diagnostic.fix("declare the field in the event, or compute it under the event's `enrich`"));
     }
     Some(event)
+}
+
+/// A change stream names its rows: by the table's key, or by other fields where rows say from when on they hold.
+fn change_stream(cx: &mut Cx<'_>, node: &Node, fields: &[Field], event: &Event) {
+    let (Some(place), Some(named)) = (node.get("key"), &event.key) else { return };
+    let name = &event.head.name;
+    if node.get("valid_from").is_none() && place.scalar() != Some(named) {
+        let message = format!("the change stream `{name}` names its rows by `{named}`");
+        let fix = format!("use `key: {named}`, or say by `valid_from` from when on a row holds");
+        let diagnostic = cx.at("table_key", place.span, message).found(place.shown()).fix(fix);
+        cx.push(diagnostic);
+    } else if !fields.iter().any(|field| field.name == *named) {
+        let message =
+            format!("the change stream `{name}` names its rows by `{named}`, which is no field here");
+        let diagnostic = cx.at("table_key", place.span, message).fix(format!("add `{named}` to `fields`"));
+        cx.push(diagnostic);
+    }
 }
 
 fn is_time(ty: &FieldType) -> bool {

@@ -139,7 +139,7 @@ pub(crate) const AGGS: [&str; 16] = [
 ];
 
 /// Aggregates that are promised but do not run yet.
-pub(crate) const AGGS_LATER: [&str; 4] = ["distinct_approx", "top", "concurrent", "duration_in_state"];
+pub(crate) const AGGS_LATER: [&str; 2] = ["concurrent", "duration_in_state"];
 
 static MEASURE: Shape = Shape {
     name: "Measure",
@@ -160,7 +160,7 @@ static MEASURE: Shape = Shape {
         key("error", Ty::Share, "`quantile` by sketch: relative error, e.g. `1%`.").default("1%"),
         key("buckets", Ty::List(&Ty::Number), "`histogram`: ascending upper bounds."),
         key("per", Ty::Duration, "`rate`: per how much time.").default("1s"),
-        key("n", Ty::Count, "`top`: how many."),
+        key("n", Ty::Count, "`top`: how many, 1 to 1000.").default("10"),
         key("state", Ty::Text, "`duration_in_state`: which state."),
         key("unit", Ty::Text, "For people; `ms`, `s`, `m`, `h`, `d` also scale durations."),
         key("type", Ty::Text, "Type of the answer: `decimal(p,s)`, `int`, `float`."),

@@ -11,8 +11,9 @@ use std::sync::Arc;
 
 use contracts::catalog::Missing;
 use operators::fold::group::Lost;
+use operators::relate::history::Kept;
 use operators::relate::step::{Input, StepState};
-use operators::relate::versions::{Version, Versions};
+use operators::relate::versions::Version;
 use operators::relate::{Message, RelationPlan, Row};
 use serde::{Deserialize, Serialize};
 use timely::dataflow::StreamVec;
@@ -28,7 +29,7 @@ use super::{Fed, Local, Rowset, SharedLocal};
 #[derive(Debug)]
 pub(super) struct RelationState {
     /// One per part.
-    versions: Vec<Versions>,
+    versions: Vec<Kept>,
     /// One per step.
     steps: Vec<StepState>,
 }
@@ -36,8 +37,9 @@ pub(super) struct RelationState {
 impl RelationState {
     pub(super) fn new(plan: &RelationPlan, max_keys: usize) -> Self {
         let step = |step: &contracts::catalog::Step| StepState::new(step.clone(), plan.retain, max_keys);
+        let kept = |part: &contracts::catalog::Part| Kept::new(part.history, plan.retain, max_keys);
         Self {
-            versions: plan.parts.iter().map(|_| Versions::new(max_keys)).collect(),
+            versions: plan.relation.parts.iter().map(kept).collect(),
             steps: plan.relation.steps.iter().map(step).collect(),
         }
     }
@@ -56,7 +58,7 @@ impl RelationState {
             }
         };
         for versions in &self.versions {
-            add("keys", i64::try_from(versions.lost).unwrap_or(i64::MAX));
+            add("keys", i64::try_from(versions.lost()).unwrap_or(i64::MAX));
         }
         for step in &self.steps {
             let alone = step.alone();
@@ -173,11 +175,11 @@ fn versions<'s>(input: Messages<'s>, local: &SharedLocal) -> Messages<'s> {
         let mut by_part: BTreeMap<usize, Vec<Version>> = BTreeMap::new();
         for message in messages {
             match message {
-                Message::Version { part, identity, place, row } => {
-                    by_part.entry(part).or_default().push(Version::Of(identity, place, row));
+                Message::Version { part, identity, place, time, row } => {
+                    by_part.entry(part).or_default().push(Version::Of(identity, place, time, row));
                 }
-                Message::Truncate { part, family, place, .. } => {
-                    by_part.entry(part).or_default().push(Version::Truncate(family, place));
+                Message::Truncate { part, family, place, time, .. } => {
+                    by_part.entry(part).or_default().push(Version::Truncate(family, place, time));
                 }
                 _ => {}
             }

@@ -28,7 +28,7 @@ pub struct Place {
 
 impl Place {
     /// Whether this is newer than `other`: by offset in the same partition, by time between partitions.
-    fn after(&self, other: &Self) -> bool {
+    pub(super) fn after(&self, other: &Self) -> bool {
         if self.stream == other.stream {
             return (self.offset, self.part) > (other.offset, other.part);
         }
@@ -39,17 +39,25 @@ impl Place {
 /// One message about a part's rows.
 #[derive(Debug)]
 pub enum Version {
-    /// The row that the key names is this one now, or gone.
-    Of(Key, Place, Option<Arc<PartRow>>),
-    /// All rows committed before whose names begin with the value are gone.
-    Truncate(Value, Place),
+    /// The row that the key names is this one from an instant on, or gone.
+    Of(Key, Place, i64, Option<Arc<PartRow>>),
+    /// All rows committed before whose names begin with the value are gone from an instant on.
+    Truncate(Value, Place, i64),
 }
 
 impl Version {
     fn place(&self) -> Place {
         match self {
-            Self::Of(_, place, _) | Self::Truncate(_, place) => *place,
+            Self::Of(_, place, ..) | Self::Truncate(_, place, _) => *place,
         }
+    }
+
+    /// In the order of their streams.
+    pub(super) fn sort(versions: &mut [Self]) {
+        versions.sort_by_key(|version| {
+            let place = version.place();
+            (place.stream, place.offset, place.part)
+        });
     }
 }
 
@@ -93,14 +101,11 @@ impl Versions {
 
     /// Applies the versions of a tick; `give` is called with each change.
     pub fn apply(&mut self, now: i64, mut versions: Vec<Version>, mut give: impl FnMut(Arc<PartRow>, i64)) {
-        versions.sort_by_key(|version| {
-            let place = version.place();
-            (place.stream, place.offset, place.part)
-        });
+        Version::sort(&mut versions);
         for version in versions {
             match version {
-                Version::Of(key, place, row) => self.replace(now, key, place, row, &mut give),
-                Version::Truncate(family, place) => self.truncate(now, &family, place, &mut give),
+                Version::Of(key, place, _, row) => self.replace(now, key, place, row, &mut give),
+                Version::Truncate(family, place, _) => self.truncate(now, &family, place, &mut give),
             }
         }
     }
@@ -181,12 +186,12 @@ mod tests {
     use super::*;
 
     fn row(n: i64) -> Option<Arc<PartRow>> {
-        Some(Arc::new(PartRow { time: n, id: None, cells: [Value::Int(n)].into() }))
+        Some(Arc::new(PartRow { time: n, id: None, event: 0, origin: None, cells: [Value::Int(n)].into() }))
     }
 
     fn of(offset: i64, row: Option<Arc<PartRow>>) -> Version {
         let place = Place { at: offset, stream: 1, offset, part: 0 };
-        Version::Of(Key::new([Value::Int(7)].into_iter()), place, row)
+        Version::Of(Key::new([Value::Int(7)].into_iter()), place, offset, row)
     }
 
     fn told(versions: &mut Versions, now: i64, given: Vec<Version>) -> Vec<(i64, i64)> {
@@ -212,10 +217,10 @@ mod tests {
     fn a_truncate_takes_what_was_before_it() {
         let mut versions = Versions::new(10);
         told(&mut versions, 0, vec![of(1, row(1))]);
-        let truncate = Version::Truncate(Value::Int(7), Place { at: 1, stream: 1, offset: 2, part: 0 });
+        let truncate = Version::Truncate(Value::Int(7), Place { at: 1, stream: 1, offset: 2, part: 0 }, 1);
         assert_eq!(told(&mut versions, 0, vec![truncate]), [(1, -1)]);
         assert_eq!(told(&mut versions, 0, vec![of(3, row(3))]), [(3, 1)]);
-        let elsewhere = Version::Truncate(Value::Int(7), Place { at: 2, stream: 9, offset: 99, part: 0 });
+        let elsewhere = Version::Truncate(Value::Int(7), Place { at: 2, stream: 9, offset: 99, part: 0 }, 2);
         assert_eq!(told(&mut versions, 0, vec![elsewhere]), [], "committed after it");
         assert_eq!(told(&mut versions, 0, vec![of(2, row(2))]), [], "older than both");
     }

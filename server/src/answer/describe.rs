@@ -57,7 +57,7 @@ pub(crate) fn unit(metric: &Metric, measure: &Measure) -> String {
     let by_kind = match &measure.kind {
         MeasureKind::Ratio(..) => "ratio",
         MeasureKind::Fold(fold) => match metric.folds.get(*fold).map(|f| &f.agg) {
-            Some(Agg::Count | Agg::Distinct | Agg::Histogram { .. }) => "count",
+            Some(Agg::Count | Agg::Distinct | Agg::DistinctApprox | Agg::Histogram { .. }) => "count",
             Some(Agg::Rate { .. }) => "per_second",
             _ => "",
         },
@@ -131,6 +131,8 @@ fn agg(agg: &Agg) -> &'static str {
         Agg::First => "first",
         Agg::Last => "last",
         Agg::Distinct => "distinct",
+        Agg::DistinctApprox => "distinct_approx",
+        Agg::Top { .. } => "top",
         Agg::Quantile { .. } | Agg::QuantileSketch { .. } => "quantile",
         Agg::Histogram { .. } => "histogram",
         Agg::Stddev => "stddev",

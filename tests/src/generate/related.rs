@@ -32,6 +32,8 @@ struct Model {
     key: Option<&'static str>,
     /// The event time is a field of the row.
     timed: bool,
+    /// Its events have ids.
+    ids: bool,
     /// Fields, `time` and enrich columns.
     columns: Vec<Column>,
 }
@@ -66,9 +68,10 @@ pub(super) fn case(seed: u64) -> Case {
     theme.span = *pick(&mut rng, &[10 * MINUTE, 2 * HOUR, 30 * HOUR]);
     theme.late = theme.span;
     theme.rich = true;
+    theme.fresh = seed >= super::FRESH;
     let grid = Grid { step: (theme.span / *pick(&mut rng, &[8, 16, 40]) / SECOND).max(1) * SECOND };
     let mut yaml = String::new();
-    let (models, tables) = contracts::contracts(&mut rng, &mut yaml);
+    let (models, tables) = contracts::contracts(&mut rng, theme.fresh, &mut yaml);
     metric::metrics(&mut rng, &theme, grid, &models, &tables, &mut yaml);
     let partitions = rng.usize(1..4);
     let (topics, start, segments) = records::segments(&mut rng, &theme, grid, &models, partitions);

@@ -468,6 +468,8 @@ fn aggregate(agg: &str, node: &Node) -> Agg {
         "first" => Agg::First,
         "last" => Agg::Last,
         "distinct" => Agg::Distinct,
+        "distinct_approx" => Agg::Approx,
+        "top" => Agg::Top(node.str("n").map_or(10, |n| n.parse().expect("a count"))),
         "stddev" => Agg::Stddev,
         "rate" => Agg::Rate(duration(node, "per").unwrap_or(super::zone::SECOND)),
         "histogram" => {

@@ -81,12 +81,6 @@ impl<'a> View<'a> {
         View { oracle, metric, shift_step, made: RefCell::default(), rows: RefCell::default() }
     }
 
-    /// Are there rows of which nothing says which one counts?
-    pub fn is_tied(&self) -> bool {
-        let entity = self.metric.aliases.iter().any(|alias| alias.entity);
-        !entity && super::rows::rows(self.oracle, self.metric, self.oracle.now).tied
-    }
-
     /// The answer for window `window` at `t`, split by the dimensions `by`; hidden measures too.
     pub fn ask(&self, window: &str, by: &[String], filter: Option<&str>, t: i64) -> Answer {
         let metric = self.metric;
@@ -282,7 +276,8 @@ impl<'a> View<'a> {
             if passes.expect("a condition of an alias has a value") {
                 let recent = time >= self.oracle.now - self.metric.retain;
                 let (alias, present) = (Some(alias.name.clone()), BTreeSet::new());
-                rows.push(Made { alias, time, id: Some(key), recent, cols, parts, present });
+                let origin = (String::new(), None);
+                rows.push(Made { alias, time, id: Some(key), origin, recent, cols, parts, present });
             }
         }
         rows

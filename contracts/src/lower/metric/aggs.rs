@@ -46,6 +46,8 @@ pub(super) fn options(cx: &mut Cx<'_>, entry: &Entry, agg: &str) -> Option<Agg> 
         "first" => Agg::First,
         "last" => Agg::Last,
         "distinct" => Agg::Distinct,
+        "distinct_approx" => Agg::DistinctApprox,
+        "top" => Agg::Top { n: most(cx, node)? },
         "stddev" => Agg::Stddev,
         "rate" => Agg::Rate { per: positive(cx, node, "per")?.unwrap_or(1_000_000) },
         "histogram" => Agg::Histogram { bounds: bounds(cx, entry)? },
@@ -62,6 +64,23 @@ fn positive(cx: &mut Cx<'_>, node: &Node, key: &str) -> Option<Option<Micros>> {
     }
     let message = format!("`{key}` must be more than nothing");
     let diagnostic = cx.at("out_of_range", place.span, message).found(place.shown()).allowed("more than 0s");
+    cx.push(diagnostic);
+    None
+}
+
+/// `n` of `top`.
+fn most(cx: &mut Cx<'_>, node: &Node) -> Option<usize> {
+    /// An answer carries all of them in one cell.
+    const MOST: i64 = 1_000;
+    const USUAL: usize = 10;
+    let Some(place) = node.get("n") else { return Some(USUAL) };
+    let Yaml::Int(n, _) = place.value else { return None };
+    if (1..=MOST).contains(&n) {
+        return usize::try_from(n).ok();
+    }
+    let allowed = format!("1 to {MOST}");
+    let diagnostic =
+        cx.at("out_of_range", place.span, "`n` is out of range").found(place.shown()).allowed(allowed);
     cx.push(diagnostic);
     None
 }
@@ -148,7 +167,8 @@ fn quantile(cx: &mut Cx<'_>, entry: &Entry) -> Option<Agg> {
 pub(super) fn result_type(agg: &Agg, valued: bool, input: &ValueType) -> ValueType {
     use ValueType::{Decimal, Duration, Float, Int};
     match (agg, input) {
-        (Agg::Count | Agg::Distinct, _) => Int,
+        (Agg::Count | Agg::Distinct | Agg::DistinctApprox, _) => Int,
+        (Agg::Top { .. }, _) => ValueType::Ranking,
         (Agg::Histogram { .. }, _) => ValueType::Histogram,
         (Agg::Stddev | Agg::Rate { .. }, _) => Float,
         (Agg::Sum | Agg::Avg, Decimal { scale, .. }) => Decimal { precision: 38, scale: *scale },

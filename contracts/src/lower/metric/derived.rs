@@ -228,7 +228,7 @@ pub(super) fn over_measures(
         match ty.arrow() {
             Some(arrow) => columns.push(ArrowField::new(*name, arrow, true)),
             None => {
-                let message = format!("`{name}` is a histogram and cannot be computed with");
+                let message = format!("`{name}` is a {ty} and cannot be computed with");
                 let diagnostic = cx.at("wrong_operands", cx.place_of(place, name), message);
                 cx.push(diagnostic);
                 return None;

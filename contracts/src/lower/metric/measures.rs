@@ -3,7 +3,7 @@
 //! *In*: the document and its inputs. *Out*: [`Fold`]s with their input per source. *Never*: an option that its
 //! `agg` does not use.
 
-use crate::catalog::{Fold, FoldInput, Micros};
+use crate::catalog::{Fold, FoldInput, Input, Micros};
 use crate::lower::Cx;
 use crate::shape::{AGGS, AGGS_LATER};
 use crate::value::ValueType;
@@ -117,6 +117,7 @@ fn options_of(agg: &str) -> &'static [&'static str] {
         "quantile" => &["agg", "of", "value", "where", "q", "method", "error"],
         "histogram" => &["agg", "of", "value", "where", "buckets"],
         "rate" => &["agg", "of", "value", "where", "per"],
+        "top" => &["agg", "of", "value", "where", "n"],
         _ => &["agg", "of", "value", "where"],
     }
 }
@@ -169,6 +170,9 @@ fn fold<'n>(cx: &mut Cx<'_>, entry: &'n Entry, inputs: &Inputs, folded: &mut Fol
     unused(cx, entry, &format!("agg `{agg}`"), options_of(agg));
     let options = options(cx, entry, agg);
     let targets = targets(cx, node, inputs)?;
+    if agg == "distinct_approx" {
+        never_taken_back(cx, agg_node, inputs, &targets)?;
+    }
     let (values, ty) = match node.get("value") {
         Some(value) => {
             let (values, ty) = inputs.value(cx, value, &targets)?;
@@ -198,10 +202,24 @@ fn fold<'n>(cx: &mut Cx<'_>, entry: &'n Entry, inputs: &Inputs, folded: &mut Fol
     Some(What::Fold(folded.folds.len() - 1, result))
 }
 
+/// A sketch of distinct values cannot forget one.
+fn never_taken_back(cx: &mut Cx<'_>, place: &Node, inputs: &Inputs, targets: &[usize]) -> Option<()> {
+    let taken_back = targets.iter().map(|target| inputs.sources[*target].input);
+    let Some(input) = taken_back.into_iter().find(|input| !matches!(input, Input::Event(_))) else {
+        return Some(());
+    };
+    let rows = match input {
+        Input::Entity(_) => "rows of an entity change",
+        _ => "rows of joins, tables and change streams change",
+    };
+    let message = format!("{rows}, and `agg: distinct_approx` cannot take a value back");
+    let diagnostic = cx.at("wrong_aggregate", place.span, message).fix("use `agg: distinct`, which is exact");
+    cx.push(diagnostic);
+    None
+}
+
 fn instead(agg: &str) -> &'static str {
     match agg {
-        "distinct_approx" => "use `agg: distinct`, which is exact",
-        "top" => "use a dimension with `max` and `overflow: other`",
         "concurrent" => "follow the intervals with an entity and count its open rows",
         _ => "follow the state with an entity",
     }

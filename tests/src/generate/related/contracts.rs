@@ -23,7 +23,11 @@ const VALUES: [(&str, &str, T); 7] = [
 ];
 
 /// The event types, those that feed tables last, and the tables.
-pub(super) fn contracts(rng: &mut fastrand::Rng, yaml: &mut String) -> (Vec<Model>, Vec<TableModel>) {
+pub(super) fn contracts(
+    rng: &mut fastrand::Rng,
+    fresh: bool,
+    yaml: &mut String,
+) -> (Vec<Model>, Vec<TableModel>) {
     let mut names: [(&str, Feed); 6] = [
         ("dev.change", Feed::Plain),
         ("dev.build", Feed::Plain),
@@ -44,7 +48,19 @@ pub(super) fn contracts(rng: &mut fastrand::Rng, yaml: &mut String) -> (Vec<Mode
     if models.is_empty() {
         models.push(stream(rng, "dev.change", Feed::Plain, yaml));
     }
+    if fresh {
+        for model in models.iter_mut().filter(|model| model.feed == Feed::Plain) {
+            model.ids = chance(rng, 70);
+        }
+    }
     let mut tables = Vec::new();
+    if fresh && chance(rng, 80) {
+        tables.push(followed(rng, "owners", "k1", &OWNER, &mut models, yaml));
+        if chance(rng, 60) {
+            tables.push(followed(rng, "teams", "k2", &TEAM, &mut models, yaml));
+        }
+        return (models, tables);
+    }
     if chance(rng, 60) {
         tables.push(table(rng, "owners", "ref.owner", "k1", &OWNER, &mut models, yaml));
     }
@@ -61,6 +77,7 @@ fn stream(rng: &mut fastrand::Rng, name: &str, feed: Feed, yaml: &mut String) ->
         fields: Vec::new(),
         key: None,
         timed: false,
+        ids: true,
         columns: Vec::new(),
     };
     let mut lines = String::new();
@@ -110,6 +127,53 @@ const OWNER: [(&str, &str, T); 2] = [("team", "type: string", T::Text), ("weight
 const TEAM: [(&str, &str, T); 2] =
     [("org", "type: string", T::Text), ("rate", "type: \"decimal(6,2)\"", T::Dec)];
 
+/// A table that follows a change stream: by the stream's key, or by rows that say from when on they hold.
+fn followed(
+    rng: &mut fastrand::Rng,
+    name: &'static str,
+    key: &'static str,
+    facts: &Facts,
+    models: &mut Vec<Model>,
+    yaml: &mut String,
+) -> TableModel {
+    let event = format!("cdc.ref.{name}");
+    let valid = *pick(
+        rng,
+        &["", "", "", "valid_to: until\n", "valid_from: since\n", "valid_from: since\nvalid_to: until\n"],
+    );
+    let named = if valid.contains("since") { "id" } else { key };
+    let mut lines = format!("  {named}: {{ type: string, required: true }}\n");
+    let mut fields = vec![(named, named)];
+    let mut columns = vec![Column { name: named.into(), t: T::Text }];
+    let mut add = |name: &'static str, options: &str, t: T| {
+        lines += &format!("  {name}: {{ {options} }}\n");
+        fields.push((name, name));
+        columns.push(Column { name: name.into(), t });
+    };
+    if named != key {
+        add(key, "type: string", T::Text);
+    }
+    facts.iter().for_each(|(name, options, t)| add(name, options, *t));
+    for field in ["since", "until"] {
+        if valid.contains(field) {
+            add(field, "type: timestamp", T::Ts);
+        }
+    }
+    let timed = chance(rng, 50);
+    head(yaml, "Event", &event);
+    *yaml += &format!("changelog: true\nkey: {named}\n");
+    *yaml += if timed { "time: created\nfields:\n  created: { type: timestamp }\n" } else { "fields:\n" };
+    *yaml += &lines;
+    head(yaml, "Table", name);
+    *yaml += &format!("key: {key}\n{valid}source: {{ event: {event} }}\nfields:\n{lines}");
+    if timed {
+        fields.push(("created", "created"));
+    }
+    let feed = Feed::Debezium;
+    models.push(Model { name: event, feed, fields, key: Some(named), timed, ids: true, columns: Vec::new() });
+    TableModel { name, key, columns }
+}
+
 fn table(
     rng: &mut fastrand::Rng,
     name: &'static str,
@@ -146,6 +210,7 @@ fn table(
         fields,
         key: Some(key),
         timed: false,
+        ids: true,
         columns: Vec::new(),
     });
     TableModel { name, key, columns }

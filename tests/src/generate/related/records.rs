@@ -86,6 +86,16 @@ pub(super) fn segments(
 }
 
 impl Maker<'_> {
+    /// The field that names a row.
+    fn key(&self, model: usize) -> &'static str {
+        self.models[model].key.expect("a version has a key")
+    }
+
+    /// The key of a record as connectors write it.
+    fn record_key(&self, model: usize, key: &str) -> Vec<u8> {
+        format!("{{\"{}\":{key}}}", self.key(model)).into_bytes()
+    }
+
     fn instants(&mut self, start: i64, now: i64) -> Vec<i64> {
         let random = start + self.rng.i64(0..(now - start).max(1));
         let seen: Vec<i64> = self.times.iter().copied().filter(|t| *t <= now && *t > start - DAY).collect();
@@ -135,12 +145,10 @@ impl Maker<'_> {
     fn payload(&mut self, model: usize, time: i64, row: &Row) -> String {
         let id = format!("e{}", self.ids);
         self.ids += 1;
-        let head = format!(
-            "\"type\":{},\"event_id\":{},\"at\":{}",
-            string(&self.models[model].name),
-            string(&id),
-            string(&instant(time))
-        );
+        let id =
+            if self.models[model].ids { format!("\"event_id\":{},", string(&id)) } else { String::new() };
+        let name = string(&self.models[model].name);
+        let head = format!("\"type\":{name},{id}\"at\":{}", string(&instant(time)));
         format!(
             "{{{head}{}}}",
             row.iter().map(|(name, text)| format!(",\"{name}\":{text}")).collect::<String>()
@@ -152,7 +160,11 @@ impl Maker<'_> {
         let time = self.time(received);
         let number = self.rng.usize(..6);
         let numbers = self.models[model].fields.contains(&("id", "number"));
-        let key = if numbers { number.to_string() } else { string(&format!("r{number}")) };
+        let key = match self.key(model) {
+            "id" if numbers => number.to_string(),
+            "id" => string(&format!("r{number}")),
+            other => self.value(other, time),
+        };
         let before = self.live.get(&(model, key.clone())).cloned();
         let what = self.rng.u32(..100);
         if what < 4 && self.models[model].feed == Feed::Debezium {
@@ -195,7 +207,7 @@ impl Maker<'_> {
         records: &mut Vec<Raw>,
     ) -> bool {
         let name = &self.models[model].name;
-        let alone = self.topics.iter().filter(|topic| *topic == name).count() == 1;
+        let alone = self.topics.iter().filter(|topic| *topic == name).count() == 1 && self.key(model) == "id";
         let new = if key.starts_with('"') { "\"r7\"" } else { "7" };
         if !alone || self.live.contains_key(&(model, new.to_string())) {
             return false;
@@ -211,7 +223,8 @@ impl Maker<'_> {
     /// The row with some columns changed, or a new one.
     fn changed(&mut self, model: usize, key: &str, before: Option<&Row>, time: i64) -> Row {
         let mut row = self.row(model, time);
-        row.retain(|(name, _)| *name != "id");
+        let named = self.key(model);
+        row.retain(|(name, _)| *name != named);
         if let Some(before) = before.filter(|_| chance(self.rng, 80)) {
             for (name, text) in &mut row {
                 // A row mostly stays where it is in time.
@@ -223,7 +236,7 @@ impl Maker<'_> {
                 }
             }
         }
-        row.insert(0, ("id", key.to_string()));
+        row.insert(0, (named, key.to_string()));
         row
     }
 
@@ -237,7 +250,7 @@ impl Maker<'_> {
             let row = vec![("op", string("d")), ("id", key.to_string())];
             raw(received, self.payload(model, time, &row))
         } else {
-            Raw { key: Some(record_key(key)), ..raw(received, String::new()) }
+            Raw { key: Some(self.record_key(model, key)), ..raw(received, String::new()) }
         };
         self.push(partition, raw, records);
     }
@@ -259,12 +272,13 @@ impl Maker<'_> {
         };
         // REPLICA IDENTITY: default says nothing but the key, and that of deletes only.
         let full = chance(self.rng, 30);
-        let key_only = vec![("id", key.to_string())];
+        let named = self.key(model);
+        let key_only = vec![(named, key.to_string())];
         // A move tells the row as it was, or what of it the key is.
         let (op, moves) = if op == "m" { ("u", true) } else { (op, false) };
         let before = match (op, before) {
             ("u", Some(before)) if moves => {
-                let key = before.iter().filter(|(name, _)| *name == "id").cloned().collect();
+                let key = before.iter().filter(|(name, _)| *name == named).cloned().collect();
                 object(if full { &before } else { &key })
             }
             ("u" | "d", Some(before)) if full => object(&before),
@@ -288,7 +302,8 @@ impl Maker<'_> {
         let name = &self.models[model].name;
         let all: Vec<usize> = (0..self.topics.len()).filter(|&i| self.topics[i] == *name).collect();
         let partition = self.partitions + all[spread(key, all.len())];
-        let record = Raw { key: Some(record_key(key)), table: Some(name.clone()), ..raw(received, body) };
+        let record =
+            Raw { key: Some(self.record_key(model, key)), table: Some(name.clone()), ..raw(received, body) };
         self.push(partition, record.clone(), records);
         if op == "d" && chance(self.rng, 50) {
             self.push(partition, Raw { payload: Vec::new(), ..record }, records);
@@ -384,11 +399,6 @@ fn raw(received: i64, payload: String) -> Raw {
 
 fn value(row: &Row, name: &str) -> Option<String> {
     row.iter().find(|(own, _)| *own == name).map(|(_, text)| text.clone())
-}
-
-/// The key of a record as connectors write it.
-fn record_key(key: &str) -> Vec<u8> {
-    format!("{{\"id\":{key}}}").into_bytes()
 }
 
 /// One of `count` partitions, the same for the same key.

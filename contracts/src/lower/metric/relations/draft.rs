@@ -20,6 +20,8 @@ pub(super) struct Draft<'a> {
     pub(super) sources: Vec<usize>,
     pub(super) fields: Vec<ArrowField>,
     pub(super) cells: Vec<PerSource>,
+    /// See [`crate::catalog::Part::history`].
+    pub(super) history: Option<usize>,
 }
 
 impl Draft<'_> {
