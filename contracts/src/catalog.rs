@@ -93,8 +93,8 @@ pub enum Status {
 pub struct Event {
     /// Common head; `head.name` is the event type in the envelope.
     pub head: Head,
-    /// Field that is the partition and entity key.
-    pub key: Option<String>,
+    /// Fields that are the partition and entity key, and name the row of a change stream; empty: none is.
+    pub key: Vec<String>,
     /// Field that is the event time; `None`: the envelope's time.
     pub time: Option<String>,
     /// Field that is the dedupe id; `None`: the envelope's id.
@@ -225,6 +225,8 @@ pub struct Entity {
 pub struct EntityFeed {
     /// Index into [`Catalog::events`].
     pub event: usize,
+    /// The event is a change stream: its current rows are what the entity folds.
+    pub changelog: bool,
     /// The key, over the event's `admitted` schema; events whose key is null are not about a row.
     pub key: Typed,
     /// One per entity field; `None`: this event type does not touch the field.

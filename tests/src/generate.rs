@@ -282,6 +282,71 @@ mod tests {
         assert!(of("admitted") * 4 > of("event"), "hardly any event is admitted: {seen:?}");
     }
 
+    /// What was added last must occur, too.
+    #[test]
+    fn fresh_cases_reach_what_is_new() {
+        let mut seen: BTreeMap<String, u64> = BTreeMap::new();
+        for n in 0..300 {
+            let case = case(FRESH + n);
+            let mut count = |what: &str, n: u64| *seen.entry(what.to_string()).or_default() += n;
+            let words = [
+                "agg: top",
+                "agg: distinct_approx",
+                "source: { event: cdc.ref",
+                "valid_from: since\nsource: { event: cdc.ref",
+                "key: [id, line]",
+                "name: thing",
+                "entity: thing",
+            ];
+            words.iter().filter(|word| case.yaml.contains(**word)).for_each(|word| count(word, 1));
+            if !relates(FRESH + n) {
+                continue;
+            }
+            let oracle = told(&case);
+            let payloads = case.segments.iter().flat_map(|segment| &segment.records);
+            let placeholder = crate::oracle::change::LEFT_OUT;
+            for raw in payloads {
+                let text = String::from_utf8_lossy(&raw.payload);
+                count("left out", u64::from(text.contains(placeholder)));
+                count("without an id", u64::from(raw.table.is_none() && !text.contains("event_id")));
+            }
+            for (_, _, fate) in &oracle.fates {
+                let Fate::Refused { reasons, .. } = fate else { continue };
+                count("unavailable", u64::from(reasons.contains("unavailable")));
+            }
+            for row in &oracle.admitted {
+                if let Some(change) = row.change.filter(|_| row.event.starts_with("cdc.ref")) {
+                    count(&format!("{:?} of a table", change.op), 1);
+                }
+            }
+            for entity in &oracle.contracts.entities {
+                let now = oracle.entity(&entity.name, oracle.now);
+                count("rows of entities", now.len() as u64);
+                count("events behind them", now.values().map(|row| row.events).sum());
+            }
+        }
+        let wanted = [
+            ("agg: top", 100),
+            ("agg: distinct_approx", 30),
+            ("source: { event: cdc.ref", 60),
+            ("valid_from: since\nsource: { event: cdc.ref", 10),
+            ("key: [id, line]", 15),
+            ("name: thing", 40),
+            ("entity: thing", 25),
+            ("left out", 50),
+            ("unavailable", 5),
+            ("without an id", 300),
+            ("Upsert of a table", 500),
+            ("Delete of a table", 60),
+            ("Truncate of a table", 10),
+            ("rows of entities", 80),
+            ("events behind them", 200),
+        ];
+        let of = |what: &str| seen.get(what).copied().unwrap_or(0);
+        let rare: Vec<_> = wanted.iter().filter(|(what, least)| of(what) < *least).collect();
+        assert!(rare.is_empty(), "hardly ever: {rare:?} of {seen:?}");
+    }
+
     fn told(case: &Case) -> Oracle {
         let records = case.segments.iter().flat_map(|s| s.records.iter().map(|raw| (raw.clone(), s.clock)));
         let now = case.segments.last().map_or(case.start, |s| s.clock);

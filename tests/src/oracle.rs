@@ -60,6 +60,8 @@ pub const CHOICES: &[&str] = &[
     "`valid_from` and `valid_to` both select before the greatest `valid_from` is taken; `as_of: now` looks at neither",
     "a Debezium snapshot (`r`) without a time of its own is at 1970-01-01",
     "an update of the key ends the row of the old key",
+    "an entity folds the rows that its change streams have now, each as an event at the row's time with the key as its id; who has none left has no row",
+    "a value that Debezium left out is what the record before it of that row in the partition said, refused or not",
 ];
 
 /// Numbers of events by what became of them.
@@ -144,7 +146,7 @@ impl Oracle {
     /// The rows of an entity as of `t`.
     pub fn entity(&self, name: &str, t: i64) -> BTreeMap<String, entity::EntityRow> {
         let entity = self.contracts.entities.iter().find(|e| e.name == name).expect("an entity");
-        entity::rows(&self.contracts, entity, &self.admitted, t)
+        entity::rows(self, entity, t)
     }
 }
 

@@ -62,7 +62,11 @@ static ALIAS: Shape = Shape {
         key("fields", Ty::Map(Names::Column, &Ty::Text), "Renames: `new: path.of.old`."),
         key("changelog", Ty::Bool, "A change stream: an event is a version of the row its key names.")
             .default("false"),
-        key("key", Ty::Text, "With `changelog`: the field that names a row."),
+        key(
+            "key",
+            Ty::Either(&[Ty::Text, Ty::List(&Ty::Text)]),
+            "With `changelog`: the field, or the fields, that name a row.",
+        ),
         key("time", Ty::Text, "With `changelog`: the field that is a row's time."),
     ]],
 };

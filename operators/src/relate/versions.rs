@@ -1,6 +1,6 @@
 //! A newer version of a row replaces the one before.
 //!
-//! *In*: versions of the rows of one part, a tick at a time. *Out*: the row that was (-1) and the row that is (+1).
+//! *In*: versions of the rows of one part (or of an entity's change streams), a tick at a time. *Out*: the row that was (-1) and the row that is (+1).
 //! *Never*: an older version in place of a newer one.
 
 use std::collections::VecDeque;
@@ -36,16 +36,16 @@ impl Place {
     }
 }
 
-/// One message about a part's rows.
+/// One message about rows.
 #[derive(Debug)]
-pub enum Version {
+pub enum Version<R = Arc<PartRow>> {
     /// The row that the key names is this one from an instant on, or gone.
-    Of(Key, Place, i64, Option<Arc<PartRow>>),
+    Of(Key, Place, i64, Option<R>),
     /// All rows committed before whose names begin with the value are gone from an instant on.
     Truncate(Value, Place, i64),
 }
 
-impl Version {
+impl<R> Version<R> {
     fn place(&self) -> Place {
         match self {
             Self::Of(_, place, ..) | Self::Truncate(_, place, _) => *place,
@@ -65,10 +65,10 @@ impl Version {
 /// can arrive after a newer one, but by no more than decode lets them be ahead.
 const REMEMBER: i64 = 6 * 60 * 1_000_000;
 
-/// The current rows of one part on one worker.
+/// The current rows on one worker.
 #[derive(Debug)]
-pub struct Versions {
-    rows: HashMap<Key, (Place, Option<Arc<PartRow>>)>,
+pub struct Versions<R = Arc<PartRow>> {
+    rows: HashMap<Key, (Place, Option<R>)>,
     gone: VecDeque<(i64, Key)>,
     /// The last truncate per first value of names and stream: a slower partition may still bring older rows.
     truncates: HashMap<(Value, u64), Place>,
@@ -77,7 +77,7 @@ pub struct Versions {
     pub lost: u64,
 }
 
-impl Versions {
+impl<R: Clone + PartialEq> Versions<R> {
     /// No rows yet.
     pub fn new(max_keys: usize) -> Self {
         Self {
@@ -100,7 +100,7 @@ impl Versions {
     }
 
     /// Applies the versions of a tick; `give` is called with each change.
-    pub fn apply(&mut self, now: i64, mut versions: Vec<Version>, mut give: impl FnMut(Arc<PartRow>, i64)) {
+    pub fn apply(&mut self, now: i64, mut versions: Vec<Version<R>>, mut give: impl FnMut(R, i64)) {
         Version::sort(&mut versions);
         for version in versions {
             match version {
@@ -110,14 +110,7 @@ impl Versions {
         }
     }
 
-    fn replace(
-        &mut self,
-        now: i64,
-        key: Key,
-        place: Place,
-        row: Option<Arc<PartRow>>,
-        give: &mut impl FnMut(Arc<PartRow>, i64),
-    ) {
+    fn replace(&mut self, now: i64, key: Key, place: Place, row: Option<R>, give: &mut impl FnMut(R, i64)) {
         let row = row.filter(|_| !self.truncated(&key, &place));
         let full = self.rows.len() >= self.max_keys;
         match self.rows.get_mut(&key) {
@@ -126,7 +119,7 @@ impl Versions {
                 *known = place;
                 if *old != row {
                     old.take().into_iter().for_each(|old| give(old, -1));
-                    row.iter().for_each(|row| give(Arc::clone(row), 1));
+                    row.iter().for_each(|row| give(row.clone(), 1));
                     *old = row.clone();
                 }
             }
@@ -135,7 +128,7 @@ impl Versions {
                 return;
             }
             None => {
-                row.iter().for_each(|row| give(Arc::clone(row), 1));
+                row.iter().for_each(|row| give(row.clone(), 1));
                 self.rows.insert(key.clone(), (place, row.clone()));
             }
         }
@@ -144,7 +137,7 @@ impl Versions {
         }
     }
 
-    fn truncate(&mut self, now: i64, family: &Value, place: Place, give: &mut impl FnMut(Arc<PartRow>, i64)) {
+    fn truncate(&mut self, now: i64, family: &Value, place: Place, give: &mut impl FnMut(R, i64)) {
         let last = self.truncates.entry((family.clone(), place.stream)).or_insert(place);
         if place.after(last) {
             *last = place;

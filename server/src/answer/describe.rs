@@ -224,10 +224,19 @@ pub(crate) fn field(field: &Field) -> Json {
     Json::Object(out)
 }
 
+/// The key as declared: a field, several, none.
+pub(crate) fn key(event: &Event) -> Json {
+    match event.key.as_slice() {
+        [] => Json::Null,
+        [only] => json!(only),
+        several => json!(several),
+    }
+}
+
 /// The key, time and id of an event contract.
 pub(crate) fn event_keys(event: &Event) -> Json {
     json!({
-        "key": event.key,
+        "key": key(event),
         "time": event.time,
         "id": event.id,
         "dedupe_seconds": seconds(event.dedupe),

@@ -115,7 +115,7 @@ fn event_metric(
     finish(rng, theme, &windows, yaml);
 }
 
-fn entity_metric(rng: &mut fastrand::Rng, theme: &Theme, entity: &EntityModel, yaml: &mut String) {
+pub(super) fn entity_metric(rng: &mut fastrand::Rng, theme: &Theme, entity: &EntityModel, yaml: &mut String) {
     head(yaml, "Metric", &format!("{}s", entity.name));
     *yaml += &format!("entity: {}\n", entity.name);
     let scope = Scope { alias: None, of: None, columns: entity.columns.clone() };

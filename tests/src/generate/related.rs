@@ -4,6 +4,7 @@
 //! of a change stream in two partitions.
 
 mod contracts;
+mod entities;
 mod metric;
 mod records;
 
@@ -30,6 +31,8 @@ struct Model {
     fields: Vec<(&'static str, &'static str)>,
     /// The field that names a row of a change stream or of a table.
     key: Option<&'static str>,
+    /// A second field of the key.
+    also: Option<&'static str>,
     /// The event time is a field of the row.
     timed: bool,
     /// Its events have ids.
@@ -73,6 +76,9 @@ pub(super) fn case(seed: u64) -> Case {
     let mut yaml = String::new();
     let (models, tables) = contracts::contracts(&mut rng, theme.fresh, &mut yaml);
     metric::metrics(&mut rng, &theme, grid, &models, &tables, &mut yaml);
+    if theme.fresh {
+        entities::entity(&mut rng, &theme, &models, &mut yaml);
+    }
     let partitions = rng.usize(1..4);
     let (topics, start, segments) = records::segments(&mut rng, &theme, grid, &models, partitions);
     Case { seed, yaml, start, segments, partitions, topics }

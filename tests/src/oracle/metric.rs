@@ -257,12 +257,7 @@ impl<'a> View<'a> {
     fn entity_rows(&self, alias: &Alias, t: i64) -> Vec<Made> {
         let entity =
             self.oracle.contracts.entities.iter().find(|e| e.name == alias.types[0]).expect("an entity");
-        let live = super::entity::rows(
-            &self.oracle.contracts,
-            entity,
-            &self.oracle.admitted,
-            self.oracle.entity_instant(t),
-        );
+        let live = super::entity::rows(self.oracle, entity, self.oracle.entity_instant(t));
         let mut rows = Vec::new();
         for (key, row) in live {
             let mut cols: BTreeMap<String, Val> = row.fields.into_iter().collect();

@@ -147,7 +147,7 @@ fn at_path(event: &Event, cols: &BTreeMap<String, Val>, path: &str) -> Val {
 
 /// The admitted rows of an event type that count at `now`; of a changelog, the newest version of each key
 /// that was not taken away.
-fn current(oracle: &Oracle, event: &Event, now: i64) -> Vec<usize> {
+pub(super) fn current(oracle: &Oracle, event: &Event, now: i64) -> Vec<usize> {
     let known: Vec<usize> = (0..oracle.admitted.len())
         .filter(|&at| oracle.admitted[at].event == event.name && oracle.admitted[at].time < now)
         .collect();
@@ -156,12 +156,15 @@ fn current(oracle: &Oracle, event: &Event, now: i64) -> Vec<usize> {
 
 /// Of these rows those that are not replaced or taken away by another one of them.
 fn newest(oracle: &Oracle, event: &Event, known: Vec<usize>) -> Vec<usize> {
-    let Some(key) = event.key.as_ref().filter(|_| event.changelog) else { return known };
+    if !event.changelog {
+        return known;
+    }
     let op = |at: usize| oracle.admitted[at].change.expect("a changelog has changes").op;
-    let mut newest: BTreeMap<(usize, &Val), usize> = BTreeMap::new();
+    let mut newest: BTreeMap<(usize, Vec<&Val>), usize> = BTreeMap::new();
     for &at in known.iter().filter(|&&at| op(at) != ChangeOp::Truncate) {
         let row = &oracle.admitted[at];
-        let slot = newest.entry((row.place.0, &row.cols[key])).or_insert(at);
+        let key = event.key.iter().map(|key| &row.cols[key]).collect();
+        let slot = newest.entry((row.place.0, key)).or_insert(at);
         if oracle.admitted[*slot].place < row.place {
             *slot = at;
         }

@@ -12,7 +12,7 @@ use arrow::datatypes::{DataType, Field as ArrowField, Fields, Schema};
 
 use crate::catalog::{Input, Missing, Order, Part, PartFeed, Pick, Relation, Step};
 use crate::expr::{self, Side};
-use crate::lower::{Cx, Lowered, World};
+use crate::lower::{Cx, Lowered, World, one_or_many};
 use crate::value::timestamp_type;
 use crate::yaml::{Entry, Node, Yaml};
 
@@ -550,7 +550,7 @@ impl<'a> Builder<'a> {
             None => table.fed_by.filter(|fed| *fed == event).map(|_| "time".to_string()),
         };
         if self.is_stream(table, event) {
-            return (time, self.world.events[event].item.key.iter().cloned().collect());
+            return (time, self.world.events[event].item.key.clone());
         }
         let identity = std::iter::once(table.key.clone()).chain(time.clone()).collect();
         (time, identity)
@@ -570,9 +570,12 @@ impl<'a> Builder<'a> {
         if !self.versioned(source) {
             return Some((Some(time), Vec::new()));
         }
-        match option("key").or_else(|| self.world.events[event].item.key.clone()) {
-            Some(key) => Some((Some(time), vec![key])),
-            None => {
+        let own = node.get("key").map(one_or_many).unwrap_or_default();
+        let own: Vec<String> = own.iter().filter_map(|part| part.scalar()).map(str::to_string).collect();
+        let of_event = || self.world.events[event].item.key.clone();
+        match if own.is_empty() { of_event() } else { own } {
+            key if !key.is_empty() => Some((Some(time), key)),
+            _ => {
                 let message = format!("nothing says what names a row of `{alias}`");
                 let diagnostic = cx
                     .at("missing_key", node.span, message)

@@ -42,11 +42,11 @@ pub(super) fn contracts(
     let most = rng.usize(1..4);
     for (name, feed) in names {
         if models.len() < most && chance(rng, 50) {
-            models.push(stream(rng, name, feed, yaml));
+            models.push(stream(rng, name, feed, fresh, yaml));
         }
     }
     if models.is_empty() {
-        models.push(stream(rng, "dev.change", Feed::Plain, yaml));
+        models.push(stream(rng, "dev.change", Feed::Plain, fresh, yaml));
     }
     if fresh {
         for model in models.iter_mut().filter(|model| model.feed == Feed::Plain) {
@@ -70,12 +70,13 @@ pub(super) fn contracts(
     (models, tables)
 }
 
-fn stream(rng: &mut fastrand::Rng, name: &str, feed: Feed, yaml: &mut String) -> Model {
+fn stream(rng: &mut fastrand::Rng, name: &str, feed: Feed, fresh: bool, yaml: &mut String) -> Model {
     let mut model = Model {
         name: name.to_string(),
         feed,
         fields: Vec::new(),
         key: None,
+        also: None,
         timed: false,
         ids: true,
         columns: Vec::new(),
@@ -96,6 +97,14 @@ fn stream(rng: &mut fastrand::Rng, name: &str, feed: Feed, yaml: &mut String) ->
             add("created", "created", "type: timestamp", None);
         }
     }
+    if fresh && feed == Feed::Debezium {
+        if chance(rng, 40) {
+            add("line", "line", "type: string, required: true", Some(T::Text));
+        }
+        if chance(rng, 60) {
+            add("note", "note", "type: string", Some(T::Text));
+        }
+    }
     for (name, t) in KEYS {
         add(name, name, if t == T::Int { "type: int" } else { "type: string" }, Some(t));
     }
@@ -107,7 +116,9 @@ fn stream(rng: &mut fastrand::Rng, name: &str, feed: Feed, yaml: &mut String) ->
     model.columns.push(Column { name: "time".into(), t: T::Ts });
     head(yaml, "Event", name);
     if feed != Feed::Plain {
-        *yaml += "changelog: true\nkey: id\n";
+        model.also = model.fields.iter().find(|(name, _)| *name == "line").map(|(name, _)| *name);
+        let key = if model.also.is_some() { "[id, line]" } else { "id" };
+        *yaml += &format!("changelog: true\nkey: {key}\n");
     }
     if model.timed {
         *yaml += "time: created\n";
@@ -170,7 +181,16 @@ fn followed(
         fields.push(("created", "created"));
     }
     let feed = Feed::Debezium;
-    models.push(Model { name: event, feed, fields, key: Some(named), timed, ids: true, columns: Vec::new() });
+    models.push(Model {
+        name: event,
+        feed,
+        fields,
+        key: Some(named),
+        also: None,
+        timed,
+        ids: true,
+        columns: Vec::new(),
+    });
     TableModel { name, key, columns }
 }
 
@@ -209,6 +229,7 @@ fn table(
         feed: Feed::Plain,
         fields,
         key: Some(key),
+        also: None,
         timed: false,
         ids: true,
         columns: Vec::new(),

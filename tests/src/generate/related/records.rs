@@ -13,6 +13,9 @@ use crate::oracle::admit::Raw;
 use crate::oracle::val::{decimal_text, instant};
 use crate::oracle::zone::{DAY, HOUR, MINUTE, date_text};
 
+/// Between the parts of a key of two fields.
+const AND: char = '\u{1}';
+
 /// Members of an object as JSON texts.
 type Row = Vec<(&'static str, String)>;
 
@@ -91,9 +94,23 @@ impl Maker<'_> {
         self.models[model].key.expect("a version has a key")
     }
 
+    /// The fields that name a row.
+    fn names(&self, model: usize) -> Vec<&'static str> {
+        std::iter::once(self.key(model)).chain(self.models[model].also).collect()
+    }
+
+    /// The members of a row that are its key.
+    fn named(&self, model: usize, key: &str) -> Row {
+        self.names(model)
+            .into_iter()
+            .zip(key.split(AND))
+            .map(|(name, text)| (name, text.to_string()))
+            .collect()
+    }
+
     /// The key of a record as connectors write it.
     fn record_key(&self, model: usize, key: &str) -> Vec<u8> {
-        format!("{{\"{}\":{key}}}", self.key(model)).into_bytes()
+        object(&self.named(model, key)).into_bytes()
     }
 
     fn instants(&mut self, start: i64, now: i64) -> Vec<i64> {
@@ -165,6 +182,10 @@ impl Maker<'_> {
             "id" => string(&format!("r{number}")),
             other => self.value(other, time),
         };
+        let key = match self.models[model].also {
+            Some(_) => format!("{key}{AND}{}", string(word(self.rng, &["1", "2", "a|b", "a\\", ""]))),
+            None => key,
+        };
         let before = self.live.get(&(model, key.clone())).cloned();
         let what = self.rng.u32(..100);
         if what < 4 && self.models[model].feed == Feed::Debezium {
@@ -207,7 +228,8 @@ impl Maker<'_> {
         records: &mut Vec<Raw>,
     ) -> bool {
         let name = &self.models[model].name;
-        let alone = self.topics.iter().filter(|topic| *topic == name).count() == 1 && self.key(model) == "id";
+        let alone =
+            self.topics.iter().filter(|topic| *topic == name).count() == 1 && self.names(model) == ["id"];
         let new = if key.starts_with('"') { "\"r7\"" } else { "7" };
         if !alone || self.live.contains_key(&(model, new.to_string())) {
             return false;
@@ -223,8 +245,8 @@ impl Maker<'_> {
     /// The row with some columns changed, or a new one.
     fn changed(&mut self, model: usize, key: &str, before: Option<&Row>, time: i64) -> Row {
         let mut row = self.row(model, time);
-        let named = self.key(model);
-        row.retain(|(name, _)| *name != named);
+        let names = self.names(model);
+        row.retain(|(name, _)| !names.contains(name));
         if let Some(before) = before.filter(|_| chance(self.rng, 80)) {
             for (name, text) in &mut row {
                 // A row mostly stays where it is in time.
@@ -236,7 +258,7 @@ impl Maker<'_> {
                 }
             }
         }
-        row.insert(0, (named, key.to_string()));
+        row.splice(0..0, self.named(model, key));
         row
     }
 
@@ -247,7 +269,8 @@ impl Maker<'_> {
         let partition = spread(key, self.partitions);
         let raw = if chance(self.rng, 50) {
             let time = self.time(received);
-            let row = vec![("op", string("d")), ("id", key.to_string())];
+            let mut row = vec![("op", string("d"))];
+            row.extend(self.named(model, key));
             raw(received, self.payload(model, time, &row))
         } else {
             Raw { key: Some(self.record_key(model, key)), ..raw(received, String::new()) }
@@ -266,19 +289,17 @@ impl Maker<'_> {
         records: &mut Vec<Raw>,
     ) {
         self.committed = (self.committed + 1).max(received / 1000 - self.rng.i64(0..3));
-        let object = |row: &Row| {
-            let members: Vec<String> = row.iter().map(|(name, text)| format!("\"{name}\":{text}")).collect();
-            format!("{{{}}}", members.join(","))
-        };
         // REPLICA IDENTITY: default says nothing but the key, and that of deletes only.
         let full = chance(self.rng, 30);
-        let named = self.key(model);
-        let key_only = vec![(named, key.to_string())];
+        let names = self.names(model);
+        let key_only = self.named(model, key);
+        let left_out = matches!(op, "c" | "u") && !full;
+        let after = after.map(|row| if left_out { self.without_large(row, before.as_ref()) } else { row });
         // A move tells the row as it was, or what of it the key is.
         let (op, moves) = if op == "m" { ("u", true) } else { (op, false) };
         let before = match (op, before) {
             ("u", Some(before)) if moves => {
-                let key = before.iter().filter(|(name, _)| *name == named).cloned().collect();
+                let key = before.iter().filter(|(name, _)| names.contains(name)).cloned().collect();
                 object(if full { &before } else { &key })
             }
             ("u" | "d", Some(before)) if full => object(&before),
@@ -310,6 +331,18 @@ impl Maker<'_> {
         }
     }
 
+    /// The row as it is logged where large values that stayed as they were are not.
+    fn without_large(&mut self, mut row: Row, before: Option<&Row>) -> Row {
+        for (name, text) in row.iter_mut().filter(|(name, _)| *name == "note") {
+            let same = before.and_then(|before| value(before, name)).is_some_and(|old| old == *text);
+            // Now and then of a row that nobody has seen.
+            if same && text.len() > 26 || before.is_none() && chance(self.rng, 5) {
+                *text = string(crate::oracle::change::LEFT_OUT);
+            }
+        }
+        row
+    }
+
     /// Event time: on the grid, so that rows meet, and next to it.
     fn time(&mut self, received: i64) -> i64 {
         let step = self.grid.step;
@@ -334,7 +367,7 @@ impl Maker<'_> {
         let mut row = Vec::new();
         for (name, kind) in fields {
             let absent = match kind {
-                "id" | "number" => 0,
+                "id" | "number" | "line" => 0,
                 "k1" | "k2" | "n" => 5,
                 "created" => 0,
                 "since" | "since_day" => 4,
@@ -360,7 +393,12 @@ impl Maker<'_> {
             "k1" => string(word(rng, &["a", "a", "a", "a", "b", "b", "c", "A"])),
             "k2" => string(word(rng, &["a", "a", "b", "x"])),
             "n" => rng.i64(0..3).to_string(),
-            "id" | "number" => "null".to_string(),
+            "id" | "number" | "line" => "null".to_string(),
+            "note" => {
+                let long =
+                    ["a long text about this row, number 1", "another long text, with a \"quote\"", "x"];
+                string(word(rng, &long))
+            }
             "region" => string(word(rng, &["eu", "us", "asia", "", "eu", "us", "mars"])),
             "qty" => match rng.u8(..12) {
                 0 => "1001".to_string(),
@@ -395,6 +433,12 @@ impl Maker<'_> {
 
 fn raw(received: i64, payload: String) -> Raw {
     Raw { partition: 0, offset: 0, received, payload: payload.into_bytes(), key: None, table: None }
+}
+
+/// A JSON object.
+fn object(row: &Row) -> String {
+    let members: Vec<String> = row.iter().map(|(name, text)| format!("\"{name}\":{text}")).collect();
+    format!("{{{}}}", members.join(","))
 }
 
 fn value(row: &Row, name: &str) -> Option<String> {
