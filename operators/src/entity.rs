@@ -24,6 +24,8 @@ use crate::fold::wide::Wide;
 
 mod feed;
 pub mod streams;
+#[cfg(test)]
+mod tests;
 
 use feed::{FeedPlan, Seen};
 

@@ -153,8 +153,9 @@ impl StepState {
                     {
                         continue;
                     }
-                    self.age(self.until(&row).unwrap_or(time), &key);
-                    touched.push(self.reach(time, &rows));
+                    let until = self.until(&row);
+                    self.age(until.unwrap_or(time), &key);
+                    touched.push(self.reach(time, until, &rows));
                     let held = self.held as i64 + rows.add_right(row, weight);
                     self.held = usize::try_from(held).unwrap_or(0);
                 }
@@ -184,8 +185,8 @@ impl StepState {
         }
     }
 
-    /// Anchors of the rows whose partners may change when a partner of `time` comes or goes.
-    fn reach(&self, time: i64, rows: &Rows) -> RangeInclusive<i64> {
+    /// Anchors of the rows whose partners may change when a partner that holds from `time` to `until` comes or goes.
+    fn reach(&self, time: i64, until: Option<i64>, rows: &Rows) -> RangeInclusive<i64> {
         let (first, last) = self.around(time);
         let simple = self.step.valid_to.is_none();
         match (self.step.order, self.step.pick) {
@@ -200,7 +201,9 @@ impl StepState {
                 let after = rows.right.range(time.saturating_add(1)..).next().map_or(last, |(time, _)| *time);
                 time..=after.min(last)
             }
-            (Order::Before, _) => time..=last,
+            (Order::Before, _) => {
+                time..=until.map_or(last, |until| last.min(until.saturating_sub(1)).max(time))
+            }
             (Order::Any, _) => first..=last,
         }
     }

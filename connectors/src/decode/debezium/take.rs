@@ -4,10 +4,11 @@
 //! another key. *Never*: a before-image used but for the key of what is gone.
 
 use contracts::batch::ChangeOp;
+use contracts::catalog::Field;
 
 use super::kept::{can_be_large, leaves_out};
 use super::schema::Shape;
-use super::value::{Cell, Rules};
+use super::value::{Cell, Rules, unavailable};
 use super::walks::{Form, Parts};
 use super::{Fault, Stream, key};
 use crate::decode::json::twice;
@@ -152,10 +153,14 @@ impl<'a> Change<'a> {
             }
             _ => None,
         };
+        let shape = |i: usize| match &shapes {
+            Some(shapes) => &shapes[i],
+            None if self.canonical => &known,
+            None => &Shape::Unknown,
+        };
         let mut reasons = Vec::new();
         let keys = sink.rows[self.event].key_fields();
         let text = key_text(&keys, |i| Some(stream.walks.field(self.event, found, i, row)));
-        let mut left_out: Vec<usize> = Vec::new();
         let mut cells: Vec<Option<Cell<'_>>> = Vec::with_capacity(contract.fields.len());
         for (i, field) in contract.fields.iter().enumerate() {
             if version.op == ChangeOp::Delete && !keys.contains(&i) {
@@ -163,27 +168,11 @@ impl<'a> Change<'a> {
                 continue;
             }
             let raw = stream.walks.field(self.event, found, i, row);
-            let shape = match &shapes {
-                Some(shapes) => &shapes[i],
-                None if self.canonical => &known,
-                None => &Shape::Unknown,
-            };
-            match self.rules.cell(raw, shape, &field.ty) {
-                Ok(cell) => cells.push(Some(cell)),
-                Err(Fault::Unavailable) => {
-                    left_out.push(i);
-                    let before = text.as_ref().and_then(|key| stream.kept.value(self.event, key, i));
-                    let cell = before.and_then(|raw| self.rules.cell(raw, shape, &field.ty).ok());
-                    if cell.is_none() {
-                        reasons.push(Fault::Unavailable.reason(field.path.join("."), raw, field.pii));
-                    }
-                    cells.push(cell);
-                }
-                Err(fault) => {
-                    reasons.push(fault.reason(field.path.join("."), raw, field.pii));
-                    cells.push(None);
-                }
-            }
+            let before = || stream.kept.value(self.event, text.as_ref()?, i);
+            let read = self.value(field, raw, shape(i), before);
+            cells.push(
+                read.map_err(|fault| reasons.push(fault.reason(field.path.join("."), raw, field.pii))).ok(),
+            );
         }
         let cell = |i: usize| cells[i].as_ref().map(Cell::raw);
         sink.take_version(self.event, cell, version, reasons, &stream.names, origin, payload);
@@ -192,10 +181,26 @@ impl<'a> Change<'a> {
         if version.op == ChangeOp::Delete {
             return stream.kept.forget(self.event, &key);
         }
-        let said = (0..contract.fields.len())
-            .filter(|i| can_be_large(&contract.fields[*i].ty) && !left_out.contains(i))
-            .map(|i| (i, stream.walks.field(self.event, found, i, row)));
-        stream.kept.learn(self.event, &key, said);
+        let large = (0..contract.fields.len()).filter(|i| can_be_large(&contract.fields[*i].ty));
+        let said = large.map(|i| (i, stream.walks.field(self.event, found, i, row)));
+        stream.kept.learn(self.event, &key, said.filter(|(i, raw)| !unavailable(*raw, shape(*i))));
+    }
+
+    /// The value of a field; of one that was left out, what it said `before`.
+    fn value<'r>(
+        &self,
+        field: &Field,
+        raw: Raw<'r>,
+        shape: &Shape,
+        before: impl FnOnce() -> Option<Raw<'r>>,
+    ) -> Result<Cell<'r>, Fault> {
+        match self.rules.cell(raw, shape, &field.ty) {
+            Err(Fault::Unavailable) => {
+                let before = before().ok_or(Fault::Unavailable)?;
+                self.rules.cell(before, shape, &field.ty).map_err(|_| Fault::Unavailable)
+            }
+            read => read,
+        }
     }
 }
 
