@@ -6,7 +6,8 @@
 //! encoding guessed from the size of a number; a before-image used but for the key of what is gone.
 //!
 //! `spec` is what the settings say, `schema` what a record's schema says, `value` reads a value by both,
-//! `key` reads Kafka keys, `kept` knows large values that an update leaves out, `walks` finds the parts of a record, `types` finds the contract, `take` makes rows.
+//! `key` reads Kafka keys, `kept` knows large values that an update leaves out, `walks` finds the parts of a
+//! record, `types` finds the contract, `take` makes rows.
 
 mod kept;
 mod key;

@@ -92,7 +92,7 @@ impl Rows {
             fields,
             time_field: index(&contract.time),
             id_field: index(&contract.id),
-            key_fields: contract.key.iter().filter_map(|name| position(name)).collect(),
+            key_fields: contract.key.iter().filter_map(position).collect(),
             of_table: contract.head.name.starts_with(&contracts::catalog::table_event("")),
             contract,
             time: Vec::new(),

@@ -50,7 +50,6 @@ pub fn debezium(contracts: &Contracts, name: &str, raw: &Raw, said: &mut Said) -
     match op.as_str() {
         "m" => vec![Fate::Skipped],
         "t" => {
-            said.retain(|(of, _), _| of != name);
             let cols = event.fields.iter().map(|field| (field.name.clone(), Val::Null)).collect();
             let change = Change { op: ChangeOp::Truncate, at };
             vec![admitted(event, raw, 0, None, at.min(latest(raw)), cols, change)]

@@ -26,9 +26,18 @@ const OVERHEAD: usize = 96;
 /// The large values of rows, by event and key.
 #[derive(Debug)]
 pub(super) struct Kept {
-    rows: HashMap<(usize, Box<[u8]>), Vec<Value>>,
+    rows: HashMap<(usize, Box<[u8]>), Row>,
+    /// Truncates seen, by event.
+    truncates: HashMap<usize, u32>,
     bytes: usize,
     most: usize,
+}
+
+#[derive(Debug, Default)]
+struct Row {
+    values: Vec<Value>,
+    /// Truncates that had been seen when it was written last.
+    truncates: u32,
 }
 
 #[derive(Debug)]
@@ -40,7 +49,7 @@ struct Value {
 
 impl Default for Kept {
     fn default() -> Self {
-        Self { rows: HashMap::new(), bytes: 0, most: MOST }
+        Self { rows: HashMap::new(), truncates: HashMap::new(), bytes: 0, most: MOST }
     }
 }
 
@@ -61,8 +70,8 @@ impl Kept {
     /// What the field said last.
     pub(super) fn value(&self, event: usize, key: &[u8], field: usize) -> Option<Raw<'_>> {
         // One allocation, for a record that says a placeholder.
-        let values = self.rows.get(&(event, Box::from(key)))?;
-        let value = values.iter().find(|value| value.field == field)?;
+        let row = self.rows.get(&(event, Box::from(key)))?;
+        let value = row.values.iter().find(|value| value.field == field)?;
         Some(Raw::of(value.kind, &value.bytes))
     }
 
@@ -73,23 +82,23 @@ impl Kept {
         key: &[u8],
         said: impl Iterator<Item = (usize, Raw<'a>)>,
     ) {
-        let mut row: Option<Vec<Value>> = self.rows.remove(&(event, Box::from(key)));
+        let mut row = self.rows.remove(&(event, Box::from(key)));
         if let Some(row) = &row {
-            self.bytes -= cost(row);
+            self.bytes -= row.cost();
         }
         for (field, raw) in said {
             if let Some(row) = &mut row {
-                row.retain(|value| value.field != field);
+                row.values.retain(|value| value.field != field);
             }
             if let Some((kind, bytes)) = large(raw) {
                 let value = Value { field, kind, bytes: bytes.into() };
-                row.get_or_insert_default().push(value);
+                row.get_or_insert_default().values.push(value);
             }
         }
-        let Some(row) = row.filter(|row| !row.is_empty()) else { return };
-        let cost = cost(&row) + key.len();
-        if self.bytes + cost <= self.most {
-            self.bytes += cost - key.len();
+        let Some(mut row) = row.filter(|row| !row.values.is_empty()) else { return };
+        if self.bytes + row.cost() <= self.most {
+            row.truncates = self.truncates.get(&event).copied().unwrap_or(0);
+            self.bytes += row.cost();
             self.rows.insert((event, key.into()), row);
         }
     }
@@ -97,24 +106,30 @@ impl Kept {
     /// The row is gone.
     pub(super) fn forget(&mut self, event: usize, key: &[u8]) {
         if let Some(row) = self.rows.remove(&(event, Box::from(key))) {
-            self.bytes -= cost(&row);
+            self.bytes -= row.cost();
         }
     }
 
-    /// All rows of the event are gone.
+    /// All rows of the event are gone. A slower partition may still bring versions from before: what was written
+    /// since the truncate before this one stays until the next.
     pub(super) fn forget_all(&mut self, event: usize) {
-        let bytes = &mut self.bytes;
+        let truncates = self.truncates.entry(event).or_default();
+        let (bytes, last) = (&mut self.bytes, *truncates);
+        *truncates += 1;
         self.rows.retain(|(of, _), row| {
-            if *of == event {
-                *bytes -= cost(row);
+            let stays = *of != event || row.truncates == last;
+            if !stays {
+                *bytes -= row.cost();
             }
-            *of != event
+            stays
         });
     }
 }
 
-fn cost(row: &[Value]) -> usize {
-    OVERHEAD + row.iter().map(|value| value.bytes.len() + size_of::<Value>()).sum::<usize>()
+impl Row {
+    fn cost(&self) -> usize {
+        OVERHEAD + self.values.iter().map(|value| value.bytes.len() + size_of::<Value>()).sum::<usize>()
+    }
 }
 
 /// The bytes of a value that may be left out of the next version.
@@ -164,6 +179,9 @@ mod tests {
         kept.forget(1, b"1");
         kept.learn(1, b"3", [(2, Raw::Text(LONG))].into_iter());
         assert!(text(&kept, b"3").is_some());
+        kept.forget_all(1);
+        assert!(text(&kept, b"3").is_some(), "a slower partition may need it");
+        kept.forget_all(0);
         kept.forget_all(1);
         assert_eq!((kept.bytes, kept.rows.len()), (0, 0));
     }

@@ -3,7 +3,7 @@
 //! *In*: models and a theme. *Out*: records in arrival order, in segments of the clock. *Never*: commit
 //! times that go back; duplicates whose fate depends on how partitions interleave.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::events::step;
 use super::super::json::string;
@@ -36,6 +36,8 @@ struct Maker<'a> {
     /// Plain events that were sent, to be sent again.
     sent: Vec<(usize, String)>,
     times: Vec<i64>,
+    /// Rows of change streams that were ever told.
+    told: BTreeSet<(usize, String)>,
 }
 
 /// Topics, the clock at the start, what happens.
@@ -67,6 +69,7 @@ pub(super) fn segments(
         live: BTreeMap::new(),
         sent: Vec::new(),
         times: Vec::new(),
+        told: BTreeSet::new(),
     };
     let mut now = start;
     let count = maker.rng.usize(1..5);
@@ -294,7 +297,12 @@ impl Maker<'_> {
         let names = self.names(model);
         let key_only = self.named(model, key);
         let left_out = matches!(op, "c" | "u") && !full;
-        let after = after.map(|row| if left_out { self.without_large(row, before.as_ref()) } else { row });
+        // Now and then of a row that nobody has seen.
+        let seen = !self.told.insert((model, key.to_string()));
+        let after = after.map(|row| match left_out {
+            true => self.without_large(row, before.as_ref(), seen),
+            false => row,
+        });
         // A move tells the row as it was, or what of it the key is.
         let (op, moves) = if op == "m" { ("u", true) } else { (op, false) };
         let before = match (op, before) {
@@ -332,11 +340,10 @@ impl Maker<'_> {
     }
 
     /// The row as it is logged where large values that stayed as they were are not.
-    fn without_large(&mut self, mut row: Row, before: Option<&Row>) -> Row {
+    fn without_large(&mut self, mut row: Row, before: Option<&Row>, seen: bool) -> Row {
         for (name, text) in row.iter_mut().filter(|(name, _)| *name == "note") {
             let same = before.and_then(|before| value(before, name)).is_some_and(|old| old == *text);
-            // Now and then of a row that nobody has seen.
-            if same && text.len() > 26 || before.is_none() && chance(self.rng, 5) {
+            if same && text.len() > 26 || !seen && chance(self.rng, 15) {
                 *text = string(crate::oracle::change::LEFT_OUT);
             }
         }
