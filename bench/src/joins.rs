@@ -135,7 +135,7 @@ fn run_ours(rows: &[Given]) -> i64 {
             let id = (number * TICK + index) as i64;
             let cells: Arc<[Value]> = [Value::Int(given.key as i64), Value::Int(id)].into();
             let key = Key::new([Value::Int(given.key as i64)].into_iter());
-            let row = Arc::new(PartRow { time: given.time, id: None, cells });
+            let row = Arc::new(PartRow { time: given.time, id: None, event: 0, origin: None, cells });
             match given.left {
                 true => Input::Left(Some(key), Row { time: given.time, id: None, parts: vec![Some(row)] }, 1),
                 false => Input::Right(key, row, 1),

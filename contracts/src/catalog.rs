@@ -95,8 +95,8 @@ pub enum Status {
 pub struct Event {
     /// Common head; `head.name` is the event type in the envelope.
     pub head: Head,
-    /// Field that is the partition and entity key.
-    pub key: Option<String>,
+    /// Fields that are the partition and entity key, and name the row of a change stream; empty: none is.
+    pub key: Vec<String>,
     /// Field that is the event time; `None`: the envelope's time.
     pub time: Option<String>,
     /// Field that is the dedupe id; `None`: the envelope's id.
@@ -227,6 +227,8 @@ pub struct Entity {
 pub struct EntityFeed {
     /// Index into [`Catalog::events`].
     pub event: usize,
+    /// The event is a change stream: its current rows are what the entity folds.
+    pub changelog: bool,
     /// The key, over the event's `admitted` schema; events whose key is null are not about a row.
     pub key: Typed,
     /// One per entity field; `None`: this event type does not touch the field.
@@ -419,6 +421,12 @@ pub enum Agg {
     First,
     Last,
     Distinct,
+    /// HyperLogLog over rows that are never taken back.
+    DistinctApprox,
+    /// The `n` most frequent values with how often they occur.
+    Top {
+        n: usize,
+    },
     /// Exact quantile: index `q * (n - 1)` of the sorted values, lower neighbour or interpolated.
     Quantile {
         q: f64,
@@ -499,6 +507,10 @@ pub enum MeasureKind {
         window: usize,
         /// How many windows.
         last: u32,
+        /// The running window is one of them.
+        running: bool,
+        /// Windows before the first row count, too.
+        zeros: bool,
         /// How their values are folded.
         agg: Agg,
         /// Type of the values.

@@ -17,7 +17,7 @@ mod table;
 pub(crate) use check::check;
 pub(crate) use entity::FOLDS;
 pub(crate) use event::FIELD_TYPES;
-pub(crate) use metric::{AGGS, AGGS_LATER};
+pub(crate) use metric::AGGS;
 pub use reference::reference;
 pub use schema::json_schema;
 

@@ -107,10 +107,12 @@ pub enum ValueType {
     Duration,
     /// A histogram: rows of `{le, count}`.
     Histogram,
+    /// The most frequent values: rows of `{value, count}`.
+    Ranking,
 }
 
 impl ValueType {
-    /// The Arrow type of a column of such values; `None` for histograms, which are no column.
+    /// The Arrow type of a column of such values; `None` for histograms and rankings, which are no column.
     pub fn arrow(&self) -> Option<DataType> {
         Some(match self {
             Self::Bool => DataType::Boolean,
@@ -121,7 +123,7 @@ impl ValueType {
             Self::Timestamp => timestamp_type(),
             Self::Date => DataType::Date32,
             Self::Duration => DataType::Duration(TimeUnit::Microsecond),
-            Self::Histogram => return None,
+            Self::Histogram | Self::Ranking => return None,
         })
     }
 
@@ -152,6 +154,7 @@ impl std::fmt::Display for ValueType {
             Self::Date => f.write_str("date"),
             Self::Duration => f.write_str("duration"),
             Self::Histogram => f.write_str("histogram"),
+            Self::Ranking => f.write_str("ranking"),
         }
     }
 }
@@ -201,9 +204,11 @@ pub enum Value {
     Date(i32),
     /// Microseconds.
     Duration(i64),
-    /// Several values (a `set` field of an entity, `top`).
+    /// Several values (a `set` field of an entity).
     List(Arc<[Value]>),
     /// Histogram rows: upper bound (`None` = infinity) and count of values <= the bound and above
     /// the previous one.
     Histogram(Arc<[(Option<f64>, u64)]>),
+    /// `top`: values with how often they occur, the most frequent first.
+    Ranking(Arc<[(Value, u64)]>),
 }

@@ -132,3 +132,20 @@ fn columns_that_a_feed_lacks_are_null_there() {
     };
     assert_eq!([sliding("30s"), sliding("1h"), sliding("7d")], [1, 60, 3600]);
 }
+
+/// A row of a change stream may be named by several fields, of the event or of the alias.
+#[test]
+fn keys_of_several_fields_name_rows() {
+    let text = include_str!("golden/sound/streams.yaml");
+    let loaded = load(&[SourceFile::new("streams.yaml", text)]);
+    assert!(loaded.diagnostics.is_empty(), "{}", contracts::diagnostic::render(&loaded.diagnostics));
+    let catalog = loaded.catalog;
+    let names = |relation: usize| -> Vec<&str> {
+        let feed = &catalog.metrics[0].relations[relation].parts[0].feeds[0];
+        feed.identity.iter().map(|typed| typed.sql.as_str()).collect()
+    };
+    assert_eq!(names(0), ["\"order_id\"", "\"line\""]);
+    assert_eq!(names(1), ["\"order_id\"", "\"box\""]);
+    assert!(catalog.entities[0].feeds[0].changelog);
+    assert_eq!(catalog.metrics[0].measures[0].ty, ValueType::Ranking);
+}

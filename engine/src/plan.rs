@@ -93,6 +93,11 @@ impl EnginePlan {
         fed.chain(self.relations_of_event[event].iter().map(|relation| self.relations[*relation].metric))
     }
 
+    /// Whether a change stream is behind an entity.
+    pub(crate) fn entities_follow_streams(&self) -> bool {
+        self.catalog.entities.iter().any(|entity| entity.feeds.iter().any(|feed| feed.changelog))
+    }
+
     /// Steps of the longest relation.
     pub(crate) fn most_steps(&self) -> usize {
         self.relations.iter().map(|relation| relation.plan.relation.steps.len()).max().unwrap_or(0)

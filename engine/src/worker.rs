@@ -15,9 +15,10 @@ use std::time::Duration;
 use contracts::batch::{EventBatch, Partition, Refused};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use operators::admit::{Admit, Outcome, split_future};
-use operators::entity::{Changes, EntityShard, EntityState};
+use operators::entity::{Changes, EntityShard, EntityState, Touch};
 use operators::fold::group::{Delta, Lost};
 use operators::fold::panes::{MetricState, Shard};
+use operators::relate::versions::Versions;
 use parking_lot::Mutex;
 
 use crate::api::{Admitted, EngineError, Options};
@@ -28,6 +29,7 @@ use crate::publish::{Counts, Publisher};
 mod dataflow;
 mod relate;
 mod rows;
+mod streams;
 
 use dataflow::Inputs;
 use relate::RelationState;
@@ -87,6 +89,8 @@ pub(crate) struct Local {
     /// Admitted rows ahead of the clock, by event time of their first row.
     held: BTreeMap<i64, Vec<Rowset>>,
     entities: Vec<EntityState>,
+    /// One per entity: the current rows of the change streams behind it.
+    streams: Vec<Versions<Touch>>,
     metrics: Vec<MetricState>,
     relations: Vec<RelationState>,
     /// Changes that arrived for a tick that is not closed.
@@ -167,6 +171,7 @@ fn feed(local: &SharedLocal, inputs: &mut Inputs, tick: Tick) {
         let mut local = local.borrow_mut();
         local.now = tick.now;
         local.relations.iter_mut().for_each(|relation| relation.turn(tick.now));
+        local.streams.iter_mut().for_each(|versions| versions.turn(tick.now));
         local.tap = tick.tap;
         local.admits.iter_mut().for_each(|admit| admit.age(tick.floor));
         local.tell_refused(&tick.refused);
@@ -187,6 +192,7 @@ impl Local {
             tap: false,
             held: BTreeMap::new(),
             entities: plan.entities.iter().map(entity).collect(),
+            streams: plan.entities.iter().map(|_| Versions::new(max_keys)).collect(),
             metrics: plan.metrics.iter().map(metric).collect(),
             relations: plan.relations.iter().map(|r| RelationState::new(&r.plan, max_keys)).collect(),
             stash: BTreeMap::new(),

@@ -3,22 +3,31 @@
 //! *In*: admitted batches of the events that feed an entity. *Out*: the row per key, now or as of an
 //! instant, and each change of a row as old (-1) and new (+1) for the metrics over it. *Never*: a row that
 //! depends on arrival order; every field is a fold in (event time, event id) order.
+//!
+//! Of a change stream the current rows are folded: a version that is replaced or ended is taken back
+//! (`streams` turns versions into touches of weight +1 and -1).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, RecordBatch, StringArray};
+use arrow::array::{RecordBatch, StringArray};
 use contracts::batch::EventBatch;
 use contracts::catalog::{Entity, EntityFold};
 use contracts::value::{Value, ValueType, to_arrow};
 use imbl::{HashMap, OrdMap, OrdSet};
 use serde::{Deserialize, Serialize};
 
-use crate::admit::event_times;
-use crate::eval::{Compiled, PlanError};
-use crate::fold::acc::{FoldSpec, Placed};
+use crate::eval::PlanError;
+use crate::fold::acc::{FoldSpec, Placed, weigh};
 use crate::fold::group::Rows;
 use crate::fold::wide::Wide;
+
+mod feed;
+pub mod streams;
+#[cfg(test)]
+mod tests;
+
+use feed::{FeedPlan, Seen};
 
 /// An entity compiled.
 #[derive(Debug)]
@@ -31,13 +40,6 @@ pub struct EntityPlan {
     columns: Vec<Source>,
 }
 
-#[derive(Debug)]
-struct FeedPlan {
-    event: usize,
-    key: Compiled,
-    values: Vec<Option<Compiled>>,
-}
-
 /// Where a column of an entity row comes from.
 #[derive(Debug, Clone, Copy)]
 enum Source {
@@ -48,12 +50,14 @@ enum Source {
 }
 
 /// One event's effect on one row; travels to the worker that owns the key.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Touch {
     /// The row.
     pub key: Arc<str>,
     /// What the event says, in its place in event time.
     pub moment: Moment,
+    /// +1, or -1 for a row of a change stream that is no longer so.
+    pub weight: i64,
 }
 
 /// A place in the history of a row. Ordered by time, then id; the rest only tells equals apart.
@@ -82,6 +86,8 @@ pub struct Row {
     folded: Vec<Folded>,
     /// Remembered events, oldest first, with their multiplicity.
     history: OrdMap<Moment, u32>,
+    /// Current rows of change streams, oldest first: all of them, for each may be taken back.
+    live: OrdMap<Moment, i64>,
     /// Events folded together because there were more than the entity's `history`.
     base: Option<Arc<Base>>,
     /// Number of events behind the row.
@@ -128,17 +134,7 @@ pub struct EntityState {
 impl EntityPlan {
     /// Compiles an entity; the error names the expression.
     pub fn new(entity: Arc<Entity>) -> Result<Self, (String, PlanError)> {
-        let plan =
-            |typed: &contracts::expr::Typed| Compiled::new(typed).map_err(|error| (typed.sql.clone(), error));
-        let feed = |feed: &contracts::catalog::EntityFeed| {
-            let value = |v: &Option<contracts::expr::Typed>| v.as_ref().map(plan).transpose();
-            Ok(FeedPlan {
-                event: feed.event,
-                key: plan(&feed.key)?,
-                values: feed.values.iter().map(value).collect::<Result<_, _>>()?,
-            })
-        };
-        let feeds = entity.feeds.iter().map(feed).collect::<Result<_, _>>()?;
+        let feeds = entity.feeds.iter().map(FeedPlan::new).collect::<Result<_, _>>()?;
         let source = |name: &str| match entity.fields.iter().position(|f| f.name == name) {
             Some(field) => Source::Field(field),
             None if name == "first_time" => Source::FirstTime,
@@ -155,7 +151,7 @@ impl EntityPlan {
         let mut touches = Vec::new();
         let mut lost = 0;
         for (number, feed) in self.feeds.iter().enumerate() {
-            if feed.event == batch.event {
+            if feed.event == batch.event && !feed.changelog {
                 lost += feed.touches(number as u32, batch, &mut touches);
             }
         }
@@ -190,14 +186,7 @@ impl EntityPlan {
     }
 
     fn zero(&self) -> Vec<Folded> {
-        let zero = |fold: EntityFold| match fold {
-            EntityFold::First | EntityFold::Last => Folded::End(None),
-            EntityFold::Count => Folded::Count(0),
-            EntityFold::Sum => Folded::Sum { n: 0, sum: Wide::default() },
-            EntityFold::Min | EntityFold::Max => Folded::Extreme(None),
-            EntityFold::Set => Folded::Set(OrdSet::new()),
-        };
-        self.entity.fields.iter().map(|field| zero(field.fold)).collect()
+        self.entity.fields.iter().map(|field| Folded::zero(field.fold)).collect()
     }
 
     fn fold(&self, folded: &mut [Folded], moment: &Moment) {
@@ -209,39 +198,17 @@ impl EntityPlan {
     }
 }
 
-impl FeedPlan {
-    fn touches(&self, number: u32, batch: &EventBatch, out: &mut Vec<Touch>) -> u64 {
-        let keys = self.key.evaluate(&batch.columns);
-        let values: Vec<Option<_>> =
-            self.values.iter().map(|v| v.as_ref().map(|v| v.evaluate(&batch.columns))).collect();
-        let mut failed = std::collections::BTreeSet::new();
-        failed.extend(keys.errors.iter().map(|(row, _)| *row));
-        for evaluated in values.iter().flatten() {
-            failed.extend(evaluated.errors.iter().map(|(row, _)| *row));
-        }
-        let times = event_times(&batch.columns);
-        for row in 0..batch.columns.num_rows() {
-            if keys.values.is_null(row) || failed.contains(&row) {
-                continue;
-            }
-            let cell = |column: &ArrayRef| Value::from_arrow(column.as_ref(), row);
-            let moment = Moment {
-                time: times.value(row),
-                id: batch.ids.is_valid(row).then(|| Arc::from(batch.ids.value(row))),
-                feed: number,
-                values: values.iter().map(|v| v.as_ref().map(|v| cell(&v.values))).collect(),
-            };
-            let key = match cell(&keys.values) {
-                Value::Text(text) => text,
-                other => Arc::from(other.to_string()),
-            };
-            out.push(Touch { key, moment });
-        }
-        failed.len() as u64
-    }
-}
-
 impl Folded {
+    fn zero(fold: EntityFold) -> Self {
+        match fold {
+            EntityFold::First | EntityFold::Last => Self::End(None),
+            EntityFold::Count => Self::Count(0),
+            EntityFold::Sum => Self::Sum { n: 0, sum: Wide::default() },
+            EntityFold::Min | EntityFold::Max => Self::Extreme(None),
+            EntityFold::Set => Self::Set(OrdSet::new()),
+        }
+    }
+
     fn add(&mut self, fold: EntityFold, moment: &Moment, value: &Value) {
         match self {
             Self::End(best) => {
@@ -277,6 +244,29 @@ impl Folded {
             }
         }
     }
+
+    /// Takes a value back that is among those folded; `false`: what is left must be folded again.
+    fn take_back(&mut self, moment: &Moment, value: &Value) -> bool {
+        match self {
+            Self::End(best) => {
+                let place = |end: &Placed| (end.time, end.id.clone());
+                best.as_ref().is_none_or(|best| place(best) != (moment.time, moment.id.clone()))
+            }
+            Self::Count(n) => {
+                *n -= 1;
+                true
+            }
+            Self::Sum { n, sum } => {
+                if let Some(wide) = exact(value) {
+                    sum.add(wide, -1);
+                    *n -= 1;
+                }
+                true
+            }
+            Self::Extreme(best) => best.as_ref() != Some(value),
+            Self::Set(_) => false,
+        }
+    }
 }
 
 /// The exact number behind a value.
@@ -301,20 +291,82 @@ impl Row {
         Self {
             folded: plan.zero(),
             history: OrdMap::new(),
+            live: OrdMap::new(),
             base: None,
             events: 0,
             span: (i64::MAX, i64::MIN),
         }
     }
 
+    /// Applies what a tick says about the row.
+    fn apply(&mut self, plan: &EntityPlan, touches: Vec<(Moment, i64)>) {
+        let mut again = std::collections::BTreeSet::new();
+        for (moment, weight) in touches {
+            match (plan.feeds[moment.feed as usize].changelog, weight) {
+                (false, _) => self.add(plan, moment),
+                (true, 1) => {
+                    plan.fold(&mut self.folded, &moment);
+                    self.events += 1;
+                    weigh(&mut self.live, moment, 1);
+                }
+                // What came when there were too many rows was not folded.
+                (true, _) if self.live.contains_key(&moment) => {
+                    self.take_back(&moment, &mut again);
+                    self.events -= 1;
+                    weigh(&mut self.live, moment, -1);
+                }
+                (true, _) => {}
+            }
+        }
+        for field in again {
+            self.fold_again(plan, field);
+        }
+        self.measure();
+    }
+
     fn add(&mut self, plan: &EntityPlan, moment: Moment) {
         plan.fold(&mut self.folded, &moment);
         self.events += 1;
-        self.span = (self.span.0.min(moment.time), self.span.1.max(moment.time));
         *self.history.entry(moment).or_insert(0) += 1;
         while self.history.len() > plan.entity.history.max(1) {
             self.compact(plan);
         }
+    }
+
+    /// Takes a row of a change stream out of the fields; those that must be folded again go to `again`.
+    fn take_back(&mut self, moment: &Moment, again: &mut std::collections::BTreeSet<usize>) {
+        for (field, (state, value)) in self.folded.iter_mut().zip(moment.values.iter()).enumerate() {
+            if let Some(value) = value.as_ref().filter(|value| !value.is_null())
+                && !state.take_back(moment, value)
+            {
+                again.insert(field);
+            }
+        }
+    }
+
+    /// Folds one field again, from everything that is known.
+    fn fold_again(&mut self, plan: &EntityPlan, field: usize) {
+        let fold = plan.entity.fields[field].fold;
+        let mut state = match &self.base {
+            Some(base) => base.folded[field].clone(),
+            None => Folded::zero(fold),
+        };
+        let plain = self.history.iter().map(|(moment, count)| (moment, i64::from(*count)));
+        for (moment, count) in plain.chain(self.live.iter().map(|(moment, count)| (moment, *count))) {
+            if let Some(value) = moment.values[field].as_ref().filter(|value| !value.is_null()) {
+                (0..count).for_each(|_| state.add(fold, moment, value));
+            }
+        }
+        self.folded[field] = state;
+    }
+
+    /// Finds the first and the last instant behind the row.
+    fn measure(&mut self) {
+        let span = self.base.as_ref().map_or((i64::MAX, i64::MIN), |base| base.span);
+        let firsts = [self.history.get_min().map(|(m, _)| m.time), self.live.get_min().map(|(m, _)| m.time)];
+        let lasts = [self.history.get_max().map(|(m, _)| m.time), self.live.get_max().map(|(m, _)| m.time)];
+        self.span.0 = firsts.into_iter().flatten().fold(span.0, i64::min);
+        self.span.1 = lasts.into_iter().flatten().fold(span.1, i64::max);
     }
 
     /// Moves the oldest remembered event into the base.
@@ -347,9 +399,12 @@ impl Row {
             Some(base) if base.span.0 >= as_of => return Ok(None),
             Some(base) => return Err(TooOld { exact_after: base.span.1 }),
         };
-        for (moment, count) in self.history.iter().take_while(|(m, _)| m.time < as_of) {
-            (0..*count).for_each(|_| plan.fold(&mut folded, moment));
-            events += u64::from(*count);
+        let plain = self.history.iter().map(|(moment, count)| (moment, u64::from(*count)));
+        let plain = plain.take_while(|(moment, _)| moment.time < as_of);
+        let live = self.live.iter().map(|(moment, count)| (moment, u64::try_from(*count).unwrap_or(0)));
+        for (moment, count) in plain.chain(live.take_while(|(moment, _)| moment.time < as_of)) {
+            (0..count).for_each(|_| plan.fold(&mut folded, moment));
+            events += count;
             span = (span.0.min(moment.time), span.1.max(moment.time));
         }
         Ok((events > 0).then_some(View { folded: folded.into(), span, events }))
@@ -438,9 +493,9 @@ impl EntityState {
 
     /// Applies the effects of a tick; the result holds each changed row as it was and as it is.
     pub fn apply(&mut self, touches: Vec<Touch>) -> Option<Changes> {
-        let mut by_key: BTreeMap<Arc<str>, Vec<Moment>> = BTreeMap::new();
+        let mut by_key: BTreeMap<Arc<str>, Vec<(Moment, i64)>> = BTreeMap::new();
         for touch in touches {
-            by_key.entry(touch.key).or_default().push(touch.moment);
+            by_key.entry(touch.key).or_default().push((touch.moment, touch.weight));
         }
         let (mut cells, mut weights, mut keys) = (Vec::new(), Vec::new(), Vec::new());
         for (key, moments) in by_key {
@@ -452,12 +507,19 @@ impl EntityState {
             let plan = Arc::clone(&self.plan);
             let row = self.rows.entry(key.clone()).or_insert_with(|| Arc::new(Row::new(&plan)));
             let row = Arc::make_mut(row);
-            moments.into_iter().for_each(|moment| row.add(&plan, moment));
-            let after = plan.cells(&key, &row.now());
-            if known.as_ref() != Some(&after) {
-                weights.extend(known.iter().map(|_| -1).chain([1]));
-                keys.extend(known.iter().map(|_| Arc::clone(&key)).chain([Arc::clone(&key)]));
-                cells.extend(known.into_iter().chain([after]));
+            row.apply(&plan, moments);
+            // Nothing is left behind it: the row is gone.
+            let after = (row.events > 0).then(|| plan.cells(&key, &row.now()));
+            if after.is_none() {
+                self.rows.remove(&key);
+            }
+            if known != after {
+                for (row, weight) in [(known, -1), (after, 1)] {
+                    let Some(row) = row else { continue };
+                    weights.push(weight);
+                    keys.push(Arc::clone(&key));
+                    cells.push(row);
+                }
             }
         }
         (!cells.is_empty()).then(|| Changes {

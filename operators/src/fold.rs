@@ -5,9 +5,11 @@
 //!
 //! A row meets: `group` (per batch, before the exchange), `panes` (state, wheels), `finish`
 //! (accumulator to answer cell). `acc` holds the accumulators, `wide` their exact arithmetic,
-//! `window` the extents.
+//! `ranks` the sketch of distinct values, `edges` what lasts, `window` the extents.
 
 pub mod acc;
+pub mod edges;
+pub mod ranks;
 pub mod wide;
 
 pub mod window;

@@ -4,17 +4,22 @@
 //! with +1 when it comes and -1 when it goes. *Never*: a row that depends on arrival order.
 //!
 //! Modules in the order a row meets them: part (a batch becomes rows of a part), versions (a newer version
-//! replaces the one before), adding (step or ships: a part is added), rows (rows become a batch again).
+//! replaces the one before), history (a version holds until the next), adding (step or ships: a part is added),
+//! sequence (rows become intervals; spans: to it and from it), rows (rows become a batch again).
 
 pub mod adding;
+pub mod history;
 pub mod part;
 pub mod rows;
+pub mod sequence;
 pub mod ships;
+pub mod spans;
 pub mod step;
 pub mod versions;
 
 use std::sync::Arc;
 
+use contracts::batch::Partition;
 use contracts::catalog::Relation;
 use contracts::value::Value;
 use serde::{Deserialize, Serialize};
@@ -23,16 +28,34 @@ use crate::eval::PlanError;
 use crate::fold::panes::{Key, route_hash};
 
 use self::part::FeedPlan;
+use self::sequence::{Span, Stay};
 use self::ships::Edge;
+use self::spans::SequencePlan;
 use self::versions::Place;
 
-/// One row of a part: an event or a row of a table, as far as the metric reads it.
+/// Where an event stands: what never changes about it, whatever a metric reads of it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Origin {
+    /// Its partition.
+    pub partition: Arc<Partition>,
+    /// Offset in the partition.
+    pub offset: i64,
+    /// Index inside the record.
+    pub part: u32,
+}
+
+/// One row of a part: an event or a row of a table, as far as the metric reads it. Its order is that of partners: by
+/// time, id, event type and origin; cells only make equality whole.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct PartRow {
     /// Its time, microseconds; the least instant for what holds since ever.
     pub time: i64,
     /// Event id.
     pub id: Option<Arc<str>>,
+    /// Index into the catalog's events, which are sorted by name.
+    pub event: u32,
+    /// Tells events alike in time and id apart. `None`: it starts a row, or its id is the key of a change stream.
+    pub origin: Option<Origin>,
     /// Columns that show, then keys of steps.
     pub cells: Arc<[Value]>,
 }
@@ -59,6 +82,8 @@ pub enum Message {
         identity: Key,
         /// Where in its stream it stands.
         place: Place,
+        /// From when on it holds (or is gone), microseconds.
+        time: i64,
         /// The row.
         row: Option<Arc<PartRow>>,
     },
@@ -72,6 +97,8 @@ pub enum Message {
         worker: u64,
         /// Where in its stream it stands.
         place: Place,
+        /// When they went, microseconds.
+        time: i64,
     },
     /// A row that step `step` adds a part to. `None`: a null matches nothing.
     Left {
@@ -108,6 +135,24 @@ pub enum Message {
         /// How often they come (or go).
         weight: i64,
     },
+    /// What a whole row says about the key of a sequence.
+    Stay {
+        /// The key.
+        key: Key,
+        /// The row and what it says.
+        stay: Arc<Stay>,
+        /// How often it comes (or goes).
+        weight: i64,
+    },
+    /// A row of a sequence.
+    Span {
+        /// The row that opened the interval.
+        row: Row,
+        /// The interval.
+        span: Span,
+        /// How often it comes (or goes).
+        weight: i64,
+    },
     /// A whole row.
     Out {
         /// The row.
@@ -126,7 +171,8 @@ impl Message {
             Self::Left { key: Some(key), .. } | Self::Right { key, .. } | Self::Edges { key, .. } => {
                 key.hash64()
             }
-            Self::Left { row, .. } | Self::Out { row, .. } => route_hash(&row.time),
+            Self::Stay { key, .. } => key.hash64(),
+            Self::Left { row, .. } | Self::Out { row, .. } | Self::Span { row, .. } => route_hash(&row.time),
         }
     }
 
@@ -147,6 +193,11 @@ impl Message {
     pub fn is_out(&self) -> bool {
         matches!(self, Self::Out { .. })
     }
+
+    /// Whether it is for a sequence.
+    pub fn is_stay(&self) -> bool {
+        matches!(self, Self::Stay { .. })
+    }
 }
 
 /// A relation compiled.
@@ -156,6 +207,8 @@ pub struct RelationPlan {
     pub relation: Relation,
     /// Per part, one per feed; after the parts of rows those of history, in the order of [`Relation::history`].
     pub parts: Vec<Vec<FeedPlan>>,
+    /// What becomes of whole rows.
+    pub sequence: Option<SequencePlan>,
     /// How far back rows matter, microseconds.
     pub retain: i64,
 }
@@ -165,7 +218,12 @@ impl RelationPlan {
     pub fn new(relation: &Relation, retain: i64) -> Result<Self, (String, PlanError)> {
         let feeds = |part: &contracts::catalog::Part| part.feeds.iter().map(FeedPlan::new).collect();
         let parts = relation.parts.iter().chain(relation.history().map(|(_, history)| &history.part));
-        Ok(Self { parts: parts.map(feeds).collect::<Result<_, _>>()?, relation: relation.clone(), retain })
+        Ok(Self {
+            parts: parts.map(feeds).collect::<Result<_, _>>()?,
+            sequence: relation.sequence.as_ref().map(SequencePlan::new).transpose()?,
+            relation: relation.clone(),
+            retain,
+        })
     }
 
     /// What a row of a part means to the relation: it starts a row, it is a partner, or it tells

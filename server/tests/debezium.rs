@@ -61,6 +61,13 @@ INSERT INTO orders
 SELECT n, (ARRAY['new','paid','shipped'])[1 + n % 3], (ARRAY['eu','us'])[1 + n % 2], (n * 7919 % 100000) / 100.0 - 200,
        now() - n * interval '17 minutes'
 FROM generate_series(1, 300) AS n;
+CREATE TABLE lines (
+  order_id bigint, line text, sku text, qty bigint, note text, PRIMARY KEY (order_id, line)
+);
+ALTER TABLE lines ALTER note SET STORAGE EXTERNAL;
+INSERT INTO lines
+SELECT n, 'line|' || m, 'sku' || (n * m % 7), n % 5 + m, CASE WHEN n % 4 = 0 THEN repeat('large ', 2000) ELSE 'small' END
+FROM generate_series(1, 40) AS n, generate_series(1, 3) AS m;
 CREATE TABLE signups (id text PRIMARY KEY, plan text);
 INSERT INTO signups SELECT 's' || n, 'free' FROM generate_series(1, 50) AS n;
 ";
@@ -89,6 +96,57 @@ key: id
 fields:
   id: { type: string, required: true }
   plan: { type: string }
+---
+apiVersion: streamgauge/v1
+kind: Event
+name: cdc.shop.public.lines
+version: 1.0.0
+changelog: true
+key: [order_id, line]
+fields:
+  order_id: { type: int, required: true }
+  line: { type: string, required: true }
+  sku: { type: string }
+  qty: { type: int }
+  note: { type: string }
+---
+apiVersion: streamgauge/v1
+kind: Entity
+name: article
+version: 1.0.0
+key: sku
+events: [cdc.shop.public.lines]
+fields:
+  qty: { sum: qty }
+  least: { min: qty }
+  lines: { count: "*" }
+---
+apiVersion: streamgauge/v1
+kind: Metric
+name: lines
+version: 1.0.0
+events:
+  line: { type: cdc.shop.public.lines }
+measures:
+  n: { agg: count }
+  qty: { agg: sum, value: line.qty }
+  skus: { agg: top, value: line.sku, n: 3 }
+  large: { agg: count, where: line.note LIKE 'large%' }
+windows:
+  all: { all: true }
+---
+apiVersion: streamgauge/v1
+kind: Metric
+name: articles
+version: 1.0.0
+entity: article
+measures:
+  n: { agg: count }
+  most: { agg: max, value: qty }
+  least: { agg: min, value: least }
+  lines: { agg: sum, value: lines }
+windows:
+  all: { all: true }
 ---
 apiVersion: streamgauge/v1
 kind: Metric
@@ -143,6 +201,15 @@ const PAID: &str = "SELECT json_build_array(json_build_object('n', count(*), 'to
                     FROM orders WHERE status = 'paid';";
 const SIGNUPS: &str = "SELECT json_build_array(json_build_object('n', count(*))) FROM signups;";
 
+const LINES: &str = "
+SELECT json_build_array(json_build_object('n', count(*), 'qty', sum(qty), 'large', count(*) FILTER (WHERE note LIKE 'large%'),
+  'skus', (SELECT coalesce(json_agg(json_build_object('value', sku, 'count', c) ORDER BY c DESC, sku COLLATE \"C\"), '[]') FROM
+    (SELECT sku, count(*) AS c FROM lines WHERE sku IS NOT NULL GROUP BY 1 ORDER BY 2 DESC, sku COLLATE \"C\" LIMIT 3) t)))
+FROM lines;";
+const ARTICLES: &str = "
+SELECT json_build_array(json_build_object('n', count(*), 'most', max(q), 'least', min(m), 'lines', sum(l)))
+FROM (SELECT sum(qty) AS q, min(qty) AS m, count(*) AS l FROM lines WHERE sku IS NOT NULL GROUP BY sku) t;";
+
 fn rows(answer: &Value) -> Value {
     let mut rows = answer["rows"].as_array().cloned().unwrap_or_default();
     rows.sort_by_key(|row| row["status"].as_str().unwrap_or_default().to_owned());
@@ -152,13 +219,15 @@ fn rows(answer: &Value) -> Value {
 /// Waits until the answers are those of SQL.
 fn same(server: &Server, stack: &Stack, when: &str) {
     let sql = |text: &str| serde_json::from_str::<Value>(stack.sql(text).trim()).unwrap();
-    let expected = [sql(BY_STATUS), sql(PAID), sql(SIGNUPS)];
+    let expected = [sql(BY_STATUS), sql(PAID), sql(SIGNUPS), sql(LINES), sql(ARTICLES)];
     let began = Instant::now();
     loop {
         let found = [
             rows(&server.get("/v1/metrics/orders?window=all&by=status")),
             rows(&server.get("/v1/metrics/paid?window=all")),
             rows(&server.get("/v1/metrics/signups?window=all")),
+            rows(&server.get("/v1/metrics/lines?window=all")),
+            rows(&server.get("/v1/metrics/articles?window=all")),
         ];
         if found == expected {
             return;
@@ -192,7 +261,7 @@ fn metrics_of_a_change_stream_are_those_of_sql() {
         "database.dbname": "shop",
         "topic.prefix": "shop",
         "publication.autocreate.mode": "filtered",
-        "table.include.list": "public.orders,public.signups",
+        "table.include.list": "public.orders,public.signups,public.lines",
         "skipped.operations": "none",
     });
     stack.script(&["connector", "shop"], &connector.to_string());
@@ -219,9 +288,16 @@ fn metrics_of_a_change_stream_are_those_of_sql() {
         ("the greatest and the least leave",
          "DELETE FROM orders WHERE id IN (SELECT id FROM orders ORDER BY total DESC LIMIT 3);
           DELETE FROM orders WHERE id IN (SELECT id FROM orders ORDER BY total LIMIT 3);"),
-        ("keys change", "UPDATE orders SET id = id + 10000 WHERE id % 11 = 0;"),
+        ("keys change", "UPDATE orders SET id = id + 10000 WHERE id % 11 = 0;
+                         UPDATE lines SET line = 'moved' WHERE order_id < 3 AND line = 'line|1';"),
+        ("large values that are left out",
+         "UPDATE lines SET qty = qty + 100 WHERE order_id % 8 = 0; UPDATE lines SET sku = 'sku9' WHERE order_id = 4;
+          UPDATE lines SET note = NULL WHERE order_id = 12 AND line = 'line|2'; UPDATE lines SET qty = 1 WHERE order_id = 12;
+          DELETE FROM lines WHERE qty IN (SELECT max(qty) FROM lines) OR order_id = 7;"),
         ("a rollback", "BEGIN; DELETE FROM orders; ROLLBACK; UPDATE orders SET total = 0 WHERE id = 1;"),
         ("a full identity", "ALTER TABLE orders REPLICA IDENTITY FULL; UPDATE orders SET status = 'shipped' WHERE id % 3 = 0;
+                             UPDATE lines SET qty = qty + 1 WHERE order_id = 16; ALTER TABLE lines REPLICA IDENTITY FULL;
+                             UPDATE lines SET sku = 'sku1', qty = 2 WHERE order_id IN (16, 20); DELETE FROM lines WHERE order_id = 20;
                              DELETE FROM orders WHERE id % 13 = 0;"),
     ] {
         stack.sql(change);
@@ -247,9 +323,9 @@ fn metrics_of_a_change_stream_are_those_of_sql() {
     stack.sql("UPDATE orders SET total = 4999 WHERE id = 1;");
     same(&server, &stack, "corrected");
 
-    stack.sql("TRUNCATE orders; INSERT INTO orders VALUES (1, 'paid', 'eu', 1.10, now());");
+    stack.sql("TRUNCATE orders; TRUNCATE lines; INSERT INTO lines VALUES (1, 'x', 'sku1', 3, NULL); INSERT INTO orders VALUES (1, 'paid', 'eu', 1.10, now());");
     same(&server, &stack, "truncated");
-    stack.sql("DELETE FROM orders; DELETE FROM signups;");
+    stack.sql("DELETE FROM orders; DELETE FROM signups; DELETE FROM lines;");
     same(&server, &stack, "nothing left");
 }
 

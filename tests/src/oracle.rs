@@ -48,8 +48,9 @@ pub const CHOICES: &[&str] = &[
     "a bare column name in a joined row is that of the one alias that has it",
     "a table is looked up for rows that have the alias or table its `match` names; for others it is null, whatever `missing` says",
     "a row whose side of a join's equality is null is unmatched at once",
-    "of partners alike in time and id either may be taken: such a metric is not compared",
     "`ships`: a deployment without a commit is none of its line; a null line is a line; cold start is asked before `within`",
+    "partners alike in time and id go by event type, then by partition, offset and part; rows of change streams by their key alone",
+    "a version of a table's change stream holds where it is the newest of those whose time has come; versions alike in time go by the key of the stream",
     "versions of a row come in the order of offsets, whatever their event times; a version ahead of the clock waits like any event",
     "rows of a change stream are not deduplicated, and their id is the text of their key",
     "the key of a row is one of its event type and partition: types under one alias do not share rows",
@@ -61,6 +62,8 @@ pub const CHOICES: &[&str] = &[
     "`valid_from` and `valid_to` both select before the greatest `valid_from` is taken; `as_of: now` looks at neither",
     "a Debezium snapshot (`r`) without a time of its own is at 1970-01-01",
     "an update of the key ends the row of the old key",
+    "an entity folds the rows that its change streams have now, each as an event at the row's time with the key as its id; who has none left has no row",
+    "a value that Debezium left out is what the record before it of that row in the partition said, refused or not",
 ];
 
 /// Numbers of events by what became of them.
@@ -145,7 +148,7 @@ impl Oracle {
     /// The rows of an entity as of `t`.
     pub fn entity(&self, name: &str, t: i64) -> BTreeMap<String, entity::EntityRow> {
         let entity = self.contracts.entities.iter().find(|e| e.name == name).expect("an entity");
-        entity::rows(&self.contracts, entity, &self.admitted, t)
+        entity::rows(self, entity, t)
     }
 }
 

@@ -2,10 +2,10 @@
 //!
 //! `make property CASES=100000` for many (`START=n` for others), `SURVEY=1` for one line per failing
 //! seed; `SEED=n cargo test -p tests --test property` for one; `RELATED=1` for joins, tables and change
-//! streams, `SHIPPED=1` for shipped sets. A seed that failed once goes to `tests/golden/seeds.txt` (or `related.txt` beside it) and runs
-//! first ever after.
+//! streams, `FRESH=1` for what came later, `SHIPPED=1` for shipped sets. A seed that failed once goes to
+//! `tests/golden/seeds.txt` (or `related.txt` beside it) and runs first ever after.
 
-use tests::generate::{Case, RELATED, RICH, SHIPPED, case};
+use tests::generate::{Case, FRESH, RELATED, RICH, SHIPPED, case};
 use tests::harness::minimise::minimise;
 use tests::harness::run::{Road, differences, roads};
 use tests::oracle::val::instant;
@@ -13,7 +13,8 @@ use tests::oracle::val::instant;
 /// Cases of a run that nobody sized.
 const CASES: u64 = 2_000;
 
-/// Every fourth case of a run that nobody sized is about joins, tables and change streams.
+/// Every fourth case of a run that nobody sized is about joins, tables and change streams, another fourth has what
+/// was added to the generator last.
 const RELATED_TOO: bool = true;
 
 /// Failures shown before the run gives up.
@@ -30,6 +31,8 @@ fn engine_and_oracle_agree() {
             let numbers = start..start + cases;
             if std::env::var("SHIPPED").is_ok() {
                 numbers.map(|n| SHIPPED + n).collect()
+            } else if std::env::var("FRESH").is_ok() {
+                numbers.map(|n| FRESH + n).collect()
             } else if std::env::var("RELATED").is_ok() {
                 golden(include_str!("../golden/related.txt")).chain(numbers.map(|n| RELATED + n)).collect()
             } else {
@@ -37,7 +40,8 @@ fn engine_and_oracle_agree() {
                 let random = numbers.map(|n| match n % 4 {
                     3 if RELATED_TOO && n % 16 == 15 => SHIPPED + n,
                     3 if RELATED_TOO => RELATED + n,
-                    0 | 2 => n,
+                    2 => FRESH + n / 4,
+                    0 => n,
                     _ => RICH + n,
                 });
                 let related = golden(include_str!("../golden/related.txt")).filter(|_| RELATED_TOO);

@@ -6,8 +6,10 @@
 //! encoding guessed from the size of a number; a before-image used but for the key of what is gone.
 //!
 //! `spec` is what the settings say, `schema` what a record's schema says, `value` reads a value by both,
-//! `key` reads Kafka keys, `walks` finds the parts of a record, `types` finds the contract, `take` makes rows.
+//! `key` reads Kafka keys, `kept` knows large values that an update leaves out, `walks` finds the parts of a
+//! record, `types` finds the contract, `take` makes rows.
 
+mod kept;
 mod key;
 mod schema;
 mod spec;
@@ -22,6 +24,7 @@ pub(super) use value::{shown, unscaled};
 
 use contracts::batch::{ChangeOp, Reason};
 
+use self::kept::Kept;
 use self::schema::Cache;
 use self::take::{Change, Op, take_by_key};
 use self::types::Types;
@@ -45,6 +48,7 @@ pub(super) struct Stream {
     types: Types,
     walks: Walks,
     shapes: Cache,
+    kept: Kept,
     names: Names,
 }
 
@@ -58,6 +62,7 @@ impl Stream {
             types: Types::default(),
             walks: Walks::new(catalog),
             shapes: Cache::default(),
+            kept: Kept::default(),
             names: Names {
                 event_type: "source.table".to_owned(),
                 id: "key".to_owned(),
@@ -262,8 +267,9 @@ impl Fault {
                 reason("wrong_type", path, format!("found {found}, expected {expected}"))
             }
             Self::Unavailable => {
-                let message = "the source left out this large value because it did not change (PostgreSQL TOAST): \
-                               run `ALTER TABLE ... REPLICA IDENTITY FULL`, or leave the field out of the contract";
+                let message = "the source left out this large value because it did not change (PostgreSQL TOAST), and \
+                               the version before it is not known: read the topic from its start, run `ALTER TABLE \
+                               ... REPLICA IDENTITY FULL`, or leave the field out of the contract";
                 reason("unavailable", path, message.to_owned())
             }
         }

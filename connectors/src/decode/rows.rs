@@ -58,8 +58,8 @@ pub(super) struct Rows {
     time_field: Option<usize>,
     /// Index of the field that is the dedupe id.
     id_field: Option<usize>,
-    /// Index of the field that is the key.
-    key_field: Option<usize>,
+    /// Indexes of the fields that are the key.
+    key_fields: Arc<[usize]>,
     /// The carrier of a table's rows.
     of_table: bool,
     time: Vec<i64>,
@@ -85,15 +85,14 @@ impl Rows {
             .iter()
             .map(|field| FieldRows { path: field.path.join("."), column: Column::of(field, walker) });
         let fields = fields.collect();
-        let index = |name: &Option<String>| {
-            name.as_ref().and_then(|name| contract.fields.iter().position(|f| f.name == *name))
-        };
+        let position = |name: &String| contract.fields.iter().position(|f| f.name == *name);
+        let index = |name: &Option<String>| name.as_ref().and_then(position);
         Self {
             event,
             fields,
             time_field: index(&contract.time),
             id_field: index(&contract.id),
-            key_field: index(&contract.key),
+            key_fields: contract.key.iter().filter_map(position).collect(),
             of_table: contract.head.name.starts_with(&contracts::catalog::table_event("")),
             contract,
             time: Vec::new(),
@@ -113,7 +112,7 @@ impl Rows {
     /// The raw id of an event: its field, else the envelope's.
     #[inline]
     pub(super) fn id<'a>(&self, cells: impl Fn(usize) -> Raw<'a>, envelope: &Envelope<'a>) -> Raw<'a> {
-        let field = if self.contract.changelog { self.key_field } else { self.id_field };
+        let field = if self.contract.changelog { self.key_fields.first().copied() } else { self.id_field };
         match field.map(cells) {
             Some(raw) if !raw.is_nothing() => raw,
             _ => envelope.id,

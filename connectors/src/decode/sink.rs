@@ -13,7 +13,8 @@ use contracts::{Catalog, RESERVED};
 use super::debezium;
 use super::raw::Raw;
 use super::reason::reason;
-use super::rows::{Envelope, Names, Origin, Rows, change::Version};
+use super::rows::change::{Version, key_text};
+use super::rows::{Envelope, Names, Origin, Rows};
 use super::text::clip;
 use super::walk::Walker;
 use super::words::WordMap;
@@ -254,7 +255,8 @@ impl Sink {
             }
             Err(reasons) => {
                 let event_type = Some(self.catalog.events[event].head.name.clone());
-                let id = self.rows[event].key_field().and_then(cells).unwrap_or(Raw::Absent);
+                let id = key_text(&self.rows[event].key_fields(), cells);
+                let id = id.as_deref().map_or(Raw::Absent, Raw::Cell);
                 self.refuse(origin, payload.bytes, event_type, id, reasons);
             }
         }

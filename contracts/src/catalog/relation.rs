@@ -102,10 +102,9 @@ impl SpanKind {
     /// Its columns, in the order of [`SPAN`].
     pub fn columns(self) -> &'static [&'static str] {
         match self {
+            Self::Interval => &["key", "state", "next", "start", "end", "dwell", "entered"],
             Self::Item => &["key", "dwell", "entered", "done"],
-            Self::Interval | Self::Passed => {
-                &["key", "state", "next", "start", "end", "dwell", "entered", "done"]
-            }
+            Self::Passed => &["key", "state", "next", "start", "end", "dwell", "entered", "done"],
         }
     }
 }
@@ -119,6 +118,9 @@ pub struct Part {
     pub fields: Fields,
     /// One per event type that brings rows.
     pub feeds: Vec<PartFeed>,
+    /// Every version of a row counts, each until the next: this cell is filled with the instant of that. `None`: only
+    /// the newest version counts.
+    pub history: Option<usize>,
 }
 
 /// How one event type brings rows of a part.

@@ -12,8 +12,9 @@ use super::{ADDED, CHANGED, Changes, Class, DECODED, Effect, GONE, Level, QUIET,
 
 /// Compares two versions of an event.
 pub(super) fn compare(old: &Arc<Event>, new: &Arc<Event>, out: &mut Changes) {
+    let key = |event: &Event| (!event.key.is_empty()).then(|| event.key.join(", "));
     for (path, what, a, b) in [
-        ("key", "key_changed", &old.key, &new.key),
+        ("key", "key_changed", &key(old), &key(new)),
         ("time", "time_changed", &old.time, &new.time),
         ("id", "id_changed", &old.id, &new.id),
     ] {

@@ -31,7 +31,10 @@ pub(crate) fn entity(cx: &mut Cx<'_>, node: &Node, world: &World) -> Lowered<Ent
     if known {
         for &event in &events {
             match row_key(cx, node, world, event) {
-                Some(key) => feeds.push(EntityFeed { event, key, values: Vec::new() }),
+                Some(key) => {
+                    let changelog = world.events[event].item.changelog;
+                    feeds.push(EntityFeed { event, changelog, key, values: Vec::new() });
+                }
                 None => typed = false,
             }
         }
@@ -91,14 +94,6 @@ fn events(cx: &mut Cx<'_>, node: &Node, world: &World, head: &crate::catalog::He
             continue;
         }
         cx.depends(name.span, head.status, &world.event_dependency(event));
-        if world.events[event].item.changelog {
-            let what = format!("an entity over the change stream `{}`", name.shown());
-            cx.not_yet(
-                name.span,
-                &what,
-                "measure over the change stream itself: a metric's alias follows its rows",
-            );
-        }
         events.push(event);
     }
     events

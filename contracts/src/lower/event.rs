@@ -15,7 +15,7 @@ use crate::yaml::{Node, Yaml};
 use super::field::field;
 use super::head::head;
 use super::literal::with_article;
-use super::{Cx, Lowered, World};
+use super::{Cx, Lowered, World, one_or_many};
 
 /// Name of the event time column of every event.
 pub(crate) const TIME: &str = "time";
@@ -70,47 +70,82 @@ pub(crate) fn event(cx: &mut Cx<'_>, node: &Node, world: &World) -> Lowered<Even
 
 /// The fields that `key`, `time` and `id` name.
 struct Named {
-    key: Option<String>,
+    key: Vec<String>,
     time: Option<String>,
     id: Option<String>,
 }
 
 impl Named {
     fn read(cx: &mut Cx<'_>, node: &Node, fields: &[Field], typed: bool) -> Self {
-        let mut read = |key: &str, takes: fn(&FieldType) -> bool, wanted: &str| {
-            let place = node.get(key)?;
-            let name = place.scalar()?;
-            match fields.iter().find(|field| field.name == name) {
-                Some(field) if takes(&field.ty) => Some(name.to_string()),
-                Some(field) => {
-                    let message = format!("`{key}` names `{name}`, which is {}", with_article(&field.ty));
-                    let diagnostic = cx.at("wrong_type", place.span, message).found(name).allowed(wanted);
-                    cx.push(diagnostic);
-                    None
-                }
-                None if typed => {
-                    let names = fields.iter().map(|field| field.name.as_str());
-                    let message = format!("`{key}` names `{name}`, which is not a field");
-                    let diagnostic = cx.at("unknown_name", place.span, message).names(name, names);
-                    cx.push(diagnostic);
-                    None
-                }
-                None => None,
-            }
-        };
         let plain = |ty: &FieldType| !matches!(ty, FieldType::List(_) | FieldType::Struct(_));
-        Self {
-            key: read("key", plain, "a plain field"),
-            time: read("time", |ty| *ty == FieldType::Timestamp, "a timestamp field"),
-            id: read("id", plain, "a plain field"),
+        let instant = |ty: &FieldType| *ty == FieldType::Timestamp;
+        let known = Known { fields, typed };
+        let mut key: Vec<String> = Vec::new();
+        let place = node.get("key");
+        for part in place.map(one_or_many).unwrap_or_default() {
+            let Some(name) = known.field(cx, "key", part, plain, "a plain field") else { continue };
+            if key.contains(&name) {
+                let message = format!("`{name}` stands twice in `key`");
+                let diagnostic = cx.at("duplicate_value", part.span, message).fix("remove one of them");
+                cx.push(diagnostic);
+                continue;
+            }
+            key.push(name);
         }
+        if let Some(place) =
+            place.filter(|place| matches!(&place.value, Yaml::List(items) if items.is_empty()))
+        {
+            let diagnostic =
+                cx.at("empty_contract", place.span, "`key` names no field").fix("name one, or remove `key`");
+            cx.push(diagnostic);
+        }
+        let mut one = |key: &str, takes: fn(&FieldType) -> bool, wanted: &str| {
+            known.field(cx, key, node.get(key)?, takes, wanted)
+        };
+        Self { key, time: one("time", instant, "a timestamp field"), id: one("id", plain, "a plain field") }
+    }
+}
+
+/// The declared fields; not `typed`: some of them are broken, and that has been reported.
+struct Known<'a> {
+    fields: &'a [Field],
+    typed: bool,
+}
+
+impl Known<'_> {
+    /// The field that `place` names under `key`.
+    fn field(
+        &self,
+        cx: &mut Cx<'_>,
+        key: &str,
+        place: &Node,
+        takes: fn(&FieldType) -> bool,
+        wanted: &str,
+    ) -> Option<String> {
+        let name = place.scalar()?;
+        match self.fields.iter().find(|field| field.name == name) {
+            Some(field) if takes(&field.ty) => return Some(name.to_string()),
+            Some(field) => {
+                let message = format!("`{key}` names `{name}`, which is {}", with_article(&field.ty));
+                let diagnostic = cx.at("wrong_type", place.span, message).found(name).allowed(wanted);
+                cx.push(diagnostic);
+            }
+            None if self.typed => {
+                let names = self.fields.iter().map(|field| field.name.as_str());
+                let message = format!("`{key}` names `{name}`, which is not a field");
+                let diagnostic = cx.at("unknown_name", place.span, message).names(name, names);
+                cx.push(diagnostic);
+            }
+            None => {}
+        }
+        None
     }
 }
 
 /// A change stream needs to know what names a row.
 fn change_stream(cx: &mut Cx<'_>, node: &Node, named: &Named) {
     let span = node.entry("changelog").map(|entry| entry.key_span).unwrap_or_default();
-    if named.key.is_none() && node.get("key").is_none() {
+    if named.key.is_empty() && node.get("key").is_none() {
         let diagnostic = cx
             .at("missing_key", span, "a change stream must say what names a row")
             .fix("add `key: <field>`: the primary key");
@@ -126,7 +161,7 @@ fn change_stream(cx: &mut Cx<'_>, node: &Node, named: &Named) {
 
 /// Few-valued text is interned: enumerations, and what metrics split by; never keys and ids.
 fn interned(event: &str, field: &Field, named: &Named, world: &World) -> bool {
-    let unique = named.key.as_ref() == Some(&field.name) || named.id.as_ref() == Some(&field.name);
+    let unique = named.key == [field.name.clone()] || named.id.as_ref() == Some(&field.name);
     let used = |name: String| world.few_valued.contains(&(event.to_string(), name));
     let dimension = used(field.name.clone()) || used(field.path.join("."));
     field.ty == FieldType::String

@@ -70,7 +70,7 @@ fn read(cx: &Cx<'_>, node: &Node, ty: &ValueType, what: &str) -> Result<Value, B
             (Yaml::Int(0, _), None) => Ok(Value::Duration(0)),
             _ => Err(wrong(DURATION_HELP.into())),
         },
-        ValueType::Histogram => Err(wrong("null".into())),
+        ValueType::Histogram | ValueType::Ranking => Err(wrong("null".into())),
     }
 }
 

@@ -31,6 +31,9 @@ pub(crate) fn table(cx: &mut Cx<'_>, node: &Node, world: &World) -> Lowered<Tabl
         cx.push(diagnostic);
     }
     let fed_by = source(cx, node, &fields, world);
+    if let Some(event) = fed_by.map(|event| &world.events[event].item).filter(|event| event.changelog) {
+        change_stream(cx, node, &fields, event);
+    }
     let text = |node: Option<&Node>| node.and_then(Node::scalar).map(str::to_string);
     let declared = node.get("source");
     let item = Table {
@@ -53,7 +56,7 @@ pub(crate) fn carrier(table: &Lowered<Table>) -> Lowered<Event> {
     let decoded = decoded_schema(&item.fields, None);
     let event = Event {
         head: Head { name: table_event(&item.head.name), ..item.head.clone() },
-        key: Some(item.key.clone()),
+        key: vec![item.key.clone()],
         time: None,
         id: None,
         dedupe: 0,
@@ -92,6 +95,28 @@ fn source(cx: &mut Cx<'_>, node: &Node, fields: &[Field], world: &World) -> Opti
         cx.push(diagnostic.fix("declare the field in the event, or compute it under the event's `enrich`"));
     }
     Some(event)
+}
+
+/// A change stream names its rows: by the table's key, or by other fields where rows say from when on they hold.
+fn change_stream(cx: &mut Cx<'_>, node: &Node, fields: &[Field], event: &Event) {
+    let Some(place) = node.get("key").filter(|_| !event.key.is_empty()) else { return };
+    let (name, named) = (&event.head.name, event.key.join("`, `"));
+    let message = format!("the change stream `{name}` names its rows by `{named}`");
+    let alike = event.key.len() == 1 && place.scalar() == event.key.first().map(String::as_str);
+    if node.get("valid_from").is_none() && !alike {
+        let since = "say by `valid_from` from when on a row holds";
+        let fix = match &event.key[..] {
+            [only] => format!("use `key: {only}`, or {since}"),
+            _ => since.to_string(),
+        };
+        let diagnostic = cx.at("table_key", place.span, message).found(place.shown()).fix(fix);
+        cx.push(diagnostic);
+    } else if let Some(missing) = event.key.iter().find(|key| !fields.iter().any(|field| field.name == **key))
+    {
+        let message = format!("{message}, and `{missing}` is no field here");
+        let diagnostic = cx.at("table_key", place.span, message).fix(format!("add `{missing}` to `fields`"));
+        cx.push(diagnostic);
+    }
 }
 
 fn is_time(ty: &FieldType) -> bool {

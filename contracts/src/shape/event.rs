@@ -12,7 +12,11 @@ pub(super) static EVENT: Shape = Shape {
 };
 
 static EVENT_KEYS: [Key; 8] = [
-    key("key", Ty::Text, "Field that is the partition and entity key."),
+    key(
+        "key",
+        Ty::Either(&[Ty::Text, Ty::List(&Ty::Text)]),
+        "Field that is the partition and entity key; of a change stream the primary key, also of several fields.",
+    ),
     key("time", Ty::Text, "Field that is the event time.").default("the envelope's time"),
     key("id", Ty::Text, "Field that is the dedupe key.").default("the envelope's id"),
     key("dedupe", Ty::Duration, "How long an id is remembered; `0s` turns it off.").default("24h"),

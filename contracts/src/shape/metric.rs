@@ -62,7 +62,11 @@ static ALIAS: Shape = Shape {
         key("fields", Ty::Map(Names::Column, &Ty::Text), "Renames: `new: path.of.old`."),
         key("changelog", Ty::Bool, "A change stream: an event is a version of the row its key names.")
             .default("false"),
-        key("key", Ty::Text, "With `changelog`: the field that names a row."),
+        key(
+            "key",
+            Ty::Either(&[Ty::Text, Ty::List(&Ty::Text)]),
+            "With `changelog`: the field, or the fields, that name a row.",
+        ),
         key("time", Ty::Text, "With `changelog`: the field that is a row's time."),
     ]],
 };
@@ -171,7 +175,7 @@ static DIMENSION: Shape = Shape {
     ]],
 };
 
-/// Every `agg`; those of [`AGGS_LATER`] do not run yet.
+/// Every `agg`.
 pub(crate) const AGGS: [&str; 16] = [
     "count",
     "sum",
@@ -191,9 +195,6 @@ pub(crate) const AGGS: [&str; 16] = [
     "duration_in_state",
 ];
 
-/// Aggregates that are promised but do not run yet.
-pub(crate) const AGGS_LATER: [&str; 2] = ["distinct_approx", "top"];
-
 static MEASURE: Shape = Shape {
     name: "Measure",
     doc: "One number; exactly one of `agg`, `ratio`, `expr`, `shift`, `over`.",
@@ -206,6 +207,9 @@ static MEASURE: Shape = Shape {
         key("over", Ty::Text, "Another measure, in each of the last complete windows; `agg` folds its values."),
         key("window", Ty::Text, "`over`: which window of this metric."),
         key("last", Ty::Count, "`over`: how many of them."),
+        key("running", Ty::Bool, "`over`: the running window is one of them.").default("false"),
+        key("before", Ty::OneOf(&["absent", "zero"]), "`over`: windows that ended before the first row.")
+            .default("absent"),
         key("of", Ty::Text, "Alias whose rows it folds.")
             .default("the aliases that `value` and `where` mention, else all"),
         key("value", Ty::Expr, "What is folded."),
@@ -216,7 +220,7 @@ static MEASURE: Shape = Shape {
         key("error", Ty::Share, "`quantile` by sketch: relative error, e.g. `1%`.").default("1%"),
         key("buckets", Ty::List(&Ty::Number), "`histogram`: ascending upper bounds."),
         key("per", Ty::Duration, "`rate`: per how much time.").default("1s"),
-        key("n", Ty::Count, "`top`: how many."),
+        key("n", Ty::Count, "`top`: how many, 1 to 1000.").default("10"),
         key("state", Ty::Text, "`duration_in_state`: which state of the sequence.").default("all"),
         key("start", Ty::Expr, "`concurrent`, `duration_in_state`: from when a row lasts.")
             .default("the interval's start"),

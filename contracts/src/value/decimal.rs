@@ -160,7 +160,7 @@ pub fn fits(unscaled: i128, precision: u8) -> bool {
 }
 
 /// The same value with no trailing zero digits: what equality and hashes go by.
-pub(crate) fn normalized(mut unscaled: i128, mut scale: i8) -> (i128, i8) {
+pub fn normalized(mut unscaled: i128, mut scale: i8) -> (i128, i8) {
     if unscaled == 0 {
         return (0, 0);
     }

@@ -28,6 +28,10 @@ impl Value {
                 .iter()
                 .map(|(le, count)| json!({"le": le.map_or(Json::Null, float), "count": count}))
                 .collect(),
+            Self::Ranking(rows) => rows
+                .iter()
+                .map(|(value, count)| json!({"value": value.to_json(unit), "count": count}))
+                .collect(),
         }
     }
 }
@@ -49,7 +53,7 @@ pub fn duration_in(micros: i64, unit: Option<&str>) -> f64 {
     micros as f64 / per
 }
 
-/// As in JSON, without the quotes; lists and histograms as JSON.
+/// As in JSON, without the quotes; lists, histograms and rankings as JSON.
 impl fmt::Display for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -62,7 +66,7 @@ impl fmt::Display for Value {
             Self::Timestamp(v) => f.write_str(&time::format_timestamp(*v)),
             Self::Date(v) => f.write_str(&time::format_date(*v)),
             Self::Duration(v) => write!(f, "{}s", duration_in(*v, None)),
-            Self::List(_) | Self::Histogram(_) => write!(f, "{}", self.to_json(None)),
+            Self::List(_) | Self::Histogram(_) | Self::Ranking(_) => write!(f, "{}", self.to_json(None)),
         }
     }
 }
@@ -92,6 +96,11 @@ mod tests {
                 Value::Histogram([(Some(1.0), 2), (None, 0)].into()),
                 None,
                 json!([{"le": 1.0, "count": 2}, {"le": null, "count": 0}]),
+            ),
+            (
+                Value::Ranking([(Value::Decimal(150, 2), 3), (Value::Decimal(20, 2), 1)].into()),
+                None,
+                json!([{"value": "1.50", "count": 3}, {"value": "0.20", "count": 1}]),
             ),
         ] {
             assert_eq!(value.to_json(unit), expected);

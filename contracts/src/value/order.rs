@@ -23,6 +23,7 @@ impl Value {
             Self::Duration(_) => 8,
             Self::List(_) => 9,
             Self::Histogram(_) => 10,
+            Self::Ranking(_) => 11,
         }
     }
 }
@@ -41,6 +42,7 @@ impl Ord for Value {
             (Self::Date(a), Self::Date(b)) => a.cmp(b),
             (Self::List(a), Self::List(b)) => a.cmp(b),
             (Self::Histogram(a), Self::Histogram(b)) => compare_histograms(a, b),
+            (Self::Ranking(a), Self::Ranking(b)) => a.cmp(b),
             _ => self.rank().cmp(&other.rank()),
         }
     }
@@ -92,6 +94,7 @@ impl Hash for Value {
                     (le.map(f64::to_bits), count).hash(state);
                 }
             }
+            Self::Ranking(rows) => rows.hash(state),
         }
     }
 }
@@ -131,6 +134,8 @@ mod tests {
             Value::List([Value::Null].into()),
             Value::Histogram([(Some(1.0), 2)].into()),
             Value::Histogram([(None, 2)].into()),
+            Value::Ranking([(Value::Int(1), 2)].into()),
+            Value::Ranking([(Value::Int(1), 3)].into()),
         ];
         for (i, a) in sorted.iter().enumerate() {
             for (j, b) in sorted.iter().enumerate() {

@@ -15,6 +15,7 @@ use contracts::expr::{Scope, compile_bool};
 use contracts::value::{Value, ValueType, to_arrow};
 use operators::entity::TooOld;
 use operators::eval::Compiled;
+use operators::fold::edges::Lasting;
 use operators::fold::group::{Lost, group};
 use operators::fold::panes::{Cell, Key, Pane};
 use operators::fold::plan::MetricPlan;
@@ -44,6 +45,15 @@ pub(super) struct Gathered {
 pub(super) struct Group {
     pub(super) sum: Pane,
     pub(super) session: Option<(i64, i64)>,
+    /// Rows that last, where a fold is about them.
+    pub(super) lasting: Lasting,
+}
+
+impl Group {
+    /// No rows.
+    pub(super) fn nothing(plan: &MetricPlan) -> Self {
+        Self { sum: Pane::zero(&plan.specs), session: None, lasting: Lasting::default() }
+    }
 }
 
 /// One metric of a tick, at one instant, with the keys that pass a filter.
@@ -113,6 +123,19 @@ impl<'a> Cells<'a> {
         u64::try_from(beyond.map(|(_, cell)| rows(cell)).sum::<i64>()).unwrap_or(0)
     }
 
+    /// The first instant of each group in the retained history.
+    pub(super) fn firsts(&self, by: &[usize]) -> BTreeMap<Vec<Value>, i64> {
+        let names = Names::new(self, by);
+        let mut firsts: BTreeMap<Vec<Value>, i64> = BTreeMap::new();
+        for (key, cell) in &self.cells {
+            if let (Some(name), Some(first)) = (names.of(key), first_time(cell, self.plan.step)) {
+                let known = firsts.entry(name).or_insert(first);
+                *known = first.min(*known);
+            }
+        }
+        firsts
+    }
+
     /// The sums of window `window`, grouped by the dimensions numbered `by`.
     pub(super) fn gather(&self, window: usize, by: &[usize]) -> Gathered {
         let extent = &self.plan.extents[window];
@@ -133,8 +156,16 @@ impl<'a> Cells<'a> {
                 self.add(&mut gathered, name, cell, window, bounds);
             }
         }
-        gathered.groups.retain(|_, group| group.sum.rows != 0);
+        let (start, end) = self.extent(bounds);
+        let aggs = || self.plan.specs.iter().map(|spec| spec.agg.clone());
+        let counts = |group: &Group| group.sum.rows != 0 || !group.lasting.is_nothing(aggs(), start, end);
+        gathered.groups.retain(|_, group| counts(group));
         gathered
+    }
+
+    /// Where a window starts, if it does, and where the answer about it ends.
+    fn extent(&self, bounds: Bounds) -> (Option<i64>, i64) {
+        ((bounds.start != i64::MIN).then_some(bounds.start), bounds.end.min(self.as_of))
     }
 
     fn add(&self, to: &mut Gathered, name: Vec<Value>, cell: &Cell, window: usize, bounds: Bounds) {
@@ -147,11 +178,19 @@ impl<'a> Cells<'a> {
                 made.as_ref()
             }
         };
-        let Some(sum) = sum else { return };
-        match to.groups.get_mut(&name) {
-            Some(group) => group.sum.merge(specs, sum),
-            None => {
-                to.groups.insert(name, Group { sum: sum.clone(), session: None });
+        if sum.is_none() && cell.edges.is_empty() {
+            return;
+        }
+        let group = to.groups.entry(name).or_insert_with(|| Group::nothing(self.plan));
+        if let Some(sum) = sum {
+            group.sum.merge(specs, sum);
+        }
+        if !cell.edges.is_empty() {
+            // Nothing lies after now.
+            let end = if self.at == At::Now { i64::MAX } else { self.end_pane(bounds) };
+            cell.edges.sum(end, &mut group.lasting.end);
+            if bounds.start != i64::MIN {
+                cell.edges.sum(self.first_pane(bounds), &mut group.lasting.start);
             }
         }
     }
@@ -203,7 +242,7 @@ impl<'a> Cells<'a> {
                 sum.merge(specs, &pane);
             }
             let session = Some((sum.first, end));
-            Some(Group { sum, session })
+            Some(Group { sum, session, lasting: Lasting::default() })
         };
         let groups = panes.into_iter().filter_map(|(name, panes)| Some((name, last(panes)?)));
         Gathered { bounds: None, groups: groups.collect() }
@@ -250,16 +289,22 @@ impl<'a> Names<'a> {
 fn kept_values(plan: &MetricPlan, cells: &[(&Key, &Cell)], matters: impl Fn(usize) -> bool) -> Vec<Kept> {
     let dimensions = plan.metric.dimensions.iter().enumerate();
     dimensions
-        .map(|(index, dimension)| if matters(index) { earliest(cells, index, dimension.max) } else { None })
+        .map(|(index, dimension)| if matters(index) { earliest(cells, index, dimension.max, plan.step) } else { None })
         .collect()
 }
 
-fn earliest(cells: &[(&Key, &Cell)], dimension: usize, max: usize) -> Kept {
+/// The first instant of a cell's rows, and of its edges by their pane.
+fn first_time(cell: &Cell, step: i64) -> Option<i64> {
+    let pane = cell.panes.get_min().map(|(_, pane)| pane.first);
+    let base = cell.base.as_ref().map(|base| base.first);
+    let edge = cell.edges.first().map(|pane| pane.saturating_mul(step));
+    pane.into_iter().chain(base).chain(edge).min()
+}
+
+fn earliest(cells: &[(&Key, &Cell)], dimension: usize, max: usize, step: i64) -> Kept {
     let mut first: HashMap<&Value, i64> = HashMap::default();
     for (key, cell) in cells {
-        let pane = cell.panes.get_min().map(|(_, pane)| pane.first);
-        let base = cell.base.as_ref().map(|base| base.first);
-        let Some(time) = pane.into_iter().chain(base).min() else { continue };
+        let Some(time) = first_time(cell, step) else { continue };
         let known = first.entry(&key.values[dimension]).or_insert(time);
         *known = (*known).min(time);
     }
@@ -323,10 +368,14 @@ pub(super) fn entity_cells(
             let rows = shards.entities[entity].rows_at(then)?;
             for delta in group(plan, feed, rows.rows(), &mut Lost::new()) {
                 let beyond = delta.pane < plan.oldest_pane(published.as_of);
-                if beyond && !plan.keeps_base {
+                if beyond && !plan.keeps_base && delta.edges.is_none() {
                     continue;
                 }
                 let cell = made.entry(delta.key).or_insert_with(Cell::empty);
+                if let Some(edges) = &delta.edges {
+                    cell.edges.add(delta.pane, i64::MIN, edges);
+                    continue;
+                }
                 match beyond {
                     true => cell.add_base(&plan.specs, &delta.change),
                     false => cell.add(&plan.specs, delta.pane, &delta.change),

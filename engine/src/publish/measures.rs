@@ -14,20 +14,30 @@ use contracts::value::{Value, ValueType, to_arrow};
 use num_bigint::BigInt;
 use num_traits::{ToPrimitive, Zero};
 use operators::eval::Compiled;
+use operators::fold::acc::{FoldSpec, Update};
 use operators::fold::panes::Pane;
+use operators::fold::window::{Bounds, Extent};
 
 use super::cells::{Gathered, Group};
 use crate::plan::AnswerPlan;
 use operators::fold::plan::MetricPlan;
 
-/// Finds the sums at an instant moved back by so many microseconds; `None`: not kept any more.
-pub(super) type Back<'a> = dyn Fn(i64) -> Option<(i64, Gathered)> + 'a;
+/// Where sums are found.
+pub(super) trait Find {
+    /// The sums of a window as of an instant, and that instant on the grid; `None`: not kept any more.
+    fn find(&self, window: usize, as_of: i64) -> Option<(i64, Gathered)>;
+    /// The first instant of each group in the retained history.
+    fn firsts(&self) -> BTreeMap<Vec<Value>, i64>;
+}
 
 /// Computes measures for the groups of one answer.
 pub(super) struct Measures<'a> {
     pub(super) plan: &'a MetricPlan,
     pub(super) answers: &'a AnswerPlan,
-    pub(super) back: &'a Back<'a>,
+    pub(super) found: &'a dyn Find,
+    /// The question's window and instant.
+    pub(super) window: usize,
+    pub(super) as_of: i64,
     /// Groups, in order.
     pub(super) keys: Vec<Vec<Value>>,
     /// Sums by how far the instant was moved back.
@@ -40,14 +50,16 @@ impl<'a> Measures<'a> {
     pub(super) fn new(
         plan: &'a MetricPlan,
         answers: &'a AnswerPlan,
-        back: &'a Back<'a>,
-        as_of: i64,
+        found: &'a dyn Find,
+        (window, as_of): (usize, i64),
         gathered: Gathered,
     ) -> Self {
         Self {
             plan,
             answers,
-            back,
+            found,
+            window,
+            as_of,
             keys: gathered.groups.keys().cloned().collect(),
             moments: BTreeMap::from([(0, Some((as_of, gathered)))]),
             done: BTreeMap::new(),
@@ -78,6 +90,7 @@ impl<'a> Measures<'a> {
             }
             MeasureKind::Expr { expr, inputs } => self.expression(measure, expr, inputs, back),
             MeasureKind::Shift { of, by } => self.values(*of, back + by).to_vec(),
+            MeasureKind::Over { .. } => self.over(&contract.kind, back),
         };
         let finish = |value: Value| match coerce(value, &contract.ty) {
             Value::Null => coerce(contract.empty.clone(), &contract.ty),
@@ -89,21 +102,61 @@ impl<'a> Measures<'a> {
     }
 
     fn folded(&mut self, fold: usize, back: i64) -> Vec<Value> {
-        let find = self.back;
-        let moment = self.moments.entry(back).or_insert_with(|| find(back));
+        let (found, window, then) = (self.found, self.window, self.as_of.saturating_sub(back));
+        let moment = self.moments.entry(back).or_insert_with(|| found.find(window, then));
         let spec = &self.plan.specs[fold];
         let Some((as_of, gathered)) = moment else { return vec![Value::Null; self.keys.len()] };
         let empty = Pane::zero(&self.plan.specs);
         let value = |key: &Vec<Value>| {
             let group = gathered.groups.get(key);
             let sum = group.map_or(&empty, |group| &group.sum);
+            if spec.agg.is_span() {
+                let (start, end) = extent(gathered, *as_of);
+                let lasting = group.map(|group| group.lasting.clone()).unwrap_or_default();
+                return lasting.finish(&spec.agg, fold, start, end);
+            }
             spec.finish(&sum.accs[fold], covered(gathered, group, *as_of))
         };
         self.keys.iter().map(value).collect()
     }
 
+    /// The values of a measure in the last windows of a kind, folded.
+    fn over(&mut self, kind: &MeasureKind, back: i64) -> Vec<Value> {
+        let MeasureKind::Over { of, window, last, running, zeros, agg, input } = kind else { return Vec::new() };
+        let as_of = self.as_of.saturating_sub(back);
+        let firsts = self.found.firsts();
+        let spec = FoldSpec { agg: agg.clone(), input: input.clone(), retracts: false };
+        let mut accs = vec![spec.zero(); self.keys.len()];
+        let extent = &self.plan.extents[*window];
+        let mut at = extent.at(as_of);
+        // A sliding window ends after the instant it is asked for at, and `all` never.
+        let follows = !matches!(extent, Extent::Sliding(..) | Extent::All);
+        if follows && !running {
+            at = at.and_then(|at| if at.end <= as_of { Some(at) } else { extent.at(at.start) });
+        }
+        for _ in 0..*last {
+            let Some(bounds) = at else { break };
+            let then = if follows { bounds.end.min(as_of) } else { as_of };
+            let Some((then, gathered)) = self.found.find(*window, then) else { break };
+            let mut then = Self::new(self.plan, self.answers, self.found, (*window, then), gathered);
+            then.keys.clone_from(&self.keys);
+            for ((value, key), acc) in then.values(*of, 0).iter().zip(&self.keys).zip(&mut accs) {
+                let begun = *zeros || firsts.get(key).is_some_and(|first| *first < bounds.end);
+                if begun && !value.is_null() {
+                    let row = Update { value: Some(value), weight: 1, time: bounds.start, id: None };
+                    // What is not finite says nothing.
+                    let _ = spec.update(acc, row);
+                }
+            }
+            at = extent.at(bounds.start);
+        }
+        accs.iter().map(|acc| spec.finish(acc, None)).collect()
+    }
+
     fn expression(&mut self, measure: usize, expr: &Typed, inputs: &[usize], back: i64) -> Vec<Value> {
-        let columns = inputs.iter().map(|input| self.values(*input, back)).collect::<Vec<_>>();
+        let mut columns = inputs.iter().map(|input| self.values(*input, back)).collect::<Vec<_>>();
+        let as_of = Value::Timestamp(self.as_of.saturating_sub(back));
+        columns.push(Arc::new(vec![as_of; self.keys.len()]));
         match &self.answers.exprs[measure] {
             Some(compiled) => evaluate(compiled, expr, &columns, self.keys.len()),
             None => vec![Value::Null; self.keys.len()],
@@ -121,6 +174,12 @@ impl<'a> Measures<'a> {
         }
         None
     }
+}
+
+/// Where the window starts, if it does, and where the answer ends.
+fn extent(gathered: &Gathered, as_of: i64) -> (Option<i64>, i64) {
+    let bounds = gathered.bounds.unwrap_or(Bounds { start: i64::MIN, end: i64::MAX });
+    ((bounds.start != i64::MIN).then_some(bounds.start), bounds.end.min(as_of))
 }
 
 /// Microseconds from the start of the window to where the answer ends.

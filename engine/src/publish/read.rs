@@ -8,12 +8,12 @@ use std::collections::BTreeMap;
 use contracts::catalog::{Input, Metric, Overflow};
 use contracts::value::{Value, format_timestamp};
 use operators::entity::TooOld;
-use operators::fold::panes::{Pane, route_hash};
+use operators::fold::panes::route_hash;
 use operators::fold::plan::MetricPlan;
 use operators::fold::window::Bounds;
 
 use super::cells::{At, Cells, Gathered, Group, Made, entity_cells};
-use super::measures::Measures;
+use super::measures::{Find, Measures};
 use super::{Answer, EntityRow, MetricQuery, Newest, Published, QueryError, Row};
 
 /// Points of a series at most.
@@ -214,7 +214,7 @@ impl Published {
     ) -> Vec<Row> {
         if names.by.is_empty() {
             let plan = self.plan.metrics[metric].as_ref();
-            let nothing = || Group { sum: Pane::zero(&plan.specs), session: None };
+            let nothing = || Group::nothing(plan);
             gathered.groups.entry(Vec::new()).or_insert_with(nothing);
         }
         self.with_measures(metric, names, as_of, gathered, filter, &names.by, |measures| {
@@ -239,7 +239,7 @@ impl Published {
     ) -> All {
         let plan = self.plan.metrics[metric].as_ref();
         let mut gathered = cells.gather(names.window, &[]);
-        let nothing = || Group { sum: Pane::zero(&plan.specs), session: None };
+        let nothing = || Group::nothing(plan);
         gathered.groups.entry(Vec::new()).or_insert_with(nothing);
         let first = plan.metric.measures.iter().position(|measure| !measure.hidden);
         self.with_measures(metric, names, as_of, gathered, filter, &[], |measures| All {
@@ -260,15 +260,33 @@ impl Published {
         with: impl FnOnce(&mut Measures<'_>) -> T,
     ) -> T {
         let plan = self.plan.metrics[metric].as_ref();
-        let back = |back: i64| {
-            let at = self.instant(plan, names.window, Some(as_of - back)).ok()?;
-            let made = self.made(plan, at).ok()?;
-            let cells = Cells::new(self, metric, at, made.as_ref(), filter).ok()?;
-            let then = if let At::Then(then) = at { then } else { self.as_of };
-            Some((then, cells.gather(names.window, by)))
-        };
+        let found = Question { published: self, metric, filter, by };
         let answers = &self.plan.answers[metric];
-        with(&mut Measures::new(plan, answers, &back, as_of, gathered))
+        with(&mut Measures::new(plan, answers, &found, (names.window, as_of), gathered))
+    }
+}
+
+/// Finds the sums of other windows and instants for the same groups.
+struct Question<'a> {
+    published: &'a Published,
+    metric: usize,
+    filter: Option<&'a str>,
+    by: &'a [usize],
+}
+
+impl Find for Question<'_> {
+    fn find(&self, window: usize, as_of: i64) -> Option<(i64, Gathered)> {
+        let (published, plan) = (self.published, self.published.plan.metrics[self.metric].as_ref());
+        let at = published.instant(plan, window, Some(as_of)).ok()?;
+        let made = published.made(plan, at).ok()?;
+        let cells = Cells::new(published, self.metric, at, made.as_ref(), self.filter).ok()?;
+        let then = if let At::Then(then) = at { then } else { published.as_of };
+        Some((then, cells.gather(window, self.by)))
+    }
+
+    fn firsts(&self) -> BTreeMap<Vec<Value>, i64> {
+        let cells = Cells::new(self.published, self.metric, At::Now, None, self.filter);
+        cells.map_or_else(|_| BTreeMap::new(), |cells| cells.firsts(self.by))
     }
 }
 

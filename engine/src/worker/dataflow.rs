@@ -20,7 +20,7 @@ use timely::dataflow::operators::{Capability, Concat, Input, Probe};
 use timely::dataflow::{InputHandle, ProbeHandle, StreamVec};
 use timely::worker::Worker;
 
-use super::{Fed, Local, Rowset, SharedLocal, relate};
+use super::{Fed, Local, Rowset, SharedLocal, relate, streams};
 
 pub(super) type Container<T> = CapacityContainerBuilder<Vec<T>>;
 
@@ -44,9 +44,9 @@ impl Inputs {
 
 /// A touch on its way to the worker that owns the row.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct Touched {
-    entity: usize,
-    touch: Touch,
+pub(super) struct Touched {
+    pub(super) entity: usize,
+    pub(super) touch: Touch,
 }
 
 /// A change on its way to the worker that owns the key.
@@ -64,7 +64,10 @@ pub(crate) fn build(worker: &mut Worker, local: &SharedLocal) -> (Inputs, ProbeH
         let decoded = scope.input_from(&mut inputs.decoded);
         let released = scope.input_from(&mut inputs.released);
         let admitted = admit(decoded, local).concat(released);
-        let touched = touch(admitted.clone(), local);
+        let mut touched = touch(admitted.clone(), local);
+        if local.borrow().plan.entities_follow_streams() {
+            touched = touched.concat(streams::touches(admitted.clone(), local));
+        }
         let changes = entities(touched, local);
         let mut fed = changes;
         if !local.borrow().plan.relations.is_empty() {

@@ -13,8 +13,10 @@ use std::sync::Arc;
 use contracts::catalog::Missing;
 use operators::fold::group::Lost;
 use operators::relate::adding::Adding;
+use operators::relate::history::Kept;
+use operators::relate::sequence::{SequenceState, Span};
 use operators::relate::step::Input;
-use operators::relate::versions::{Version, Versions};
+use operators::relate::versions::Version;
 use operators::relate::{Message, RelationPlan, Row};
 use serde::{Deserialize, Serialize};
 use timely::dataflow::StreamVec;
@@ -30,16 +32,21 @@ use super::{Fed, Local, Rowset, SharedLocal};
 #[derive(Debug)]
 pub(super) struct RelationState {
     /// One per part.
-    versions: Vec<Versions>,
+    versions: Vec<Kept>,
     /// One per step.
     steps: Vec<Adding>,
+    sequence: Option<SequenceState>,
 }
 
 impl RelationState {
     pub(super) fn new(plan: &RelationPlan, max_keys: usize) -> Self {
         let step = |step: &contracts::catalog::Step| Adding::new(step, plan.retain, max_keys);
+        let history = plan.relation.history().map(|(_, history)| &history.part);
+        let sequence = plan.sequence.as_ref();
+        let kept = |part: &contracts::catalog::Part| Kept::new(part.history, plan.retain, max_keys);
         Self {
-            versions: plan.parts.iter().map(|_| Versions::new(max_keys)).collect(),
+            versions: plan.relation.parts.iter().chain(history).map(kept).collect(),
+            sequence: sequence.map(|s| SequenceState::new(&s.sequence, plan.retain, max_keys)),
             steps: plan.relation.steps.iter().map(step).collect(),
         }
     }
@@ -47,6 +54,7 @@ impl RelationState {
     pub(super) fn turn(&mut self, now: i64) {
         self.versions.iter_mut().for_each(|versions| versions.turn(now));
         self.steps.iter_mut().for_each(|step| step.turn(now));
+        self.sequence.iter_mut().for_each(|sequence| sequence.turn(now));
     }
 
     /// Rows that are not counted, by reason.
@@ -58,7 +66,7 @@ impl RelationState {
             }
         };
         for versions in &self.versions {
-            add("keys", i64::try_from(versions.lost).unwrap_or(i64::MAX));
+            add("keys", i64::try_from(versions.lost()).unwrap_or(i64::MAX));
         }
         for step in &self.steps {
             let alone = step.alone();
@@ -74,6 +82,9 @@ impl RelationState {
             for (reason, count) in step.lost() {
                 add(reason, i64::try_from(*count).unwrap_or(i64::MAX));
             }
+        }
+        for (reason, count) in self.sequence.iter().flat_map(|sequence| &sequence.lost) {
+            add(reason, i64::try_from(*count).unwrap_or(i64::MAX));
         }
         lost
     }
@@ -106,7 +117,11 @@ pub(super) fn rows<'s>(admitted: StreamVec<'s, u64, Rowset>, local: &SharedLocal
         out = out.concat(after.clone().filter(|related| related.message.is_out()));
         before = Some(after);
     }
-    changes(out, local)
+    let sequenced = local.borrow().plan.relations.iter().any(|relation| relation.plan.sequence.is_some());
+    match sequenced {
+        true => changes(sequence(out, local), local),
+        false => changes(out, local),
+    }
 }
 
 fn read<'s>(admitted: StreamVec<'s, u64, Rowset>, local: &SharedLocal) -> Messages<'s> {
@@ -176,11 +191,11 @@ fn versions<'s>(input: Messages<'s>, local: &SharedLocal) -> Messages<'s> {
         let mut by_part: BTreeMap<usize, Vec<Version>> = BTreeMap::new();
         for message in messages {
             match message {
-                Message::Version { part, identity, place, row } => {
-                    by_part.entry(part).or_default().push(Version::Of(identity, place, row));
+                Message::Version { part, identity, place, time, row } => {
+                    by_part.entry(part).or_default().push(Version::Of(identity, place, time, row));
                 }
-                Message::Truncate { part, family, place, .. } => {
-                    by_part.entry(part).or_default().push(Version::Truncate(family, place));
+                Message::Truncate { part, family, place, time, .. } => {
+                    by_part.entry(part).or_default().push(Version::Truncate(family, place, time));
                 }
                 _ => {}
             }
@@ -209,6 +224,48 @@ fn step<'s>(number: usize, input: Messages<'s>, local: &SharedLocal) -> Messages
     })
 }
 
+/// Whole rows of sequences become spans; the others pass.
+fn sequence<'s>(out: Messages<'s>, local: &SharedLocal) -> Messages<'s> {
+    let shared = Rc::clone(local);
+    let read = out.unary::<Container<Related>, _, _, _>(Pipeline, "relate: stays", |_, _| {
+        move |input, output| {
+            input.for_each(|time, data| {
+                let mut local = shared.borrow_mut();
+                let plan = Arc::clone(&local.plan);
+                let mut session = output.session(&time);
+                let mut rows: BTreeMap<usize, Vec<(Row, i64)>> = BTreeMap::new();
+                for Related { relation, message } in data.drain(..) {
+                    match message {
+                        Message::Out { row, weight } if plan.relations[relation].plan.sequence.is_some() => {
+                            rows.entry(relation).or_default().push((row, weight));
+                        }
+                        message => session.give(Related { relation, message }),
+                    }
+                }
+                for (relation, rows) in rows {
+                    let known = &plan.relations[relation];
+                    let lost = local.lost.entry(known.metric).or_default();
+                    known.plan.stays(&rows, lost, |key, stay, weight| {
+                        session.give(Related { relation, message: Message::Stay { key, stay, weight } });
+                    });
+                }
+            });
+        }
+    });
+    let stays = read.clone().filter(|related| related.message.is_stay());
+    let spans = per_tick("relate: sequence", stays, local, |local, relation, messages, give| {
+        let Some(state) = &mut local.relations[relation].sequence else { return };
+        let stay = |message| match message {
+            Message::Stay { key, stay, weight } => Some((key, stay, weight)),
+            _ => None,
+        };
+        state.apply(messages.into_iter().filter_map(stay).collect(), |row, span, weight| {
+            give(Message::Span { row: row.clone(), span, weight });
+        });
+    });
+    read.filter(|related| !related.message.is_stay()).concat(spans)
+}
+
 /// Whole rows become batches.
 fn changes<'s>(out: Messages<'s>, local: &SharedLocal) -> StreamVec<'s, u64, Fed> {
     let plan = Arc::clone(&local.borrow().plan);
@@ -216,12 +273,24 @@ fn changes<'s>(out: Messages<'s>, local: &SharedLocal) -> StreamVec<'s, u64, Fed
         move |input, output| {
             input.for_each(|time, data| {
                 let mut by_relation: BTreeMap<usize, Vec<(Row, i64)>> = BTreeMap::new();
+                let mut spans: BTreeMap<usize, Vec<(Row, Span, i64)>> = BTreeMap::new();
                 for Related { relation, message } in data.drain(..) {
-                    if let Message::Out { row, weight } = message {
-                        by_relation.entry(relation).or_default().push((row, weight));
+                    match message {
+                        Message::Out { row, weight } => {
+                            by_relation.entry(relation).or_default().push((row, weight));
+                        }
+                        Message::Span { row, span, weight } => {
+                            spans.entry(relation).or_default().push((row, span, weight));
+                        }
+                        _ => {}
                     }
                 }
                 let mut session = output.session(&time);
+                for (relation, spans) in spans {
+                    if let Some(changes) = plan.relations[relation].plan.span_changes(&spans) {
+                        session.give(Fed::Relation(relation, changes));
+                    }
+                }
                 for (relation, rows) in by_relation {
                     session.give(Fed::Relation(relation, plan.relations[relation].plan.changes(&rows)));
                 }

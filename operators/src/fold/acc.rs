@@ -11,6 +11,7 @@ use contracts::value::{Value, ValueType};
 use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
 
+use super::ranks::Ranks;
 use super::wide::Wide;
 
 /// What a fold accumulates, over values of which type, and whether rows can be taken back.
@@ -68,6 +69,8 @@ pub enum Acc {
     Sketch(Sketch),
     /// Counts per bucket, the last one above all bounds.
     Histogram(Vec<i64>),
+    /// HyperLogLog of distinct values.
+    Ranks(Ranks),
 }
 
 /// DDSketch (Masson, Rim, Lee: "DDSketch", VLDB 2019): bucket i holds values in (g^(i-1), g^i] with
@@ -103,13 +106,17 @@ impl FoldSpec {
     /// The accumulator of no rows.
     pub fn zero(&self) -> Acc {
         match &self.agg {
-            Agg::Count => Acc::Count(0),
+            // What lasts is kept as edges beside the panes.
+            Agg::Count | Agg::Concurrent | Agg::DurationInState => Acc::Count(0),
             Agg::Sum | Agg::Avg | Agg::Rate { .. } => Acc::Sum { n: 0, sum: Wide::default() },
             Agg::Stddev => Acc::Moments { n: 0, sum: Wide::default(), squares: Wide::default() },
             Agg::Min | Agg::Max if !self.retracts => Acc::Extreme(None),
             Agg::First | Agg::Last if !self.retracts => Acc::End(None),
             Agg::First | Agg::Last => Acc::Ends(OrdMap::new()),
-            Agg::Min | Agg::Max | Agg::Distinct | Agg::Quantile { .. } => Acc::Bag(OrdMap::new()),
+            Agg::Min | Agg::Max | Agg::Distinct | Agg::Top { .. } | Agg::Quantile { .. } => {
+                Acc::Bag(OrdMap::new())
+            }
+            Agg::DistinctApprox => Acc::Ranks(Ranks::default()),
             Agg::QuantileSketch { .. } => Acc::Sketch(Sketch::default()),
             Agg::Histogram { bounds } => Acc::Histogram(vec![0; bounds.len() + 1]),
         }
@@ -156,6 +163,11 @@ impl FoldSpec {
             Acc::Sketch(sketch) => {
                 let value = row.value.and_then(Value::as_f64).ok_or(NotFinite)?;
                 sketch.add(value, self.gamma(), row.weight)?;
+            }
+            Acc::Ranks(ranks) => {
+                if let Some(value) = row.value {
+                    ranks.add(value, row.weight);
+                }
             }
             Acc::Histogram(counts) => {
                 let value = row.value.and_then(Value::as_f64).ok_or(NotFinite)?;
@@ -275,7 +287,7 @@ pub fn weigh<K: Ord + Clone>(bag: &mut OrdMap<K, i64>, key: K, weight: i64) {
     }
 }
 
-fn combine_bags<K: Ord + Clone>(bag: &mut OrdMap<K, i64>, other: &OrdMap<K, i64>, sign: i64) {
+pub(super) fn combine_bags<K: Ord + Clone>(bag: &mut OrdMap<K, i64>, other: &OrdMap<K, i64>, sign: i64) {
     if bag.is_empty() && sign == 1 {
         *bag = other.clone();
         return;
@@ -308,6 +320,7 @@ fn combine(acc: &mut Acc, other: &Acc, sign: i64) {
         (Acc::Histogram(counts), Acc::Histogram(more)) => {
             counts.iter_mut().zip(more).for_each(|(count, add)| *count += sign * add);
         }
+        (Acc::Ranks(ranks), Acc::Ranks(more)) => ranks.merge(more, sign),
         // Folds of one metric always meet their own kind; extremes and ends are handled by the caller.
         (_, _) => debug_assert!(false, "accumulators of different kinds"),
     }

@@ -32,12 +32,14 @@ impl FoldSpec {
             (Acc::Ends(bag), Agg::First) => bag.get_min().map_or(Value::Null, |(end, _)| end.value.clone()),
             (Acc::Ends(bag), _) => bag.get_max().map_or(Value::Null, |(end, _)| end.value.clone()),
             (Acc::Bag(bag), Agg::Distinct) => Value::Int(bag.len() as i64),
+            (Acc::Bag(bag), Agg::Top { n }) => ranking(bag, *n),
             (Acc::Bag(bag), Agg::Quantile { q, linear }) => self.quantile(bag, *q, *linear),
             (Acc::Bag(bag), Agg::Max) => bag.get_max().map_or(Value::Null, |(v, _)| v.clone()),
             (Acc::Bag(bag), _) => bag.get_min().map_or(Value::Null, |(v, _)| v.clone()),
             (Acc::Sketch(sketch), Agg::QuantileSketch { q, .. }) => self.sketched(sketch, *q),
             (Acc::Sketch(_), _) => Value::Null,
             (Acc::Histogram(counts), _) => self.histogram(counts),
+            (Acc::Ranks(ranks), _) => Value::Int(ranks.estimate()),
         }
     }
 
@@ -139,6 +141,19 @@ fn narrow(sum: Wide) -> Option<i64> {
 
 fn big_to_f64(value: &BigInt) -> f64 {
     value.to_f64().unwrap_or(f64::NAN)
+}
+
+/// The `n` most frequent values, ties by value.
+fn ranking(bag: &OrdMap<Value, i64>, n: usize) -> Value {
+    let order = |a: &(&Value, u64), b: &(&Value, u64)| b.1.cmp(&a.1).then_with(|| a.0.cmp(b.0));
+    let mut rows: Vec<(&Value, u64)> =
+        bag.iter().filter_map(|(value, count)| Some((value, u64::try_from(*count).ok()?))).collect();
+    if rows.len() > n {
+        rows.select_nth_unstable_by(n, order);
+        rows.truncate(n);
+    }
+    rows.sort_unstable_by(order);
+    Value::Ranking(rows.into_iter().map(|(value, count)| (value.clone(), count)).collect())
 }
 
 /// The value at `index` (from 0) of the sorted multiset; `index` is below its size.
@@ -244,6 +259,20 @@ mod tests {
         let values: Vec<Value> = [1e9, 1e9 + 1.0, 1e9 + 2.0].map(Value::Float).to_vec();
         assert_eq!(fold(Agg::Stddev, ValueType::Float, &values), Value::Float(1.0));
         assert_eq!(fold(Agg::Stddev, ValueType::Float, &values[..1]), Value::Null);
+    }
+
+    #[test]
+    fn the_most_frequent_come_first() {
+        let rows = |rows: &[(i64, u64)]| {
+            Value::Ranking(rows.iter().map(|(value, count)| (Value::Int(*value), *count)).collect())
+        };
+        let values = ints(&[5, 3, 3, 9, 5, 1, 7]);
+        assert_eq!(fold(Agg::Top { n: 3 }, ValueType::Int, &values), rows(&[(3, 2), (5, 2), (1, 1)]));
+        assert_eq!(
+            fold(Agg::Top { n: 9 }, ValueType::Int, &values),
+            rows(&[(3, 2), (5, 2), (1, 1), (7, 1), (9, 1)])
+        );
+        assert_eq!(fold(Agg::Top { n: 3 }, ValueType::Int, &[]), rows(&[]));
     }
 
     #[test]

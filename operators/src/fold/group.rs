@@ -15,6 +15,7 @@ use contracts::value::{Value, ValueType};
 use serde::{Deserialize, Serialize};
 
 use super::acc::{Acc, FoldSpec, Update};
+use super::edges::{Edge, Edges};
 use super::panes::{Key, Pane};
 use super::plan::{FeedPlan, MetricPlan};
 use super::wide::Wide;
@@ -31,6 +32,8 @@ pub struct Delta {
     pub pane: i64,
     /// What the rows add up to.
     pub change: Pane,
+    /// Beginnings and ends of rows that last; then `change` is of no rows.
+    pub edges: Option<Edges>,
 }
 
 /// The rows of one batch, as a feed sees them.
@@ -72,7 +75,64 @@ pub fn group(plan: &MetricPlan, feed: &FeedPlan, rows: Rows<'_>, lost: &mut Lost
     let groups = Groups::new(plan, &dimensions, &times, &kept);
     let panes = groups.panes(plan, &times, rows.weights);
     let accs = fold_all(plan, feed, &inputs, &groups, &times, rows);
-    groups.deltas(&dimensions, panes, accs)
+    let mut deltas = groups.deltas(&dimensions, panes, accs);
+    if feed.spans.iter().any(Option::is_some) {
+        edges(plan, feed, rows, &dimensions, &inputs, &groups, &mut deltas);
+    }
+    deltas
+}
+
+/// Adds the beginnings and ends of rows that last.
+#[allow(clippy::too_many_arguments)] // what `group` has worked out so far
+fn edges(
+    plan: &MetricPlan,
+    feed: &FeedPlan,
+    rows: Rows<'_>,
+    dimensions: &[Codes],
+    inputs: &Inputs,
+    groups: &Groups,
+    deltas: &mut Vec<Delta>,
+) {
+    let mut found: BTreeMap<(usize, i64), Vec<Edge>> = BTreeMap::new();
+    let mut keys: HashMap<Vec<u32>, usize> = HashMap::new();
+    let mut named: Vec<Key> = Vec::new();
+    for (fold, (span, input)) in feed.spans.iter().zip(&feed.folds).enumerate() {
+        let (Some((start, end)), Some((_, filter))) = (span, input) else { continue };
+        let (starts, ends) = (start.evaluate(rows.batch).values, end.evaluate(rows.batch).values);
+        let filter = filter.map(|filter| &inputs.filters[filter]);
+        let instant = |column: &ArrayRef, row: usize| {
+            let times = column.as_primitive_opt::<TimestampMicrosecondType>()?;
+            times.is_valid(row).then(|| times.value(row))
+        };
+        for row in (0..groups.of_row.len()).filter(|row| groups.of_row[*row] != SKIP) {
+            let passes = filter.is_none_or(|filter| filter.is_valid(row) && filter.value(row));
+            let Some(from) = instant(&starts, row).filter(|_| passes) else { continue };
+            let to = instant(&ends, row);
+            if to.is_some_and(|to| to <= from) {
+                continue;
+            }
+            let codes: Vec<u32> = dimensions.iter().map(|d| d.codes[row]).collect();
+            let key = *keys.entry(codes).or_insert_with_key(|codes| {
+                named.push(Key::new(codes.iter().zip(dimensions).map(|(c, d)| d.values[*c as usize].clone())));
+                named.len() - 1
+            });
+            let weight = rows.weights.map_or(1, |weights| weights[row]);
+            let mut add = |time: i64, weight: i64| {
+                let none = || vec![Edge::default(); plan.specs.len()];
+                found.entry((key, plan.pane(time))).or_insert_with(none)[fold].add(time, weight);
+            };
+            add(from, weight);
+            if let Some(to) = to {
+                add(to, -weight);
+            }
+        }
+    }
+    deltas.extend(found.into_iter().map(|((key, pane), edges)| Delta {
+        key: named[key].clone(),
+        pane,
+        change: Pane::zero(&plan.specs),
+        edges: Some(edges.into()),
+    }));
 }
 
 /// Which rows still count.
@@ -274,7 +334,7 @@ impl Groups {
             let key = keys.entry(codes).or_insert_with_key(|codes| {
                 Key::new(codes.iter().zip(dimensions).map(|(c, d)| d.values[*c as usize].clone()))
             });
-            Delta { key: key.clone(), pane: self.pane[group], change }
+            Delta { key: key.clone(), pane: self.pane[group], change, edges: None }
         });
         deltas.collect()
     }

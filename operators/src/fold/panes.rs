@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 use super::acc::{Acc, FoldSpec, weigh};
+use super::edges::EdgeCell;
 use super::group::{Delta, Lost};
 use super::plan::MetricPlan;
 use super::window::Bounds;
@@ -158,11 +159,19 @@ pub struct Cell {
     /// One per window: the running total at the shard's instant. `None` for session windows and where
     /// nothing was counted yet.
     pub totals: SmallVec<[Option<Arc<Pane>>; 4]>,
+    /// Beginnings and ends of rows that last.
+    pub edges: EdgeCell,
 }
 
 impl Cell {
     fn new(windows: usize) -> Self {
-        Self { panes: OrdMap::new(), base: None, totals: smallvec::smallvec![None; windows] }
+        let totals = smallvec::smallvec![None; windows];
+        Self { panes: OrdMap::new(), base: None, totals, edges: EdgeCell::default() }
+    }
+
+    /// Whether nothing is left of all rows.
+    pub fn is_empty(&self) -> bool {
+        self.panes.is_empty() && self.base.is_none() && self.edges.is_empty()
     }
 
     /// A cell without running totals, for sums made on demand.
@@ -383,6 +392,7 @@ impl MetricState {
     fn forget_pane(&mut self, key: &Key, pane: i64) {
         let plan = Arc::clone(&self.plan);
         self.each_cell(key, |cell| {
+            cell.edges.forget(pane);
             let Some(gone) = cell.panes.remove(&pane) else { return };
             if !plan.keeps_base {
                 return;
@@ -392,7 +402,7 @@ impl MetricState {
                 empty => *empty = Some(gone),
             }
         });
-        let empty = self.shard.cells.get(key).is_some_and(|c| c.panes.is_empty() && c.base.is_none());
+        let empty = self.shard.cells.get(key).is_some_and(|cell| cell.is_empty());
         if empty {
             self.shard.cells.remove(key);
         }
@@ -414,7 +424,7 @@ impl MetricState {
     fn apply_one(&mut self, delta: Delta, lost: &mut Lost) {
         let rows = delta.change.rows.unsigned_abs();
         let beyond = delta.pane < self.shard.oldest;
-        if beyond && !self.plan.keeps_base {
+        if beyond && !self.plan.keeps_base && delta.edges.is_none() {
             *lost.entry("beyond_retention").or_default() += rows;
             return;
         }
@@ -431,7 +441,7 @@ impl MetricState {
                 running: &self.running,
                 by_pane: &mut self.by_pane,
             };
-            place.apply(Arc::make_mut(total), &Key::new(std::iter::empty()), delta.pane, &delta.change);
+            place.apply(Arc::make_mut(total), &Key::new(std::iter::empty()), &delta);
         }
         let cell = self.shard.cells.entry(delta.key.clone()).or_insert_with(|| Arc::new(Cell::new(windows)));
         let cell = Arc::make_mut(cell);
@@ -441,8 +451,8 @@ impl MetricState {
             running: &self.running,
             by_pane: &mut self.by_pane,
         };
-        place.apply(cell, &delta.key, delta.pane, &delta.change);
-        if cell.panes.is_empty() && cell.base.is_none() {
+        place.apply(cell, &delta.key, &delta);
+        if cell.is_empty() {
             self.shard.cells.remove(&delta.key);
         }
     }
@@ -457,8 +467,15 @@ struct Place<'a> {
 }
 
 impl Place<'_> {
-    fn apply(&mut self, cell: &mut Cell, key: &Key, pane: i64, change: &Pane) {
-        let specs = &self.plan.specs;
+    fn apply(&mut self, cell: &mut Cell, key: &Key, delta: &Delta) {
+        let (specs, pane, change) = (&self.plan.specs, delta.pane, &delta.change);
+        if let Some(edges) = &delta.edges {
+            cell.edges.add(pane, self.oldest, edges);
+            if pane >= self.oldest {
+                self.by_pane.entry(pane).or_default().insert(key.clone());
+            }
+            return;
+        }
         if pane < self.oldest {
             return self.apply_base(cell, change);
         }

@@ -49,6 +49,8 @@ pub struct FeedPlan {
     pub filters: Vec<Compiled>,
     /// One per fold: indexes into `values` and `filters`. `None`: not moved by this feed.
     pub folds: Vec<Option<(Option<usize>, Option<usize>)>>,
+    /// One per fold: from when to when a row lasts.
+    pub spans: Vec<Option<(Compiled, Compiled)>>,
 }
 
 /// A metric that cannot be run.
@@ -120,6 +122,10 @@ impl FeedPlan {
             Ok(Some((value, filter)))
         });
         let folds = folds.collect::<Result<_, MetricPlanError>>()?;
+        let spans = feed.folds.iter().map(|fold| {
+            let span = fold.as_ref().and_then(|fold| fold.span.as_ref());
+            span.map(|(start, end)| Ok((compile(start)?, compile(end)?))).transpose()
+        });
         let dimensions = feed
             .dimensions
             .iter()
@@ -134,6 +140,7 @@ impl FeedPlan {
             values: values.compiled,
             filters: filters.compiled,
             folds,
+            spans: spans.collect::<Result<_, MetricPlanError>>()?,
         })
     }
 }

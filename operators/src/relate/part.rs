@@ -14,7 +14,7 @@ use contracts::expr::Typed;
 use contracts::value::Value;
 
 use super::versions::Place;
-use super::{Message, PartRow, RelationPlan, key};
+use super::{Message, Origin, PartRow, RelationPlan, key};
 use crate::eval::{Compiled, PlanError};
 use crate::fold::group::Lost;
 use crate::fold::panes::{Key, route_hash};
@@ -110,9 +110,10 @@ impl Seen {
         days.is_valid(row).then(|| i64::from(days.value(row)) * DAY)
     }
 
-    fn row(&self, row: usize, time: i64, id: Option<Arc<str>>) -> Arc<PartRow> {
+    fn row(&self, batch: &EventBatch, row: usize, time: i64, origin: Option<Origin>) -> Arc<PartRow> {
         let cells = self.cells.iter().map(|column| Value::from_arrow(column.as_ref(), row)).collect();
-        Arc::new(PartRow { time, id, cells })
+        let id = batch.ids.is_valid(row).then(|| Arc::from(batch.ids.value(row)));
+        Arc::new(PartRow { time, id, event: batch.event as u32, origin, cells })
     }
 
     fn identity(&self, feed: &FeedPlan, row: usize) -> Option<Key> {
@@ -132,15 +133,18 @@ impl RelationPlan {
         lost: &mut Lost,
         mut give: impl FnMut(Message),
     ) {
+        let partition = Arc::new(partition.clone());
         for (part, feeds) in self.parts.iter().enumerate() {
             for feed in feeds.iter().filter(|feed| feed.event == batch.event) {
                 let seen = Seen::new(feed, batch);
-                let stream = route_hash(partition);
+                let stream = route_hash(&*partition);
                 for row in 0..batch.columns.num_rows() {
+                    let origin = origin(part, &partition, batch, row);
                     let result = if feed.identity.is_empty() {
-                        self.plain(part, &seen, batch, row, &mut give)
+                        self.plain(part, &seen, (batch, row, origin), &mut give)
                     } else {
-                        version((part, feed), &seen, batch, (stream, row), workers, &mut give)
+                        let at = (batch, row, origin, stream);
+                        version((part, feed), &seen, at, workers, &mut give)
                     };
                     if let Err(reason) = result {
                         *lost.entry(reason).or_default() += 1;
@@ -155,8 +159,7 @@ impl RelationPlan {
         &self,
         part: usize,
         seen: &Seen,
-        batch: &EventBatch,
-        row: usize,
+        (batch, row, origin): (&EventBatch, usize, Option<Origin>),
         give: &mut impl FnMut(Message),
     ) -> Result<(), &'static str> {
         if seen.failed.contains(&row) {
@@ -166,7 +169,7 @@ impl RelationPlan {
             return Ok(());
         }
         let time = seen.time(row).ok_or("no_time")?;
-        let message = self.enter(part, seen.row(row, time, id(batch, row)), 1);
+        let message = self.enter(part, seen.row(batch, row, time, origin), 1);
         message.into_iter().for_each(give);
         Ok(())
     }
@@ -176,8 +179,7 @@ impl RelationPlan {
 fn version(
     (part, feed): (usize, &FeedPlan),
     seen: &Seen,
-    batch: &EventBatch,
-    (stream, row): (u64, usize),
+    (batch, row, origin, stream): (&EventBatch, usize, Option<Origin>, u64),
     workers: usize,
     give: &mut impl FnMut(Message),
 ) -> Result<(), &'static str> {
@@ -189,19 +191,21 @@ fn version(
         at: change.map_or(batch.received[row], |change| change.at),
     };
     let op = change.map_or(ChangeOp::Upsert, |change| change.op);
+    let time = seen.time(row);
+    let since = time.unwrap_or(i64::MIN);
     if op == ChangeOp::Truncate {
         let family = || feed.family.clone();
-        (0..workers as u64)
-            .for_each(|worker| give(Message::Truncate { part, family: family(), worker, place }));
+        (0..workers as u64).for_each(|worker| {
+            give(Message::Truncate { part, family: family(), worker, place, time: since })
+        });
         return Ok(());
     }
     let identity = seen.identity(feed, row).ok_or("no_key")?;
-    let time = seen.time(row);
     let failed = seen.failed.contains(&row);
     let whole = op == ChangeOp::Upsert && !failed && seen.passes(row);
-    let state = time.filter(|_| whole).map(|time| seen.row(row, time, id(batch, row)));
+    let state = time.filter(|_| whole).map(|time| seen.row(batch, row, time, origin));
     let lost = op == ChangeOp::Upsert && state.is_none();
-    give(Message::Version { part, identity, place, row: state });
+    give(Message::Version { part, identity, place, time: since, row: state });
     match (failed, time) {
         (true, _) if lost => Err("evaluation"),
         (false, None) if lost => Err("no_time"),
@@ -209,6 +213,11 @@ fn version(
     }
 }
 
-fn id(batch: &EventBatch, row: usize) -> Option<Arc<str>> {
-    batch.ids.is_valid(row).then(|| Arc::from(batch.ids.value(row)))
+/// What tells partners apart that are alike in time and id. Rows of change streams are known by their keys.
+fn origin(part: usize, partition: &Arc<Partition>, batch: &EventBatch, row: usize) -> Option<Origin> {
+    (part > 0 && batch.changes.is_none()).then(|| Origin {
+        partition: Arc::clone(partition),
+        offset: batch.offsets[row],
+        part: batch.parts[row],
+    })
 }

@@ -159,8 +159,9 @@ impl StepState {
                     {
                         continue;
                     }
-                    self.age(time, &key);
-                    touched.push(self.reach(time, &rows));
+                    let until = self.until(&row);
+                    self.age(until.unwrap_or(time), &key);
+                    touched.push(self.reach(time, until, &rows));
                     let held = self.held as i64 + rows.add_right(row, weight);
                     self.held = usize::try_from(held).unwrap_or(0);
                 }
@@ -191,8 +192,8 @@ impl StepState {
         }
     }
 
-    /// Anchors of the rows whose partners may change when a partner of `time` comes or goes.
-    fn reach(&self, time: i64, rows: &Rows) -> RangeInclusive<i64> {
+    /// Anchors of the rows whose partners may change when a partner that holds from `time` to `until` comes or goes.
+    fn reach(&self, time: i64, until: Option<i64>, rows: &Rows) -> RangeInclusive<i64> {
         let (first, last) = self.around(time);
         let simple = self.step.valid_to.is_none();
         match (self.step.order, self.step.pick) {
@@ -207,9 +208,16 @@ impl StepState {
                 let after = rows.right.range(time.saturating_add(1)..).next().map_or(last, |(time, _)| *time);
                 time..=after.min(last)
             }
-            (Order::Before, _) => time..=last,
+            (Order::Before, _) => {
+                time..=until.map_or(last, |until| last.min(until.saturating_sub(1)).max(time))
+            }
             (Order::Any, _) => first..=last,
         }
+    }
+
+    /// From when on a partner is no longer valid.
+    fn until(&self, row: &PartRow) -> Option<i64> {
+        until(row, self.step.valid_to?)
     }
 
     fn recompute(&mut self, rows: &mut Rows, range: RangeInclusive<i64>, give: &mut impl FnMut(Row, i64)) {
@@ -243,11 +251,7 @@ impl StepState {
             Order::Any => first..=last,
         };
         let fits = |(row, weight): &&(Arc<PartRow>, i64)| {
-            let valid = self.step.valid_to.is_none_or(|cell| match &row.cells[cell] {
-                Value::Timestamp(until) => *until > anchor,
-                Value::Date(day) => i64::from(*day) * 86_400_000_000 > anchor,
-                _ => true,
-            });
+            let valid = self.until(row).is_none_or(|until| until > anchor);
             *weight > 0 && valid && !(self.step.strict && row.time == anchor)
         };
         let mut all = right.range(range).flat_map(|(_, rows)| rows).filter(fits);
@@ -346,6 +350,10 @@ impl StepState {
             let young = rows.right.split_off(&right);
             let old = std::mem::replace(&mut rows.right, young);
             self.held -= old.values().map(Vec::len).sum::<usize>();
+        } else if let Some(cell) = self.step.valid_to {
+            // A row may be held for a stretch longer than it can be moved: it keeps its partner until then.
+            let bound = left.saturating_sub(2 * self.stretch);
+            self.held -= rows.forget_ended(cell, bound);
         }
         if rows.left.is_empty() && rows.right.is_empty() {
             self.keys.remove(key);
@@ -389,6 +397,18 @@ impl Rows {
         1
     }
 
+    /// Lets partners go that ended before `bound`; how many.
+    fn forget_ended(&mut self, cell: usize, bound: i64) -> usize {
+        let mut gone = 0;
+        self.right.retain(|_, rights| {
+            let before = rights.len();
+            rights.retain(|(row, _)| until(row, cell).is_none_or(|until| until > bound));
+            gone += before - rights.len();
+            !rights.is_empty()
+        });
+        gone
+    }
+
     /// Adds to the weight of a partner; how many partners more (or fewer) are held.
     fn add_right(&mut self, row: Arc<PartRow>, weight: i64) -> i64 {
         let rights = self.right.entry(row.time).or_default();
@@ -405,11 +425,28 @@ impl Rows {
                 }
                 -1
             }
+            // What goes without being there was too old, one too many, or let go.
+            Err(_) if weight < 0 => {
+                let time = row.time;
+                if rights.is_empty() {
+                    self.right.remove(&time);
+                }
+                0
+            }
             Err(at) => {
                 rights.insert(at, (row, weight));
                 1
             }
         }
+    }
+}
+
+/// The instant in a cell.
+pub(super) fn until(row: &PartRow, cell: usize) -> Option<i64> {
+    match &row.cells[cell] {
+        Value::Timestamp(until) => Some(*until),
+        Value::Date(day) => Some(i64::from(*day) * 86_400_000_000),
+        _ => None,
     }
 }
 

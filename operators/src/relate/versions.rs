@@ -1,6 +1,6 @@
 //! A newer version of a row replaces the one before.
 //!
-//! *In*: versions of the rows of one part, a tick at a time. *Out*: the row that was (-1) and the row that is (+1).
+//! *In*: versions of the rows of one part (or of an entity's change streams), a tick at a time. *Out*: the row that was (-1) and the row that is (+1).
 //! *Never*: an older version in place of a newer one.
 
 use std::collections::VecDeque;
@@ -28,7 +28,7 @@ pub struct Place {
 
 impl Place {
     /// Whether this is newer than `other`: by offset in the same partition, by time between partitions.
-    fn after(&self, other: &Self) -> bool {
+    pub(super) fn after(&self, other: &Self) -> bool {
         if self.stream == other.stream {
             return (self.offset, self.part) > (other.offset, other.part);
         }
@@ -36,20 +36,28 @@ impl Place {
     }
 }
 
-/// One message about a part's rows.
+/// One message about rows.
 #[derive(Debug)]
-pub enum Version {
-    /// The row that the key names is this one now, or gone.
-    Of(Key, Place, Option<Arc<PartRow>>),
-    /// All rows committed before whose names begin with the value are gone.
-    Truncate(Value, Place),
+pub enum Version<R = Arc<PartRow>> {
+    /// The row that the key names is this one from an instant on, or gone.
+    Of(Key, Place, i64, Option<R>),
+    /// All rows committed before whose names begin with the value are gone from an instant on.
+    Truncate(Value, Place, i64),
 }
 
-impl Version {
+impl<R> Version<R> {
     fn place(&self) -> Place {
         match self {
-            Self::Of(_, place, _) | Self::Truncate(_, place) => *place,
+            Self::Of(_, place, ..) | Self::Truncate(_, place, _) => *place,
         }
+    }
+
+    /// In the order of their streams.
+    pub(super) fn sort(versions: &mut [Self]) {
+        versions.sort_by_key(|version| {
+            let place = version.place();
+            (place.stream, place.offset, place.part)
+        });
     }
 }
 
@@ -57,10 +65,10 @@ impl Version {
 /// can arrive after a newer one, but by no more than decode lets them be ahead.
 const REMEMBER: i64 = 6 * 60 * 1_000_000;
 
-/// The current rows of one part on one worker.
+/// The current rows on one worker.
 #[derive(Debug)]
-pub struct Versions {
-    rows: HashMap<Key, (Place, Option<Arc<PartRow>>)>,
+pub struct Versions<R = Arc<PartRow>> {
+    rows: HashMap<Key, (Place, Option<R>)>,
     gone: VecDeque<(i64, Key)>,
     /// The last truncate per first value of names and stream: a slower partition may still bring older rows.
     truncates: HashMap<(Value, u64), Place>,
@@ -69,7 +77,7 @@ pub struct Versions {
     pub lost: u64,
 }
 
-impl Versions {
+impl<R: Clone + PartialEq> Versions<R> {
     /// No rows yet.
     pub fn new(max_keys: usize) -> Self {
         Self {
@@ -92,27 +100,17 @@ impl Versions {
     }
 
     /// Applies the versions of a tick; `give` is called with each change.
-    pub fn apply(&mut self, now: i64, mut versions: Vec<Version>, mut give: impl FnMut(Arc<PartRow>, i64)) {
-        versions.sort_by_key(|version| {
-            let place = version.place();
-            (place.stream, place.offset, place.part)
-        });
+    pub fn apply(&mut self, now: i64, mut versions: Vec<Version<R>>, mut give: impl FnMut(R, i64)) {
+        Version::sort(&mut versions);
         for version in versions {
             match version {
-                Version::Of(key, place, row) => self.replace(now, key, place, row, &mut give),
-                Version::Truncate(family, place) => self.truncate(now, &family, place, &mut give),
+                Version::Of(key, place, _, row) => self.replace(now, key, place, row, &mut give),
+                Version::Truncate(family, place, _) => self.truncate(now, &family, place, &mut give),
             }
         }
     }
 
-    fn replace(
-        &mut self,
-        now: i64,
-        key: Key,
-        place: Place,
-        row: Option<Arc<PartRow>>,
-        give: &mut impl FnMut(Arc<PartRow>, i64),
-    ) {
+    fn replace(&mut self, now: i64, key: Key, place: Place, row: Option<R>, give: &mut impl FnMut(R, i64)) {
         let row = row.filter(|_| !self.truncated(&key, &place));
         let full = self.rows.len() >= self.max_keys;
         match self.rows.get_mut(&key) {
@@ -121,7 +119,7 @@ impl Versions {
                 *known = place;
                 if *old != row {
                     old.take().into_iter().for_each(|old| give(old, -1));
-                    row.iter().for_each(|row| give(Arc::clone(row), 1));
+                    row.iter().for_each(|row| give(row.clone(), 1));
                     *old = row.clone();
                 }
             }
@@ -130,7 +128,7 @@ impl Versions {
                 return;
             }
             None => {
-                row.iter().for_each(|row| give(Arc::clone(row), 1));
+                row.iter().for_each(|row| give(row.clone(), 1));
                 self.rows.insert(key.clone(), (place, row.clone()));
             }
         }
@@ -139,7 +137,7 @@ impl Versions {
         }
     }
 
-    fn truncate(&mut self, now: i64, family: &Value, place: Place, give: &mut impl FnMut(Arc<PartRow>, i64)) {
+    fn truncate(&mut self, now: i64, family: &Value, place: Place, give: &mut impl FnMut(R, i64)) {
         let last = self.truncates.entry((family.clone(), place.stream)).or_insert(place);
         if place.after(last) {
             *last = place;
@@ -181,12 +179,12 @@ mod tests {
     use super::*;
 
     fn row(n: i64) -> Option<Arc<PartRow>> {
-        Some(Arc::new(PartRow { time: n, id: None, cells: [Value::Int(n)].into() }))
+        Some(Arc::new(PartRow { time: n, id: None, event: 0, origin: None, cells: [Value::Int(n)].into() }))
     }
 
     fn of(offset: i64, row: Option<Arc<PartRow>>) -> Version {
         let place = Place { at: offset, stream: 1, offset, part: 0 };
-        Version::Of(Key::new([Value::Int(7)].into_iter()), place, row)
+        Version::Of(Key::new([Value::Int(7)].into_iter()), place, offset, row)
     }
 
     fn told(versions: &mut Versions, now: i64, given: Vec<Version>) -> Vec<(i64, i64)> {
@@ -212,10 +210,10 @@ mod tests {
     fn a_truncate_takes_what_was_before_it() {
         let mut versions = Versions::new(10);
         told(&mut versions, 0, vec![of(1, row(1))]);
-        let truncate = Version::Truncate(Value::Int(7), Place { at: 1, stream: 1, offset: 2, part: 0 });
+        let truncate = Version::Truncate(Value::Int(7), Place { at: 1, stream: 1, offset: 2, part: 0 }, 1);
         assert_eq!(told(&mut versions, 0, vec![truncate]), [(1, -1)]);
         assert_eq!(told(&mut versions, 0, vec![of(3, row(3))]), [(3, 1)]);
-        let elsewhere = Version::Truncate(Value::Int(7), Place { at: 2, stream: 9, offset: 99, part: 0 });
+        let elsewhere = Version::Truncate(Value::Int(7), Place { at: 2, stream: 9, offset: 99, part: 0 }, 2);
         assert_eq!(told(&mut versions, 0, vec![elsewhere]), [], "committed after it");
         assert_eq!(told(&mut versions, 0, vec![of(2, row(2))]), [], "older than both");
     }

@@ -90,7 +90,7 @@ fn events(live: &Live) -> JsonValue {
                 "title": event.head.title,
                 "description": event.head.description,
                 "contract_version": describe::version(&event.head),
-                "key": event.key,
+                "key": describe::key(event),
                 "fields": event.fields.iter().map(|f| &f.name).collect::<Vec<_>>(),
             }),
         );

@@ -57,7 +57,7 @@ pub(crate) fn unit(metric: &Metric, measure: &Measure) -> String {
     let by_kind = match &measure.kind {
         MeasureKind::Ratio(..) => "ratio",
         MeasureKind::Fold(fold) => match metric.folds.get(*fold).map(|f| &f.agg) {
-            Some(Agg::Count | Agg::Distinct | Agg::Histogram { .. }) => "count",
+            Some(Agg::Count | Agg::Distinct | Agg::DistinctApprox | Agg::Histogram { .. }) => "count",
             Some(Agg::Rate { .. }) => "per_second",
             _ => "",
         },
@@ -131,6 +131,8 @@ fn agg(agg: &Agg) -> &'static str {
         Agg::First => "first",
         Agg::Last => "last",
         Agg::Distinct => "distinct",
+        Agg::DistinctApprox => "distinct_approx",
+        Agg::Top { .. } => "top",
         Agg::Quantile { .. } | Agg::QuantileSketch { .. } => "quantile",
         Agg::Histogram { .. } => "histogram",
         Agg::Stddev => "stddev",
@@ -222,10 +224,19 @@ pub(crate) fn field(field: &Field) -> Json {
     Json::Object(out)
 }
 
+/// The key as declared: a field, several, none.
+pub(crate) fn key(event: &Event) -> Json {
+    match event.key.as_slice() {
+        [] => Json::Null,
+        [only] => json!(only),
+        several => json!(several),
+    }
+}
+
 /// The key, time and id of an event contract.
 pub(crate) fn event_keys(event: &Event) -> Json {
     json!({
-        "key": event.key,
+        "key": key(event),
         "time": event.time,
         "id": event.id,
         "dedupe_seconds": seconds(event.dedupe),

@@ -205,9 +205,14 @@ impl Follow {
     }
 }
 
-/// The key of a row as text, whatever its type.
+/// The key of a row as text, whatever its type; of several fields, the id of a change stream's row.
 fn key_of(contract: &EventContract, admitted: &Admitted, row: usize) -> Json {
-    let column = contract.key.as_ref().and_then(|key| admitted.batch.columns.column_by_name(key));
+    let [key] = contract.key.as_slice() else {
+        let ids = &admitted.batch.ids;
+        let whole = contract.changelog && !contract.key.is_empty() && !ids.is_null(row);
+        return if whole { Json::from(ids.value(row)) } else { Json::Null };
+    };
+    let column = admitted.batch.columns.column_by_name(key);
     match column.map(|c| cells::cell(c.as_ref(), row)) {
         None | Some(Json::Null) => Json::Null,
         Some(Json::String(text)) => Json::String(text),
@@ -226,7 +231,7 @@ fn body(contract: &EventContract, admitted: &Admitted, row: usize, key: Json) ->
         };
         data.insert(field.name().clone(), value);
     }
-    let key_masked = contract.key.as_deref().is_some_and(masked);
+    let key_masked = contract.key.iter().any(|key| masked(key));
     json!({
         "event_id": (!batch.ids.is_null(row)).then(|| batch.ids.value(row)),
         "event_type": contract.head.name,

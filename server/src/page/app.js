@@ -37,7 +37,7 @@
       return group(value.toFixed(digits));
     }
     if (isDecimal(value) && type !== "string") return group(value);
-    if (Array.isArray(value)) return value.map((v) => v && typeof v === "object" ? `≤${v.le === null ? "∞" : v.le}: ${v.count}` : show(v)).join("  ");
+    if (Array.isArray(value)) return value.map((v) => !v || typeof v !== "object" ? show(v) : "value" in v ? `${show(v.value, "string")}: ${v.count}` : `≤${v.le === null ? "∞" : v.le}: ${v.count}`).join("  ");
     return String(value);
   };
   const seconds = (s) => s < 1 ? `${Math.round(s * 1000)} ms` : s < 90 ? `${s.toFixed(s < 10 ? 1 : 0)} s`

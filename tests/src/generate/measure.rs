@@ -25,7 +25,7 @@ pub(super) fn measures(
     for i in 0..rng.usize(2..7) {
         let single = (!aliases.is_empty() && chance(rng, 50)).then(|| pick(rng, aliases));
         let scope = single.unwrap_or(all);
-        let Some((mut options, t)) = fold(rng, scope) else { continue };
+        let Some((mut options, t)) = fold(rng, theme, scope) else { continue };
         if chance(rng, 25)
             && let Some(filter) = scope.condition(rng)
         {
@@ -63,32 +63,36 @@ fn finish(rng: &mut fastrand::Rng, t: T, may_hide: bool, options: &mut Vec<Strin
 }
 
 /// Options of a random fold, and the type of its result.
-fn fold(rng: &mut fastrand::Rng, scope: &Scope) -> Option<(Vec<String>, T)> {
+fn fold(rng: &mut fastrand::Rng, theme: &Theme, scope: &Scope) -> Option<(Vec<String>, T)> {
     const ANY: [T; 10] =
         [T::Text, T::Bool, T::Int, T::Big, T::Float, T::Dec, T::Huge, T::Ts, T::Date, T::Dur];
     const SUMS: [T; 4] = [T::Int, T::Float, T::Dec, T::Dur];
     const NUMBERS: [T; 3] = [T::Int, T::Float, T::Dec];
     const RANKED: [T; 9] = [T::Text, T::Int, T::Big, T::Float, T::Dec, T::Huge, T::Ts, T::Date, T::Dur];
-    let agg = *pick(
-        rng,
-        &[
-            "count",
-            "count_of",
-            "sum",
-            "sum",
-            "avg",
-            "min",
-            "max",
-            "first",
-            "last",
-            "distinct",
-            "quantile",
-            "quantile",
-            "histogram",
-            "stddev",
-            "rate",
-        ],
-    );
+    let agg = *match theme.fresh && chance(rng, 35) {
+        true if theme.approx => pick(rng, &["top", "top", "distinct_approx"]),
+        true => &"top",
+        false => pick(
+            rng,
+            &[
+                "count",
+                "count_of",
+                "sum",
+                "sum",
+                "avg",
+                "min",
+                "max",
+                "first",
+                "last",
+                "distinct",
+                "quantile",
+                "quantile",
+                "histogram",
+                "stddev",
+                "rate",
+            ],
+        ),
+    };
     let types: &[T] = match agg {
         "count" => return Some((vec!["agg: count".into()], T::Int)),
         "rate" if chance(rng, 50) => {
@@ -98,7 +102,9 @@ fn fold(rng: &mut fastrand::Rng, scope: &Scope) -> Option<(Vec<String>, T)> {
             ));
         }
         "count_of" | "first" | "last" => &ANY,
-        "distinct" => &[T::Text, T::Bool, T::Int, T::Big, T::Dec, T::Huge, T::Ts, T::Date, T::Dur],
+        "distinct" | "distinct_approx" | "top" => {
+            &[T::Text, T::Bool, T::Int, T::Big, T::Dec, T::Huge, T::Ts, T::Date, T::Dur]
+        }
         "sum" | "avg" | "quantile" => &SUMS,
         "min" | "max" => &RANKED,
         _ => &NUMBERS,
@@ -115,6 +121,14 @@ fn fold(rng: &mut fastrand::Rng, scope: &Scope) -> Option<(Vec<String>, T)> {
     let mut options = vec![format!("agg: {name}"), format!("value: \"{value}\"")];
     let result = match agg {
         "count_of" | "distinct" => T::Int,
+        // Near the truth only.
+        "distinct_approx" => T::Nested,
+        "top" => {
+            if chance(rng, 80) {
+                options.push(format!("n: {}", pick(rng, &["1", "2", "3", "7", "1000"])));
+            }
+            T::Nested
+        }
         "avg" if t == T::Int => T::Float,
         "stddev" | "rate" => T::Float,
         "histogram" => {

@@ -115,7 +115,7 @@ fn event_metric(
     finish(rng, theme, &windows, yaml);
 }
 
-fn entity_metric(rng: &mut fastrand::Rng, theme: &Theme, entity: &EntityModel, yaml: &mut String) {
+pub(super) fn entity_metric(rng: &mut fastrand::Rng, theme: &Theme, entity: &EntityModel, yaml: &mut String) {
     head(yaml, "Metric", &format!("{}s", entity.name));
     *yaml += &format!("entity: {}\n", entity.name);
     let scope = Scope { alias: None, of: None, columns: entity.columns.clone() };
@@ -126,6 +126,7 @@ fn entity_metric(rng: &mut fastrand::Rng, theme: &Theme, entity: &EntityModel, y
     }
     dimensions(rng, &scope, yaml);
     let windows = windows(rng, theme);
+    let theme = &Theme { approx: false, ..theme.clone() };
     measures(rng, theme, &scope, &[], yaml);
     let column = if theme.rich && chance(rng, 30) { scope.column(rng, &[T::Ts]) } else { None };
     finish(rng, theme, &windows, yaml);

@@ -4,6 +4,7 @@
 //! of a change stream in two partitions.
 
 mod contracts;
+mod entities;
 mod metric;
 mod records;
 mod shipped;
@@ -31,8 +32,12 @@ struct Model {
     fields: Vec<(&'static str, &'static str)>,
     /// The field that names a row of a change stream or of a table.
     key: Option<&'static str>,
+    /// A second field of the key.
+    also: Option<&'static str>,
     /// The event time is a field of the row.
     timed: bool,
+    /// Its events have ids.
+    ids: bool,
     /// Fields, `time` and enrich columns.
     columns: Vec<Column>,
 }
@@ -67,10 +72,14 @@ pub(super) fn case(seed: u64) -> Case {
     theme.span = *pick(&mut rng, &[10 * MINUTE, 2 * HOUR, 30 * HOUR]);
     theme.late = theme.span;
     theme.rich = true;
+    theme.fresh = seed >= super::FRESH;
     let grid = Grid { step: (theme.span / *pick(&mut rng, &[8, 16, 40]) / SECOND).max(1) * SECOND };
     let mut yaml = String::new();
-    let (models, tables) = contracts::contracts(&mut rng, &mut yaml);
+    let (models, tables) = contracts::contracts(&mut rng, theme.fresh, &mut yaml);
     metric::metrics(&mut rng, &theme, grid, &models, &tables, &mut yaml);
+    if theme.fresh {
+        entities::entity(&mut rng, &theme, &models, &mut yaml);
+    }
     let partitions = rng.usize(1..4);
     let (topics, start, segments) = records::segments(&mut rng, &theme, grid, &models, partitions);
     Case { seed, yaml, start, segments, partitions, topics }

@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use crate::generate::twist::{Twist, twist};
-use crate::generate::{Case, RELATED, Segment};
+use crate::generate::{Case, Segment, relates};
 use crate::oracle::Oracle;
 use crate::oracle::admit::Raw;
 use crate::oracle::zone::MINUTE;
@@ -38,7 +38,7 @@ pub fn roads(seed: u64) -> Vec<Road> {
     let straight =
         Road { workers: counts[0], seed, shuffle: false, every: true, resume: 0, twist: Twist::Plain };
     let other = Road { workers: counts[1], seed: seed ^ 0x5eed, shuffle: true, every: false, ..straight };
-    if seed < RELATED {
+    if !relates(seed) {
         return vec![straight, other];
     }
     // Rows that relate must not depend on when an engine learned of them, nor on how often.

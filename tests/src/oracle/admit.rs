@@ -63,7 +63,7 @@ pub enum Fate {
 
 impl Fate {
     /// The same, with reasons that may be told too.
-    fn with_more(self, told: BTreeSet<String>) -> Fate {
+    pub(super) fn with_more(self, told: BTreeSet<String>) -> Fate {
         match self {
             Fate::Refused { event, reasons, mut more } => {
                 more.extend(told);
@@ -119,18 +119,20 @@ pub struct Gate<'a> {
     envelope: &'a Envelope,
     /// Received times of admitted rows by event type and id.
     seen: BTreeMap<(String, String), Vec<i64>>,
+    /// What rows of change streams said last.
+    said: super::change::Said,
 }
 
 impl<'a> Gate<'a> {
     /// Nothing seen yet.
     pub fn new(contracts: &'a Contracts, envelope: &'a Envelope) -> Gate<'a> {
-        Gate { contracts, envelope, seen: BTreeMap::new() }
+        Gate { contracts, envelope, seen: BTreeMap::new(), said: BTreeMap::new() }
     }
 
     /// The fates of a record's events: several when it holds an array.
     pub fn record(&mut self, raw: &Raw) -> Vec<Fate> {
         if let Some(name) = &raw.table {
-            return super::change::debezium(self.contracts, name, raw);
+            return super::change::debezium(self.contracts, name, raw, &mut self.said);
         }
         if raw.payload.is_empty() {
             return vec![super::change::tombstone(self.contracts, raw)];

@@ -30,7 +30,7 @@ pub struct Contracts {
 #[allow(missing_docs)]
 pub struct Event {
     pub name: String,
-    pub key: Option<String>,
+    pub key: Vec<String>,
     pub changelog: bool,
     pub time: Option<String>,
     pub id: Option<String>,
@@ -210,7 +210,7 @@ fn ex(node: &Node, key: &str) -> Option<Ex> {
 fn event(doc: &Node) -> Event {
     Event {
         name: name(doc),
-        key: doc.str("key").map(str::to_string),
+        key: doc.get("key").map(Node::texts).unwrap_or_default(),
         changelog: doc.is_true("changelog"),
         time: doc.str("time").map(str::to_string),
         id: doc.str("id").map(str::to_string),
@@ -468,6 +468,8 @@ fn aggregate(agg: &str, node: &Node) -> Agg {
         "first" => Agg::First,
         "last" => Agg::Last,
         "distinct" => Agg::Distinct,
+        "distinct_approx" => Agg::Approx,
+        "top" => Agg::Top(node.str("n").map_or(10, |n| n.parse().expect("a count"))),
         "stddev" => Agg::Stddev,
         "rate" => Agg::Rate(duration(node, "per").unwrap_or(super::zone::SECOND)),
         "histogram" => {

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::Oracle;
 use super::admit::Admitted;
 use super::contract::{Contracts, Entity, EntityField};
 use super::eval::Env;
@@ -25,15 +26,20 @@ pub struct EntityRow {
     pub events: u64,
 }
 
-/// All rows from the events with time < `t`.
-pub fn rows(
-    contracts: &Contracts,
-    entity: &Entity,
-    admitted: &[Admitted],
-    t: i64,
-) -> BTreeMap<String, EntityRow> {
+/// All rows from the events with time < `t`; of a change stream, from the rows that it has now.
+pub fn rows(oracle: &Oracle, entity: &Entity, t: i64) -> BTreeMap<String, EntityRow> {
     let mut by_key: BTreeMap<String, Vec<&Admitted>> = BTreeMap::new();
-    for row in admitted.iter().filter(|row| row.time < t && entity.events.contains(&row.event)) {
+    let contracts = &oracle.contracts;
+    let counts = |name: &String| {
+        let event = contracts.event(name).expect("an event of the contracts");
+        if event.changelog {
+            super::rows::current(oracle, event, oracle.now)
+        } else {
+            (0..oracle.admitted.len()).filter(|&at| oracle.admitted[at].event == *name).collect()
+        }
+    };
+    let known = entity.events.iter().flat_map(counts).map(|at| &oracle.admitted[at]);
+    for row in known.filter(|row| row.time < t) {
         let key = Env::plain(&row.cols).eval(&entity.key).expect("a key has a value");
         let key = match key {
             Val::Null => continue,

@@ -20,6 +20,10 @@ pub enum Agg {
     First,
     Last,
     Distinct,
+    /// Near `Distinct`.
+    Approx,
+    /// How many.
+    Top(usize),
     /// `q` exactly as written.
     Lower(Rat),
     Linear(Rat),
@@ -56,7 +60,8 @@ pub fn fold(agg: &Agg, items: &[Item], valued: bool, elapsed: Option<i64>) -> Va
         Agg::Max => values.into_iter().max().unwrap_or(Val::Null),
         Agg::First => ordered(items).first().map_or(Val::Null, |item| item.value.clone()),
         Agg::Last => ordered(items).last().map_or(Val::Null, |item| item.value.clone()),
-        Agg::Distinct => Val::Int(values.iter().collect::<BTreeSet<_>>().len() as i64),
+        Agg::Top(n) => top(&values, *n),
+        Agg::Distinct | Agg::Approx => Val::Int(values.iter().collect::<BTreeSet<_>>().len() as i64),
         Agg::Lower(q) | Agg::Sketch(q, _) => lower(&values, q),
         Agg::Linear(q) => linear(&values, q),
         Agg::Histogram(bounds) => histogram(&values, bounds),
@@ -140,6 +145,17 @@ fn histogram(values: &[Val], bounds: &[Rat]) -> Val {
     Val::Hist(edges.zip(counts).collect())
 }
 
+/// The most frequent values, each with how often it occurs; of equals the lesser first.
+fn top(values: &[Val], n: usize) -> Val {
+    let mut rows: Vec<(usize, &Val)> = Vec::new();
+    for value in values.iter().collect::<BTreeSet<_>>() {
+        rows.push((values.iter().filter(|other| *other == value).count(), value));
+    }
+    rows.sort_by(|a, b| b.0.cmp(&a.0).then(a.1.cmp(b.1)));
+    let row = |(count, value): &(usize, &Val)| Val::List(vec![(*value).clone(), Val::Int(*count as i64)]);
+    Val::List(rows.iter().take(n).map(row).collect())
+}
+
 fn stddev(values: &[Val]) -> Val {
     if values.len() < 2 {
         return Val::Null;
@@ -197,6 +213,8 @@ mod tests {
         check(Agg::First, &ints, "3");
         check(Agg::Last, &ints, "10");
         check(Agg::Distinct, &[1, 1, 2].map(Val::Int), "2");
+        check(Agg::Top(2), &[4, 1, 2, 2, 1, 2].map(Val::Int), "[[2, 3], [1, 2]]");
+        check(Agg::Top(2), &[4, 1].map(Val::Int), "[[1, 1], [4, 1]]");
         check(Agg::Lower(q("0.5")), &ints, "2");
         check(Agg::Linear(q("0.5")), &ints, "2.5");
         check(Agg::Lower(q("1")), &ints, "10");
@@ -233,6 +251,7 @@ mod tests {
     fn over_nothing() {
         check(Agg::Count, &[], "0");
         check(Agg::Distinct, &[], "0");
+        check(Agg::Top(3), &[], "[]");
         for agg in [Agg::Sum, Agg::Avg, Agg::Min, Agg::First, Agg::Lower(q("0.5")), Agg::Linear(q("0.5"))] {
             check(agg, &[], "null");
         }

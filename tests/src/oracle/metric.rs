@@ -81,12 +81,6 @@ impl<'a> View<'a> {
         View { oracle, metric, shift_step, made: RefCell::default(), rows: RefCell::default() }
     }
 
-    /// Are there rows of which nothing says which one counts?
-    pub fn is_tied(&self) -> bool {
-        let entity = self.metric.aliases.iter().any(|alias| alias.entity);
-        !entity && super::rows::rows(self.oracle, self.metric, self.oracle.now).tied
-    }
-
     /// The answer for window `window` at `t`, split by the dimensions `by`; hidden measures too.
     pub fn ask(&self, window: &str, by: &[String], filter: Option<&str>, t: i64) -> Answer {
         let metric = self.metric;
@@ -263,12 +257,7 @@ impl<'a> View<'a> {
     fn entity_rows(&self, alias: &Alias, t: i64) -> Vec<Made> {
         let entity =
             self.oracle.contracts.entities.iter().find(|e| e.name == alias.types[0]).expect("an entity");
-        let live = super::entity::rows(
-            &self.oracle.contracts,
-            entity,
-            &self.oracle.admitted,
-            self.oracle.entity_instant(t),
-        );
+        let live = super::entity::rows(self.oracle, entity, self.oracle.entity_instant(t));
         let mut rows = Vec::new();
         for (key, row) in live {
             let mut cols: BTreeMap<String, Val> = row.fields.into_iter().collect();
@@ -282,7 +271,8 @@ impl<'a> View<'a> {
             if passes.expect("a condition of an alias has a value") {
                 let recent = time >= self.oracle.now - self.metric.retain;
                 let (alias, present) = (Some(alias.name.clone()), BTreeSet::new());
-                rows.push(Made { alias, time, id: Some(key), recent, cols, parts, present });
+                let origin = (String::new(), None);
+                rows.push(Made { alias, time, id: Some(key), origin, recent, cols, parts, present });
             }
         }
         rows

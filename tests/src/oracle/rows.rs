@@ -24,6 +24,9 @@ pub struct Made {
     pub time: i64,
     /// Tie-break.
     pub id: Option<String>,
+    /// Its event type, and where it stands unless its id is the key of a change stream: tells partners alike in time
+    /// and id apart.
+    pub origin: (String, Option<(usize, i64, u32)>),
     /// Within `retain.live` when it arrived; older rows count in `all` windows only.
     pub recent: bool,
     /// What is read without a qualifier.
@@ -47,9 +50,6 @@ pub struct Rows {
     pub rows: Vec<Made>,
     /// `waiting`, `unmatched`, `missing`, `held`, `failed`: how many rows.
     pub lost: BTreeMap<String, u64>,
-    /// Two rows alike in time and id were the first (or last) partner: either would do, and the answers are
-    /// not known.
-    pub tied: bool,
 }
 
 /// The rows of a metric over events, of everything admitted with a time before `now`.
@@ -65,10 +65,15 @@ pub fn rows(oracle: &Oracle, metric: &Metric, now: i64) -> Rows {
     }
     for lookup in &metric.lookups {
         let table = oracle.contracts.tables.iter().find(|table| table.name == lookup.table);
-        let versions = versions(oracle, table.expect("a table of the contracts"), now);
+        let table = table.expect("a table of the contracts");
+        let today = versions(oracle, table, now, None);
         let rows = std::mem::take(&mut made.rows);
-        made.rows =
-            rows.into_iter().filter_map(|row| look_up(lookup, &versions, row, &mut made.lost)).collect();
+        for row in rows {
+            // A version of a change stream holds until the next one.
+            let then = (lookup.as_of_event && is_stream(oracle, table) && table.valid_from.is_none())
+                .then(|| versions(oracle, table, now, Some(row.time)));
+            made.rows.extend(look_up(lookup, then.as_ref().unwrap_or(&today), row, &mut made.lost));
+        }
     }
     made
 }
@@ -95,6 +100,7 @@ fn of_alias(oracle: &Oracle, metric: &Metric, alias: &Alias, now: i64) -> Vec<Ma
                 alias: Some(alias.name.clone()),
                 time: row.time,
                 id: row.id.clone(),
+                origin: (name.clone(), row.change.is_none().then_some(row.place)),
                 recent,
                 cols,
                 parts,
@@ -142,16 +148,24 @@ fn at_path(event: &Event, cols: &BTreeMap<String, Val>, path: &str) -> Val {
 
 /// The admitted rows of an event type that count at `now`; of a changelog, the newest version of each key
 /// that was not taken away.
-fn current(oracle: &Oracle, event: &Event, now: i64) -> Vec<usize> {
+pub(super) fn current(oracle: &Oracle, event: &Event, now: i64) -> Vec<usize> {
     let known: Vec<usize> = (0..oracle.admitted.len())
         .filter(|&at| oracle.admitted[at].event == event.name && oracle.admitted[at].time < now)
         .collect();
-    let Some(key) = event.key.as_ref().filter(|_| event.changelog) else { return known };
+    newest(oracle, event, known)
+}
+
+/// Of these rows those that are not replaced or taken away by another one of them.
+fn newest(oracle: &Oracle, event: &Event, known: Vec<usize>) -> Vec<usize> {
+    if !event.changelog {
+        return known;
+    }
     let op = |at: usize| oracle.admitted[at].change.expect("a changelog has changes").op;
-    let mut newest: BTreeMap<(usize, &Val), usize> = BTreeMap::new();
+    let mut newest: BTreeMap<(usize, Vec<&Val>), usize> = BTreeMap::new();
     for &at in known.iter().filter(|&&at| op(at) != ChangeOp::Truncate) {
         let row = &oracle.admitted[at];
-        let slot = newest.entry((row.place.0, &row.cols[key])).or_insert(at);
+        let key = event.key.iter().map(|key| &row.cols[key]).collect();
+        let slot = newest.entry((row.place.0, key)).or_insert(at);
         if oracle.admitted[*slot].place < row.place {
             *slot = at;
         }
@@ -209,6 +223,7 @@ impl Chain {
             alias: None,
             time: self.rows.iter().map(|row| row.time).max().expect("a row has parts"),
             id: self.rows.last().expect("a row has parts").id.clone(),
+            origin: (String::new(), None),
             recent: self.rows.iter().all(|row| row.recent),
             cols,
             parts,
@@ -241,7 +256,6 @@ fn joined(oracle: &Oracle, metric: &Metric, now: i64, made: &mut Rows) -> Vec<Ma
                 let reason = if waits { "waiting" } else { "unmatched" };
                 *made.lost.entry(reason.to_string()).or_default() += 1;
             }
-            made.tied |= is_tied(join, &found);
             for partner in picked(join, found) {
                 let mut rows = chain.rows.clone();
                 rows.push(partner.clone());
@@ -293,7 +307,7 @@ fn has_sides(metric: &Metric, join: &Join, chain: &Chain) -> bool {
     join.pairs.iter().all(|(ex, _)| !value(&row, ex).is_null())
 }
 
-/// The rows that match in time, the least (time, id) first.
+/// The rows that match in time, the least (time, id, event type, place) first.
 fn partners_of<'a>(metric: &Metric, join: &Join, chain: &Chain, partners: &'a [Made]) -> Vec<&'a Made> {
     let row = chain.made(metric);
     let left: Vec<Val> = join.pairs.iter().map(|(ex, _)| value(&row, ex)).collect();
@@ -303,18 +317,8 @@ fn partners_of<'a>(metric: &Metric, join: &Join, chain: &Chain, partners: &'a [M
         is_near(join, from, partner.time) && left.iter().zip(right).all(|(a, b)| same(a, &b))
     };
     let mut found: Vec<&Made> = partners.iter().filter(fits).collect();
-    found.sort_by_key(|row| (row.time, row.id.clone(), row.cols.clone()));
+    found.sort_by_key(|row| (row.time, row.id.clone(), row.origin.clone()));
     found
-}
-
-/// Is the first (or last) one just one of several, and not the same as the others?
-fn is_tied(join: &Join, found: &[&Made]) -> bool {
-    let pair = match (join.pick, found) {
-        (Pick::First, [first, second, ..]) => (first, second),
-        (Pick::Last, [.., second, first]) => (first, second),
-        _ => return false,
-    };
-    (pair.0.time, &pair.0.id) == (pair.1.time, &pair.1.id) && pair.0.cols != pair.1.cols
 }
 
 fn picked<'a>(join: &Join, found: Vec<&'a Made>) -> Vec<&'a Made> {
@@ -344,7 +348,8 @@ fn same(a: &Val, b: &Val) -> bool {
 
 /// A row of a table, and when it holds.
 struct Version {
-    key: Val,
+    /// Tells versions of one instant apart.
+    tie: Val,
     /// None: since ever.
     from: Option<i64>,
     /// None: for ever.
@@ -352,30 +357,49 @@ struct Version {
     cols: BTreeMap<String, Val>,
 }
 
-/// The newest row of each name (key and `valid_from`).
-fn versions(oracle: &Oracle, table: &Table, now: i64) -> Vec<Version> {
+/// Does the table follow a change stream?
+fn is_stream(oracle: &Oracle, table: &Table) -> bool {
+    table.event.as_ref().is_some_and(|name| oracle.contracts.event(name).expect("an event").changelog)
+}
+
+/// The newest row of each name (key and `valid_from`); of a change stream its rows, at an instant or now.
+fn versions(oracle: &Oracle, table: &Table, now: i64, then: Option<i64>) -> Vec<Version> {
     let Some(event) = &table.event else { return Vec::new() };
     let event = oracle.contracts.event(event).expect("the event that feeds a table");
-    let mut newest: BTreeMap<(Val, Option<i64>), &Admitted> = BTreeMap::new();
-    for at in current(oracle, event, now) {
+    let rows = match then {
+        None => current(oracle, event, now),
+        Some(then) => {
+            let known = (0..oracle.admitted.len()).filter(|&at| {
+                let row = &oracle.admitted[at];
+                row.event == event.name && row.time < now && row.time <= then
+            });
+            newest(oracle, event, known.collect())
+        }
+    };
+    let mut named: BTreeMap<(Val, Option<i64>), &Admitted> = BTreeMap::new();
+    for at in rows {
         let row = &oracle.admitted[at];
-        let key = row.cols[&table.key].clone();
+        let key = if event.changelog {
+            Val::Text(row.id.clone().expect("a row of a change stream has a key"))
+        } else {
+            row.cols[&table.key].clone()
+        };
         let from = valid_from(table, row);
         // What nobody can name is no row of the table.
         if key.is_null() || from.is_none() {
             continue;
         }
-        let slot = newest.entry((key, from)).or_insert(row);
+        let slot = named.entry((key, from)).or_insert(row);
         if is_newer(row, slot) {
             *slot = row;
         }
     }
-    let version = |((key, from), row): ((Val, Option<i64>), &Admitted)| {
+    let version = |((tie, from), row): ((Val, Option<i64>), &Admitted)| {
         let cols = table.fields.iter().map(|name| (name.clone(), row.cols[name].clone()));
         let to = table.valid_to.as_ref().and_then(|name| moment(&row.cols[name]));
-        Version { key, from, to, cols: cols.collect() }
+        Version { tie, from, to, cols: cols.collect() }
     };
-    newest.into_iter().map(version).collect()
+    named.into_iter().map(version).collect()
 }
 
 /// Later in its partition; between partitions, later in event time, then by id.
@@ -420,7 +444,7 @@ fn look_up(
             version.from.is_none_or(|from| from <= row.time) && version.to.is_none_or(|to| row.time < to);
         left.iter().zip(right).all(|(a, b)| same(a, &b)) && (holds || !lookup.as_of_event)
     };
-    let found = versions.iter().filter(fits).max_by_key(|version| (version.from, version.key.clone()));
+    let found = versions.iter().filter(fits).max_by_key(|version| (version.from, version.tie.clone()));
     let reason = match (found, lookup.missing) {
         (Some(_), _) | (None, Missing::Keep) => {
             row.parts.insert(lookup.name.clone(), found.map_or(Val::Null, object));

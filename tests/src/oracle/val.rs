@@ -127,6 +127,12 @@ impl From<&contracts::Value> for Val {
             V::Duration(v) => Val::Dur(*v),
             V::List(v) => Val::List(v.iter().map(Val::from).collect()),
             V::Histogram(v) => Val::Hist(v.to_vec()),
+            V::Ranking(v) => {
+                let row = |(value, count): &(contracts::Value, u64)| {
+                    Val::List(vec![Val::from(value), Val::Int(*count as i64)])
+                };
+                Val::List(v.iter().map(row).collect())
+            }
         }
     }
 }

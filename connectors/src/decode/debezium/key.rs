@@ -1,7 +1,8 @@
 //! The contract's key in a Kafka key.
 //!
 //! *In*: the bytes of a Kafka key: JSON with or without a schema, a lone value, plain text. *Out*: the key
-//! field's value. *Never*: a member of another name taken for the key.
+//! field's value, one after the other. *Never*: a member of another name taken for the key; a lone value taken for a
+//! part of it.
 
 use contracts::batch::Reason;
 use contracts::catalog::Field;
@@ -12,8 +13,13 @@ use super::value::{Cell, Rules};
 use crate::decode::raw::Raw;
 use crate::decode::reason::reason;
 
-/// The value of `field` in `key`.
-pub(super) fn read(key: Option<&[u8]>, field: &Field, rules: &Rules) -> Result<Cell<'static>, Reason> {
+/// The value of `field` in `key`; `lone`: it is all of the key.
+pub(super) fn read(
+    key: Option<&[u8]>,
+    field: &Field,
+    lone: bool,
+    rules: &Rules,
+) -> Result<Cell<'static>, Reason> {
     let path = field.path.join(".");
     let missing = |message: String| reason("missing", path.clone(), message);
     let Some(bytes) = key else {
@@ -27,12 +33,12 @@ pub(super) fn read(key: Option<&[u8]>, field: &Field, rules: &Rules) -> Result<C
             let (inner, schema) = unwrapped(Value::Object(object));
             match inner {
                 Value::Object(_) => (member(&inner, &field.path), member_shape(schema.as_ref(), &field.path)),
-                lone => (Some(lone), schema.as_ref().map_or(Shape::Unknown, Shape::of)),
+                value => (Some(value).filter(|_| lone), schema.as_ref().map_or(Shape::Unknown, Shape::of)),
             }
         }
-        Ok(lone @ (Value::Number(_) | Value::String(_))) => (Some(lone), Shape::Unknown),
+        Ok(value @ (Value::Number(_) | Value::String(_))) => (Some(value).filter(|_| lone), Shape::Unknown),
         _ => match std::str::from_utf8(bytes) {
-            Ok(text) => (Some(Value::String(text.to_owned())), Shape::Unknown),
+            Ok(text) => (Some(Value::String(text.to_owned())).filter(|_| lone), Shape::Unknown),
             Err(_) => return Err(missing("the Kafka key is neither JSON nor text".to_owned())),
         },
     };

@@ -4,15 +4,18 @@
 //! another key. *Never*: a before-image used but for the key of what is gone.
 
 use contracts::batch::ChangeOp;
+use contracts::catalog::Field;
 
+use super::kept::{can_be_large, leaves_out};
 use super::schema::Shape;
-use super::value::{Cell, Rules};
+use super::value::{Cell, Rules, unavailable};
 use super::walks::{Form, Parts};
-use super::{Stream, key};
+use super::{Fault, Stream, key};
 use crate::decode::json::twice;
 use crate::decode::raw::Raw;
 use crate::decode::reason::{malformed, reason};
-use crate::decode::rows::{Origin, change::Version};
+use crate::decode::rows::Origin;
+use crate::decode::rows::change::{Version, key_text};
 use crate::decode::sink::{Payload, Sink};
 
 /// Offset parts of the delete that an update of the key implies: beyond any index of a JSON array.
@@ -52,17 +55,19 @@ impl<'a> Change<'a> {
         let version = self.version(origin);
         match self.op {
             Op::Truncate => {
+                stream.kept.forget_all(self.event);
                 let none = |_: usize| None;
                 sink.take_version(self.event, none, &version, Vec::new(), &stream.names, origin, payload);
             }
             Op::Delete => {
                 let row =
                     if matches!(self.parts.form, Form::Flat) { self.parts.row } else { self.parts.before };
-                let Some(key) = sink.rows[self.event].key_field() else {
+                let keys = sink.rows[self.event].key_fields();
+                if keys.is_empty() {
                     return self.keyless(sink, origin, payload);
-                };
+                }
                 match row {
-                    Raw::Object(bytes) if self.has_key(stream, bytes, key) => {
+                    Raw::Object(bytes) if self.key(stream, bytes, &keys).is_some() => {
                         self.take_row(stream, sink, bytes, &version, origin, payload);
                     }
                     _ => take_by_key(stream, sink, self.event, &self.rules, &version, origin, payload),
@@ -91,9 +96,11 @@ impl<'a> Change<'a> {
         sink.refuse(origin, payload.bytes, event_type, Raw::Absent, vec![reason]);
     }
 
-    fn has_key(&self, stream: &mut Stream, row: &[u8], key: usize) -> bool {
-        let found = stream.walks.row(self.event, row);
-        found.is_ok_and(|found| !stream.walks.field(self.event, found, key, row).is_nothing())
+    /// The text of a row's key; `None`: a part is missing.
+    fn key(&self, stream: &mut Stream, row: &[u8], keys: &[usize]) -> Option<Vec<u8>> {
+        let found = stream.walks.row(self.event, row).ok()?;
+        let text = key_text(keys, |i| Some(stream.walks.field(self.event, found, i, row)))?;
+        Some(text.into_owned())
     }
 
     /// An update that moves a row to another key ends the row of the old one. Debezium itself sends a
@@ -106,15 +113,9 @@ impl<'a> Change<'a> {
         origin: &Origin,
         payload: Payload<'_>,
     ) {
-        let (Some(key), Raw::Object(before)) = (sink.rows[self.event].key_field(), self.parts.before) else {
-            return;
-        };
-        let mut key_of = |row: &'a [u8]| {
-            let found = stream.walks.row(self.event, row).ok()?;
-            stream.walks.field(self.event, found, key, row).id().map(|id| id.into_owned())
-        };
-        let Raw::Object(row) = self.parts.row else { return };
-        if let (Some(old), Some(new)) = (key_of(before), key_of(row))
+        let (Raw::Object(before), Raw::Object(row)) = (self.parts.before, self.parts.row) else { return };
+        let keys = sink.rows[self.event].key_fields();
+        if let (Some(old), Some(new)) = (self.key(stream, before, &keys), self.key(stream, row, &keys))
             && old != new
         {
             let version = Version { op: ChangeOp::Delete, ..*version };
@@ -152,30 +153,54 @@ impl<'a> Change<'a> {
             }
             _ => None,
         };
+        let shape = |i: usize| match &shapes {
+            Some(shapes) => &shapes[i],
+            None if self.canonical => &known,
+            None => &Shape::Unknown,
+        };
         let mut reasons = Vec::new();
-        let key = sink.rows[self.event].key_field();
+        let keys = sink.rows[self.event].key_fields();
+        let text = key_text(&keys, |i| Some(stream.walks.field(self.event, found, i, row)));
         let mut cells: Vec<Option<Cell<'_>>> = Vec::with_capacity(contract.fields.len());
         for (i, field) in contract.fields.iter().enumerate() {
-            if version.op == ChangeOp::Delete && key != Some(i) {
+            if version.op == ChangeOp::Delete && !keys.contains(&i) {
                 cells.push(None);
                 continue;
             }
             let raw = stream.walks.field(self.event, found, i, row);
-            let shape = match &shapes {
-                Some(shapes) => &shapes[i],
-                None if self.canonical => &known,
-                None => &Shape::Unknown,
-            };
-            match self.rules.cell(raw, shape, &field.ty) {
-                Ok(cell) => cells.push(Some(cell)),
-                Err(fault) => {
-                    reasons.push(fault.reason(field.path.join("."), raw, field.pii));
-                    cells.push(None);
-                }
-            }
+            let before = || stream.kept.value(self.event, text.as_ref()?, i);
+            let read = self.value(field, raw, shape(i), before);
+            cells.push(
+                read.map_err(|fault| reasons.push(fault.reason(field.path.join("."), raw, field.pii))).ok(),
+            );
         }
         let cell = |i: usize| cells[i].as_ref().map(Cell::raw);
         sink.take_version(self.event, cell, version, reasons, &stream.names, origin, payload);
+        drop(cells);
+        let Some(key) = text.filter(|_| leaves_out(self.parts.connector)) else { return };
+        if version.op == ChangeOp::Delete {
+            return stream.kept.forget(self.event, &key);
+        }
+        let large = (0..contract.fields.len()).filter(|i| can_be_large(&contract.fields[*i].ty));
+        let said = large.map(|i| (i, stream.walks.field(self.event, found, i, row)));
+        stream.kept.learn(self.event, &key, said.filter(|(i, raw)| !unavailable(*raw, shape(*i))));
+    }
+
+    /// The value of a field; of one that was left out, what it said `before`.
+    fn value<'r>(
+        &self,
+        field: &Field,
+        raw: Raw<'r>,
+        shape: &Shape,
+        before: impl FnOnce() -> Option<Raw<'r>>,
+    ) -> Result<Cell<'r>, Fault> {
+        match self.rules.cell(raw, shape, &field.ty) {
+            Err(Fault::Unavailable) => {
+                let before = before().ok_or(Fault::Unavailable)?;
+                self.rules.cell(before, shape, &field.ty).map_err(|_| Fault::Unavailable)
+            }
+            read => read,
+        }
     }
 }
 
@@ -190,17 +215,18 @@ pub(super) fn take_by_key(
     payload: Payload<'_>,
 ) {
     let contract = sink.contract(event);
-    let read = sink.rows[event].key_field().ok_or_else(|| {
-        let message = "a change stream needs a key, and the contract names none".to_owned();
-        reason("missing", String::new(), message)
-    });
-    let read = read.and_then(|field| {
-        let cell = key::read(stream.key.as_deref(), &contract.fields[field], rules)?;
-        Ok((field, cell))
-    });
+    let keys = sink.rows[event].key_fields();
+    let part = |field: &usize| {
+        let cell = key::read(stream.key.as_deref(), &contract.fields[*field], keys.len() == 1, rules)?;
+        Ok((*field, cell))
+    };
+    let read: Result<Vec<(usize, Cell<'_>)>, _> = keys.iter().map(part).collect();
     match read {
-        Ok((field, cell)) => {
-            let cells = |i: usize| (i == field).then(|| cell.raw());
+        Ok(parts) => {
+            let cells = |i: usize| parts.iter().find(|(field, _)| *field == i).map(|(_, cell)| cell.raw());
+            if let Some(key) = key_text(&keys, cells) {
+                stream.kept.forget(event, &key);
+            }
             sink.take_version(event, cells, version, Vec::new(), &stream.names, origin, payload);
         }
         Err(reason) => {

@@ -219,7 +219,8 @@ impl Rules {
     }
 }
 
-fn unavailable(raw: Raw<'_>, shape: &Shape) -> bool {
+/// Whether a placeholder stands there.
+pub(super) fn unavailable(raw: Raw<'_>, shape: &Shape) -> bool {
     match raw {
         Raw::Text(text) => {
             text == UNAVAILABLE

@@ -4,6 +4,9 @@
 //! text of its key. *Never*: a row without a key (but a truncate), a check that stands between a delete and
 //! the row it takes away.
 
+use std::borrow::Cow;
+use std::sync::Arc;
+
 use contracts::batch::{Change, ChangeOp, Reason};
 
 use super::{MAX_AHEAD, Names, Origin, Rows};
@@ -25,15 +28,43 @@ pub(in crate::decode) struct Version {
     pub(in crate::decode) time: i64,
 }
 
+/// The text of a key: that of its field; of several fields theirs with `|` between them, where `|` and `\` in a part
+/// have `\` before them. `None`: a part is missing.
+pub(in crate::decode) fn key_text<'a>(
+    fields: &[usize],
+    cells: impl Fn(usize) -> Option<Raw<'a>>,
+) -> Option<Cow<'a, [u8]>> {
+    let part = |i: usize| {
+        let raw = cells(i).filter(|raw| !raw.is_nothing())?;
+        Some(raw.id().unwrap_or_else(|| Cow::Owned(raw.found().into_bytes())))
+    };
+    if let [only] = fields {
+        return part(*only);
+    }
+    let mut text = Vec::new();
+    for (at, field) in fields.iter().enumerate() {
+        if at > 0 {
+            text.push(b'|');
+        }
+        for byte in part(*field)?.iter() {
+            if matches!(byte, b'|' | b'\\') {
+                text.push(b'\\');
+            }
+            text.push(*byte);
+        }
+    }
+    (!fields.is_empty()).then_some(Cow::Owned(text))
+}
+
 impl Rows {
     /// The event is a change stream.
     pub(in crate::decode) fn changelog(&self) -> bool {
         self.contract.changelog
     }
 
-    /// Index of the field that is the key.
-    pub(in crate::decode) fn key_field(&self) -> Option<usize> {
-        self.key_field
+    /// Indexes of the fields that are the key.
+    pub(in crate::decode) fn key_fields(&self) -> Arc<[usize]> {
+        Arc::clone(&self.key_fields)
     }
 
     /// Adds one version; `cells(i)` is the raw value of field i, `None` where `reasons` has one for it
@@ -80,7 +111,7 @@ impl Rows {
     /// A delete says which row is gone and nothing else; the key must be one, but need not be an allowed one.
     fn push_key_only<'a>(&mut self, cells: impl Fn(usize) -> Option<Raw<'a>>, row: &mut Row<'_>) {
         for (i, rows) in self.fields.iter_mut().enumerate() {
-            match cells(i).filter(|_| self.key_field == Some(i)) {
+            match cells(i).filter(|_| self.key_fields.contains(&i)) {
                 Some(raw) => {
                     row.hide = self.contract.fields[i].pii;
                     let before = row.reasons.len();
@@ -98,22 +129,21 @@ impl Rows {
         if op == ChangeOp::Truncate {
             return self.ids.push_null();
         }
-        let Some(i) = self.key_field else {
+        if self.key_fields.is_empty() {
             let message = "a change stream needs a key, and the contract names none".to_owned();
             row.reasons.push(reason("missing", String::new(), message));
-            return self.ids.push_null();
-        };
-        let Some(raw) = cells(i) else { return self.ids.push_null() };
-        if raw.is_nothing() {
-            // A default is a value like any other, but no row's name.
-            if !row.reasons.iter().any(|reason| reason.path == self.fields[i].path) {
-                row.missing(&Path::Top(&self.fields[i].path), raw);
-            }
-            return self.ids.push_null();
         }
-        match raw.id() {
+        for i in self.key_fields.iter() {
+            // A default is a value like any other, but no row's name.
+            if let Some(raw) = cells(*i).filter(Raw::is_nothing)
+                && !row.reasons.iter().any(|reason| reason.path == self.fields[*i].path)
+            {
+                row.missing(&Path::Top(&self.fields[*i].path), raw);
+            }
+        }
+        match key_text(&self.key_fields, cells) {
             Some(id) => self.ids.push(&id),
-            None => self.ids.push(raw.found().as_bytes()),
+            None => self.ids.push_null(),
         }
     }
 

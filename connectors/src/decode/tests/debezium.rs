@@ -16,7 +16,7 @@ const AT: i64 = 1_767_222_000_123_456;
 
 fn stream(name: &str, key: &str, time: Option<&str>, fields: Vec<Field>) -> Arc<Event> {
     let event = event(name, time, None, fields);
-    Arc::new(Event { key: Some(key.to_owned()), changelog: true, ..(*event).clone() })
+    Arc::new(Event { key: key.split(',').map(str::to_owned).collect(), changelog: true, ..(*event).clone() })
 }
 
 fn catalog() -> Arc<Catalog> {
@@ -47,8 +47,18 @@ fn catalog() -> Arc<Catalog> {
             field("price", FieldType::Decimal { precision: 10, scale: 2 }),
         ],
     );
+    let boxes = stream(
+        "cdc.shop.public.boxes",
+        "order_id,line",
+        None,
+        vec![
+            field("order_id", FieldType::Int),
+            field("line", FieldType::String),
+            field("qty", FieldType::Int),
+        ],
+    );
     let plain = event("cdc.shop.public.plain", None, None, vec![field("id", FieldType::Int)]);
-    Arc::new(Catalog { events: vec![lines, orders, plain], ..Catalog::default() })
+    Arc::new(Catalog { events: vec![lines, boxes, orders, plain], ..Catalog::default() })
 }
 
 fn spec() -> DecodeSpec {
@@ -293,6 +303,65 @@ fn upsert_topics_of_plain_json() {
     timed.push("any", None, r#"{"id":7,"at":"2025-12-31T23:00:00Z"}"#);
     let at = 1_767_222_000_000_000i64;
     assert_eq!(timed.text(), format!("upsert 7: id=7 time={at} @{at}"));
+}
+
+#[test]
+fn a_value_that_is_left_out_is_the_one_before() {
+    const NOTE: &str = "a text of more than twenty-four \\\"bytes\\\"";
+    let mut feed = Feed::new(spec());
+    let row = |rest: &str| format!(r#"{{"id":1,{rest}}}"#);
+    let left_out = row(r#""total":"MDk=","note":"__debezium_unavailable_value""#);
+    feed.push(TOPIC, None, &wrapped("c", "null", &row(&format!(r#""total":"AQ==","note":"{NOTE}""#))))
+        .push(TOPIC, None, &wrapped("u", "null", &left_out))
+        // A version that is refused for another column was the row all the same.
+        .push(TOPIC, None, &wrapped("u", "null", &row(&format!(r#""status":"lost","note":"newer: {NOTE}""#))))
+        .push(TOPIC, None, &wrapped("u", "null", &left_out))
+        // A short value is never left out: what stands before it is not known.
+        .push(TOPIC, None, &wrapped("u", "null", &row(r#""note":"short""#)))
+        .push(TOPIC, None, &wrapped("u", "null", &left_out))
+        .push(TOPIC, None, &wrapped("u", "null", &row(&format!(r#""note":"{NOTE}""#))))
+        .push(TOPIC, None, &wrapped("d", r#"{"id":1}"#, "null"))
+        .push(TOPIC, None, &wrapped("u", "null", &left_out));
+    let at = AT;
+    let text = NOTE.replace('\\', "");
+    let rest = |said: &str| format!("upsert 1: id=1 {said} time={at} @{at}");
+    let wanted = [
+        rest(&format!("total=1 note={text}")),
+        rest(&format!("total=12345 note={text}")),
+        rest(&format!("total=12345 note=newer: {text}")),
+        rest("note=short"),
+        rest(&format!("note={text}")),
+        format!("delete 1: id=1 time={at} @{at}"),
+        "refused not_in_enum status".to_owned(),
+        "refused unavailable note".to_owned(),
+        "refused unavailable note".to_owned(),
+    ];
+    assert_eq!(feed.text(), wanted.join("\n"));
+}
+
+#[test]
+fn keys_of_several_fields() {
+    const BOXES: &str = "shop.public.boxes";
+    let mut feed = Feed::new(spec());
+    let key = r#"{"order_id":7,"line":"a|b"}"#;
+    feed.push(BOXES, Some(key), &envelope("c", "null", r#"{"order_id":7,"line":"a|b","qty":2}"#))
+        .push(BOXES, Some(key), &envelope("u", key, r#"{"order_id":7,"line":"c","qty":2}"#))
+        .push(BOXES, Some(key), &envelope("d", "null", "null"))
+        .push(BOXES, None, &envelope("d", r#"{"order_id":7}"#, "null"))
+        .push(BOXES, Some("7"), &envelope("d", "null", "null"))
+        .push(BOXES, None, &envelope("c", "null", r#"{"line":"x"}"#));
+    let at = AT;
+    let time = format!("time={at} @{at}");
+    let wanted = [
+        format!("upsert 7|a\\|b: order_id=7 line=a|b qty=2 {time}"),
+        format!("delete 7|a\\|b: order_id=7 line=a|b {time}"),
+        format!("upsert 7|c: order_id=7 line=c qty=2 {time}"),
+        format!("delete 7|a\\|b: order_id=7 line=a|b {time}"),
+        "refused missing order_id".to_owned(),
+        "refused missing order_id".to_owned(),
+        "refused missing order_id".to_owned(),
+    ];
+    assert_eq!(feed.text(), wanted.join("\n"));
 }
 
 #[test]

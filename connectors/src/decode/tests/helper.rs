@@ -75,7 +75,7 @@ pub(super) fn event(name: &str, time: Option<&str>, id: Option<&str>, fields: Ve
     let schema = Arc::new(Schema::new(columns));
     Arc::new(Event {
         head: Head { name: name.to_owned(), ..Head::default() },
-        key: None,
+        key: Vec::new(),
         time: time.map(str::to_owned),
         id: id.map(str::to_owned),
         dedupe: 86_400_000_000,

@@ -49,6 +49,8 @@ pub(super) fn options(cx: &mut Cx<'_>, entry: &Entry, agg: &str) -> Option<Agg> 
         "first" => Agg::First,
         "last" => Agg::Last,
         "distinct" => Agg::Distinct,
+        "distinct_approx" => Agg::DistinctApprox,
+        "top" => Agg::Top { n: most(cx, node)? },
         "stddev" => Agg::Stddev,
         "concurrent" => Agg::Concurrent,
         "duration_in_state" => Agg::DurationInState,
@@ -67,6 +69,23 @@ fn positive(cx: &mut Cx<'_>, node: &Node, key: &str) -> Option<Option<Micros>> {
     }
     let message = format!("`{key}` must be more than nothing");
     let diagnostic = cx.at("out_of_range", place.span, message).found(place.shown()).allowed("more than 0s");
+    cx.push(diagnostic);
+    None
+}
+
+/// `n` of `top`.
+fn most(cx: &mut Cx<'_>, node: &Node) -> Option<usize> {
+    /// An answer carries all of them in one cell.
+    const MOST: i64 = 1_000;
+    const USUAL: usize = 10;
+    let Some(place) = node.get("n") else { return Some(USUAL) };
+    let Yaml::Int(n, _) = place.value else { return None };
+    if (1..=MOST).contains(&n) {
+        return usize::try_from(n).ok();
+    }
+    let allowed = format!("1 to {MOST}");
+    let diagnostic =
+        cx.at("out_of_range", place.span, "`n` is out of range").found(place.shown()).allowed(allowed);
     cx.push(diagnostic);
     None
 }
@@ -153,8 +172,9 @@ fn quantile(cx: &mut Cx<'_>, entry: &Entry) -> Option<Agg> {
 pub(super) fn result_type(agg: &Agg, valued: bool, input: &ValueType) -> ValueType {
     use ValueType::{Decimal, Duration, Float, Int};
     match (agg, input) {
-        (Agg::Count | Agg::Distinct | Agg::Concurrent, _) => Int,
+        (Agg::Count | Agg::Distinct | Agg::DistinctApprox | Agg::Concurrent, _) => Int,
         (Agg::DurationInState, _) => Duration,
+        (Agg::Top { .. }, _) => ValueType::Ranking,
         (Agg::Histogram { .. }, _) => ValueType::Histogram,
         (Agg::Stddev | Agg::Rate { .. }, _) => Float,
         (Agg::Sum | Agg::Avg, Decimal { scale, .. }) => Decimal { precision: 38, scale: *scale },

@@ -180,19 +180,27 @@ impl Resolver<'_, '_> {
             return None;
         };
         let kind = &self.windows[window].kind;
-        if matches!(kind, WindowKind::Session { .. } | WindowKind::All | WindowKind::Sliding { .. }) {
+        let alone = matches!(kind, WindowKind::All | WindowKind::Sliding { .. }) && over.last > 1;
+        if alone || matches!(kind, WindowKind::Session { .. }) {
             let message = format!("the window `{name}` does not follow another of its kind");
             let diagnostic = cx
                 .at("wrong_operands", over.window.span, message)
-                .allowed("a `tumbling` or `to_date` window")
+                .allowed("a `tumbling` or `to_date` window; a `sliding` one or `all` with `last: 1`")
                 .fix("declare one, e.g. `week: { tumbling: 7d, tz: UTC }`");
             cx.push(diagnostic);
             return None;
         }
         let reach = length(kind).saturating_mul(i64::from(over.last) + 1);
         let ty = result_type(&over.agg, true, &operand.ty);
-        let (agg, last, input) = (over.agg.clone(), over.last, operand.ty);
-        let kind = MeasureKind::Over { of, window, last, agg, input };
+        let kind = MeasureKind::Over {
+            of,
+            window,
+            last: over.last,
+            running: over.running,
+            zeros: over.zeros,
+            agg: over.agg.clone(),
+            input: operand.ty,
+        };
         Some(Resolved { kind, ty, shift: operand.shift.saturating_add(reach) })
     }
 
@@ -261,7 +269,7 @@ pub(super) fn over_measures(
         match ty.arrow() {
             Some(arrow) => columns.push(ArrowField::new(*name, arrow, true)),
             None => {
-                let message = format!("`{name}` is a histogram and cannot be computed with");
+                let message = format!("`{name}` is a {ty} and cannot be computed with");
                 let diagnostic = cx.at("wrong_operands", cx.place_of(place, name), message);
                 cx.push(diagnostic);
                 return None;

@@ -3,9 +3,9 @@
 //! *In*: the document and its inputs. *Out*: [`Fold`]s with their input per source. *Never*: an option that its
 //! `agg` does not use.
 
-use crate::catalog::{Agg, Fold, FoldInput, Micros, SpanKind};
+use crate::catalog::{Agg, Fold, FoldInput, Input, Micros, SpanKind};
 use crate::lower::Cx;
-use crate::shape::{AGGS, AGGS_LATER};
+use crate::shape::AGGS;
 use crate::value::ValueType;
 use crate::yaml::{Entry, Node, Yaml};
 
@@ -35,6 +35,8 @@ pub(super) struct Over<'n> {
     pub(super) of: &'n Node,
     pub(super) window: &'n Node,
     pub(super) last: u32,
+    pub(super) running: bool,
+    pub(super) zeros: bool,
     pub(super) agg: Agg,
     /// `agg` as written, and where.
     pub(super) name: &'n Node,
@@ -124,7 +126,8 @@ fn unused(cx: &mut Cx<'_>, entry: &Entry, kind: &str, used: &[&str]) {
     }
 }
 
-const OPTIONS: [&str; 15] = [
+const OPTIONS: [&str; 17] = [
+    "running", "before",
     "by", "of", "value", "where", "q", "method", "error", "buckets", "per", "n", "state", "window", "last", "start", "end",
 ];
 
@@ -135,6 +138,7 @@ fn options_of(agg: &str) -> &'static [&'static str] {
         "rate" => &["agg", "of", "value", "where", "per"],
         "concurrent" => &["agg", "of", "where", "start", "end"],
         "duration_in_state" => &["agg", "of", "where", "start", "end", "state"],
+        "top" => &["agg", "of", "value", "where", "n"],
         _ => &["agg", "of", "value", "where"],
     }
 }
@@ -177,16 +181,12 @@ fn fold<'n>(cx: &mut Cx<'_>, entry: &'n Entry, inputs: &Inputs, folded: &mut Fol
     if !AGGS.contains(&agg) {
         return None;
     }
-    if AGGS_LATER.contains(&agg) {
-        cx.not_yet(agg_node.span, &format!("agg `{agg}`"), instead(agg));
-        for key in ["value", "where"] {
-            node.get(key).and_then(|place| cx.mentions(place));
-        }
-        return None;
-    }
     unused(cx, entry, &format!("agg `{agg}`"), options_of(agg));
     let options = options(cx, entry, agg);
     let targets = targets(cx, node, inputs)?;
+    if agg == "distinct_approx" {
+        never_taken_back(cx, agg_node, inputs, &targets)?;
+    }
     let lasting = matches!(agg, "concurrent" | "duration_in_state");
     let spans = match lasting {
         true => Some(spans(cx, entry, agg, inputs, &targets)?),
@@ -221,12 +221,20 @@ fn fold<'n>(cx: &mut Cx<'_>, entry: &'n Entry, inputs: &Inputs, folded: &mut Fol
     Some(What::Fold(folded.folds.len() - 1, result))
 }
 
-fn instead(agg: &str) -> &'static str {
-    match agg {
-        "distinct_approx" => "use `agg: distinct`, which is exact",
-        "top" => "use a dimension with `max` and `overflow: other`",
-        _ => "use `agg: distinct`",
-    }
+/// A sketch of distinct values cannot forget one.
+fn never_taken_back(cx: &mut Cx<'_>, place: &Node, inputs: &Inputs, targets: &[usize]) -> Option<()> {
+    let taken_back = targets.iter().map(|target| inputs.sources[*target].input);
+    let Some(input) = taken_back.into_iter().find(|input| !matches!(input, Input::Event(_))) else {
+        return Some(());
+    };
+    let rows = match input {
+        Input::Entity(_) => "rows of an entity change",
+        _ => "rows of joins, tables and change streams change",
+    };
+    let message = format!("{rows}, and `agg: distinct_approx` cannot take a value back");
+    let diagnostic = cx.at("wrong_aggregate", place.span, message).fix("use `agg: distinct`, which is exact");
+    cx.push(diagnostic);
+    None
 }
 
 fn per_source(
@@ -313,7 +321,7 @@ fn over_windows<'n>(cx: &mut Cx<'_>, entry: &'n Entry) -> Option<What<'n>> {
     const AGGS: [&str; 6] = ["quantile", "avg", "min", "max", "sum", "count"];
     const MOST: i64 = 1_000;
     let node = &entry.value;
-    unused(cx, entry, "over", &["over", "window", "last", "agg", "q", "method"]);
+    unused(cx, entry, "over", &["over", "window", "last", "running", "before", "agg", "q", "method"]);
     for (key, fix) in
         [("agg", "add `agg: quantile` with `q: 0.5`"), ("window", "add `window: week`"), ("last", "add `last: 13`")]
     {
@@ -343,7 +351,10 @@ fn over_windows<'n>(cx: &mut Cx<'_>, entry: &'n Entry) -> Option<What<'n>> {
         return None;
     }
     let agg = options(cx, entry, name.scalar()?)?;
-    Some(What::Over(Over { of, window, last: u32::try_from(count).ok()?, agg, name }))
+    let running = node.get("running").is_some_and(|running| running.value == Yaml::Bool(true));
+    let zeros = node.get("before").and_then(Node::scalar) == Some("zero");
+    let last = u32::try_from(count).ok()?;
+    Some(What::Over(Over { of, window, last, running, zeros, agg, name }))
 }
 
 /// The sources whose rows a measure folds: `of`, else the aliases it mentions, else all.

@@ -14,7 +14,7 @@ use arrow::datatypes::{DataType, Field as ArrowField, Fields, Schema};
 
 use crate::catalog::{Input, Missing, Order, Part, PartFeed, Pick, Relation, Step};
 use crate::expr::{self, Side};
-use crate::lower::{Cx, Lowered, World};
+use crate::lower::{Cx, Lowered, World, one_or_many};
 use crate::value::timestamp_type;
 use crate::yaml::{Entry, Node, Yaml};
 
@@ -245,6 +245,7 @@ impl<'a> Builder<'a> {
             fields: Vec::new(),
             cells: Vec::new(),
             lists: Vec::new(),
+            history: None,
         };
         let columns = self.needed(name, bare);
         draft.columns(cx, self.node, &columns)?;
@@ -371,6 +372,22 @@ impl<'a> Builder<'a> {
             };
             let word = |key: &str| item.get(key).and_then(Node::scalar);
             let of_event = word("as_of") == Some("event");
+            let valid_to = match of_event
+                && table.item.valid_from.is_none()
+                && table.item.fed_by.is_some_and(|event| self.is_stream(&table.item, event))
+            {
+                // Each version holds until the next: its end is found by those who keep the versions.
+                true => {
+                    let open =
+                        text(item, "CASE WHEN \"time\" > TIMESTAMP '9999-12-31T23:59:59Z' THEN \"time\" END");
+                    added.history = Some(match valid_to {
+                        Some(cell) => cell,
+                        None => added.cell(cx, &open)?.0,
+                    });
+                    added.history
+                }
+                false => valid_to,
+            };
             growing.steps.push(Step {
                 name: format!("table {}", entry.key),
                 from: None,
@@ -517,6 +534,7 @@ impl<'a> Builder<'a> {
                 draft.inputs.compile(cx, &place, &[source])?.swap_remove(source)
             };
             let of_table = self.tables.aliases.contains(&draft.name);
+            let stream = self.table(&draft.name).is_some_and(|table| self.is_stream(table, event));
             let (time, identity) = match of_table {
                 true => self.table_names(&draft.name, event),
                 false => self.alias_names(cx, &draft.name, source, event)?,
@@ -530,7 +548,7 @@ impl<'a> Builder<'a> {
                 filter,
                 cells,
                 lists: draft.lists.iter().map(|list| list[source].clone().unwrap_or_default()).collect(),
-                of_table,
+                of_table: of_table && !stream,
                 time: match time {
                     Some(name) => Some(column(cx, &name)?),
                     None => None,
@@ -538,18 +556,31 @@ impl<'a> Builder<'a> {
                 identity: identity.iter().map(|name| column(cx, name)).collect::<Option<_>>()?,
             });
         }
-        Some(Part { name: draft.name, fields: Fields::from(draft.fields), feeds })
+        Some(Part { name: draft.name, fields: Fields::from(draft.fields), feeds, history: draft.history })
+    }
+
+    /// The table that a name under `enrich` stands for.
+    fn table(&self, name: &str) -> Option<&'a crate::catalog::Table> {
+        let declared = self.node.get("enrich")?.get(name)?.get("table")?.scalar()?;
+        let table = self.world.tables.iter().find(|table| table.item.head.name == declared);
+        table.map(|table| &table.item)
+    }
+
+    /// Whether the table follows this event type as a change stream.
+    fn is_stream(&self, table: &crate::catalog::Table, event: usize) -> bool {
+        table.fed_by == Some(event) && self.world.events[event].item.changelog
     }
 
     /// Columns that are a table row's time and name it.
     fn table_names(&self, name: &str, event: usize) -> (Option<String>, Vec<String>) {
-        let declared = self.node.get("enrich").and_then(|enrich| enrich.get(name)?.get("table")?.scalar());
-        let table = self.world.tables.iter().find(|table| Some(table.item.head.name.as_str()) == declared);
-        let Some(table) = table.map(|table| &table.item) else { return (None, Vec::new()) };
+        let Some(table) = self.table(name) else { return (None, Vec::new()) };
         let time = match &table.valid_from {
             Some(from) => Some(from.clone()),
             None => table.fed_by.filter(|fed| *fed == event).map(|_| "time".to_string()),
         };
+        if self.is_stream(table, event) {
+            return (time, self.world.events[event].item.key.clone());
+        }
         let identity = std::iter::once(table.key.clone()).chain(time.clone()).collect();
         (time, identity)
     }
@@ -568,9 +599,12 @@ impl<'a> Builder<'a> {
         if !self.versioned(source) {
             return Some((Some(time), Vec::new()));
         }
-        match option("key").or_else(|| self.world.events[event].item.key.clone()) {
-            Some(key) => Some((Some(time), vec![key])),
-            None => {
+        let own = node.get("key").map(one_or_many).unwrap_or_default();
+        let own: Vec<String> = own.iter().filter_map(|part| part.scalar()).map(str::to_string).collect();
+        let of_event = || self.world.events[event].item.key.clone();
+        match if own.is_empty() { of_event() } else { own } {
+            key if !key.is_empty() => Some((Some(time), key)),
+            _ => {
                 let message = format!("nothing says what names a row of `{alias}`");
                 let diagnostic = cx
                     .at("missing_key", node.span, message)

@@ -23,7 +23,11 @@ const VALUES: [(&str, &str, T); 7] = [
 ];
 
 /// The event types, those that feed tables last, and the tables.
-pub(super) fn contracts(rng: &mut fastrand::Rng, yaml: &mut String) -> (Vec<Model>, Vec<TableModel>) {
+pub(super) fn contracts(
+    rng: &mut fastrand::Rng,
+    fresh: bool,
+    yaml: &mut String,
+) -> (Vec<Model>, Vec<TableModel>) {
     let mut names: [(&str, Feed); 6] = [
         ("dev.change", Feed::Plain),
         ("dev.build", Feed::Plain),
@@ -38,13 +42,25 @@ pub(super) fn contracts(rng: &mut fastrand::Rng, yaml: &mut String) -> (Vec<Mode
     let most = rng.usize(1..4);
     for (name, feed) in names {
         if models.len() < most && chance(rng, 50) {
-            models.push(stream(rng, name, feed, yaml));
+            models.push(stream(rng, name, feed, fresh, yaml));
         }
     }
     if models.is_empty() {
-        models.push(stream(rng, "dev.change", Feed::Plain, yaml));
+        models.push(stream(rng, "dev.change", Feed::Plain, fresh, yaml));
+    }
+    if fresh {
+        for model in models.iter_mut().filter(|model| model.feed == Feed::Plain) {
+            model.ids = chance(rng, 70);
+        }
     }
     let mut tables = Vec::new();
+    if fresh && chance(rng, 80) {
+        tables.push(followed(rng, "owners", "k1", &OWNER, &mut models, yaml));
+        if chance(rng, 60) {
+            tables.push(followed(rng, "teams", "k2", &TEAM, &mut models, yaml));
+        }
+        return (models, tables);
+    }
     if chance(rng, 60) {
         tables.push(table(rng, "owners", "ref.owner", "k1", &OWNER, &mut models, yaml));
     }
@@ -54,13 +70,15 @@ pub(super) fn contracts(rng: &mut fastrand::Rng, yaml: &mut String) -> (Vec<Mode
     (models, tables)
 }
 
-fn stream(rng: &mut fastrand::Rng, name: &str, feed: Feed, yaml: &mut String) -> Model {
+fn stream(rng: &mut fastrand::Rng, name: &str, feed: Feed, fresh: bool, yaml: &mut String) -> Model {
     let mut model = Model {
         name: name.to_string(),
         feed,
         fields: Vec::new(),
         key: None,
+        also: None,
         timed: false,
+        ids: true,
         columns: Vec::new(),
     };
     let mut lines = String::new();
@@ -79,6 +97,14 @@ fn stream(rng: &mut fastrand::Rng, name: &str, feed: Feed, yaml: &mut String) ->
             add("created", "created", "type: timestamp", None);
         }
     }
+    if fresh && feed == Feed::Debezium {
+        if chance(rng, 40) {
+            add("line", "line", "type: string, required: true", Some(T::Text));
+        }
+        if chance(rng, 60) {
+            add("note", "note", "type: string", Some(T::Text));
+        }
+    }
     for (name, t) in KEYS {
         add(name, name, if t == T::Int { "type: int" } else { "type: string" }, Some(t));
     }
@@ -90,7 +116,9 @@ fn stream(rng: &mut fastrand::Rng, name: &str, feed: Feed, yaml: &mut String) ->
     model.columns.push(Column { name: "time".into(), t: T::Ts });
     head(yaml, "Event", name);
     if feed != Feed::Plain {
-        *yaml += "changelog: true\nkey: id\n";
+        model.also = model.fields.iter().find(|(name, _)| *name == "line").map(|(name, _)| *name);
+        let key = if model.also.is_some() { "[id, line]" } else { "id" };
+        *yaml += &format!("changelog: true\nkey: {key}\n");
     }
     if model.timed {
         *yaml += "time: created\n";
@@ -109,6 +137,62 @@ type Facts = [(&'static str, &'static str, T)];
 const OWNER: [(&str, &str, T); 2] = [("team", "type: string", T::Text), ("weight", "type: int", T::Int)];
 const TEAM: [(&str, &str, T); 2] =
     [("org", "type: string", T::Text), ("rate", "type: \"decimal(6,2)\"", T::Dec)];
+
+/// A table that follows a change stream: by the stream's key, or by rows that say from when on they hold.
+fn followed(
+    rng: &mut fastrand::Rng,
+    name: &'static str,
+    key: &'static str,
+    facts: &Facts,
+    models: &mut Vec<Model>,
+    yaml: &mut String,
+) -> TableModel {
+    let event = format!("cdc.ref.{name}");
+    let valid = *pick(
+        rng,
+        &["", "", "", "valid_to: until\n", "valid_from: since\n", "valid_from: since\nvalid_to: until\n"],
+    );
+    let named = if valid.contains("since") { "id" } else { key };
+    let mut lines = format!("  {named}: {{ type: string, required: true }}\n");
+    let mut fields = vec![(named, named)];
+    let mut columns = vec![Column { name: named.into(), t: T::Text }];
+    let mut add = |name: &'static str, options: &str, t: T| {
+        lines += &format!("  {name}: {{ {options} }}\n");
+        fields.push((name, name));
+        columns.push(Column { name: name.into(), t });
+    };
+    if named != key {
+        add(key, "type: string", T::Text);
+    }
+    facts.iter().for_each(|(name, options, t)| add(name, options, *t));
+    for field in ["since", "until"] {
+        if valid.contains(field) {
+            add(field, "type: timestamp", T::Ts);
+        }
+    }
+    let timed = chance(rng, 50);
+    head(yaml, "Event", &event);
+    *yaml += &format!("changelog: true\nkey: {named}\n");
+    *yaml += if timed { "time: created\nfields:\n  created: { type: timestamp }\n" } else { "fields:\n" };
+    *yaml += &lines;
+    head(yaml, "Table", name);
+    *yaml += &format!("key: {key}\n{valid}source: {{ event: {event} }}\nfields:\n{lines}");
+    if timed {
+        fields.push(("created", "created"));
+    }
+    let feed = Feed::Debezium;
+    models.push(Model {
+        name: event,
+        feed,
+        fields,
+        key: Some(named),
+        also: None,
+        timed,
+        ids: true,
+        columns: Vec::new(),
+    });
+    TableModel { name, key, columns }
+}
 
 fn table(
     rng: &mut fastrand::Rng,
@@ -145,7 +229,9 @@ fn table(
         feed: Feed::Plain,
         fields,
         key: Some(key),
+        also: None,
         timed: false,
+        ids: true,
         columns: Vec::new(),
     });
     TableModel { name, key, columns }

@@ -3,7 +3,7 @@
 //! *In*: models and a theme. *Out*: records in arrival order, in segments of the clock. *Never*: commit
 //! times that go back; duplicates whose fate depends on how partitions interleave.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::events::step;
 use super::super::json::string;
@@ -12,6 +12,9 @@ use super::{Feed, Grid, Model, chance, pick, shipped, word};
 use crate::oracle::admit::Raw;
 use crate::oracle::val::{decimal_text, instant};
 use crate::oracle::zone::{DAY, HOUR, MINUTE, date_text};
+
+/// Between the parts of a key of two fields.
+const AND: char = '\u{1}';
 
 /// Members of an object as JSON texts.
 type Row = Vec<(&'static str, String)>;
@@ -33,6 +36,8 @@ struct Maker<'a> {
     /// Plain events that were sent, to be sent again.
     sent: Vec<(usize, String)>,
     times: Vec<i64>,
+    /// Rows of change streams that were ever told.
+    told: BTreeSet<(usize, String)>,
 }
 
 /// Topics, the clock at the start, what happens.
@@ -64,6 +69,7 @@ pub(super) fn segments(
         live: BTreeMap::new(),
         sent: Vec::new(),
         times: Vec::new(),
+        told: BTreeSet::new(),
     };
     let mut now = start;
     let count = maker.rng.usize(1..5);
@@ -86,6 +92,30 @@ pub(super) fn segments(
 }
 
 impl Maker<'_> {
+    /// The field that names a row.
+    fn key(&self, model: usize) -> &'static str {
+        self.models[model].key.expect("a version has a key")
+    }
+
+    /// The fields that name a row.
+    fn names(&self, model: usize) -> Vec<&'static str> {
+        std::iter::once(self.key(model)).chain(self.models[model].also).collect()
+    }
+
+    /// The members of a row that are its key.
+    fn named(&self, model: usize, key: &str) -> Row {
+        self.names(model)
+            .into_iter()
+            .zip(key.split(AND))
+            .map(|(name, text)| (name, text.to_string()))
+            .collect()
+    }
+
+    /// The key of a record as connectors write it.
+    fn record_key(&self, model: usize, key: &str) -> Vec<u8> {
+        object(&self.named(model, key)).into_bytes()
+    }
+
     fn instants(&mut self, start: i64, now: i64) -> Vec<i64> {
         let random = start + self.rng.i64(0..(now - start).max(1));
         let seen: Vec<i64> = self.times.iter().copied().filter(|t| *t <= now && *t > start - DAY).collect();
@@ -135,12 +165,10 @@ impl Maker<'_> {
     fn payload(&mut self, model: usize, time: i64, row: &Row) -> String {
         let id = format!("e{}", self.ids);
         self.ids += 1;
-        let head = format!(
-            "\"type\":{},\"event_id\":{},\"at\":{}",
-            string(&self.models[model].name),
-            string(&id),
-            string(&instant(time))
-        );
+        let id =
+            if self.models[model].ids { format!("\"event_id\":{},", string(&id)) } else { String::new() };
+        let name = string(&self.models[model].name);
+        let head = format!("\"type\":{name},{id}\"at\":{}", string(&instant(time)));
         format!(
             "{{{head}{}}}",
             row.iter().map(|(name, text)| format!(",\"{name}\":{text}")).collect::<String>()
@@ -152,7 +180,15 @@ impl Maker<'_> {
         let time = self.time(received);
         let number = self.rng.usize(..6);
         let numbers = self.models[model].fields.contains(&("id", "number"));
-        let key = if numbers { number.to_string() } else { string(&format!("r{number}")) };
+        let key = match self.key(model) {
+            "id" if numbers => number.to_string(),
+            "id" => string(&format!("r{number}")),
+            other => self.value(other, time),
+        };
+        let key = match self.models[model].also {
+            Some(_) => format!("{key}{AND}{}", string(word(self.rng, &["1", "2", "a|b", "a\\", ""]))),
+            None => key,
+        };
         let before = self.live.get(&(model, key.clone())).cloned();
         let what = self.rng.u32(..100);
         if what < 4 && self.models[model].feed == Feed::Debezium {
@@ -195,7 +231,8 @@ impl Maker<'_> {
         records: &mut Vec<Raw>,
     ) -> bool {
         let name = &self.models[model].name;
-        let alone = self.topics.iter().filter(|topic| *topic == name).count() == 1;
+        let alone =
+            self.topics.iter().filter(|topic| *topic == name).count() == 1 && self.names(model) == ["id"];
         let new = if key.starts_with('"') { "\"r7\"" } else { "7" };
         if !alone || self.live.contains_key(&(model, new.to_string())) {
             return false;
@@ -211,7 +248,8 @@ impl Maker<'_> {
     /// The row with some columns changed, or a new one.
     fn changed(&mut self, model: usize, key: &str, before: Option<&Row>, time: i64) -> Row {
         let mut row = self.row(model, time);
-        row.retain(|(name, _)| *name != "id");
+        let names = self.names(model);
+        row.retain(|(name, _)| !names.contains(name));
         if let Some(before) = before.filter(|_| chance(self.rng, 80)) {
             for (name, text) in &mut row {
                 // A row mostly stays where it is in time.
@@ -223,7 +261,7 @@ impl Maker<'_> {
                 }
             }
         }
-        row.insert(0, ("id", key.to_string()));
+        row.splice(0..0, self.named(model, key));
         row
     }
 
@@ -234,10 +272,11 @@ impl Maker<'_> {
         let partition = spread(key, self.partitions);
         let raw = if chance(self.rng, 50) {
             let time = self.time(received);
-            let row = vec![("op", string("d")), ("id", key.to_string())];
+            let mut row = vec![("op", string("d"))];
+            row.extend(self.named(model, key));
             raw(received, self.payload(model, time, &row))
         } else {
-            Raw { key: Some(record_key(key)), ..raw(received, String::new()) }
+            Raw { key: Some(self.record_key(model, key)), ..raw(received, String::new()) }
         };
         self.push(partition, raw, records);
     }
@@ -253,18 +292,22 @@ impl Maker<'_> {
         records: &mut Vec<Raw>,
     ) {
         self.committed = (self.committed + 1).max(received / 1000 - self.rng.i64(0..3));
-        let object = |row: &Row| {
-            let members: Vec<String> = row.iter().map(|(name, text)| format!("\"{name}\":{text}")).collect();
-            format!("{{{}}}", members.join(","))
-        };
         // REPLICA IDENTITY: default says nothing but the key, and that of deletes only.
         let full = chance(self.rng, 30);
-        let key_only = vec![("id", key.to_string())];
+        let names = self.names(model);
+        let key_only = self.named(model, key);
+        let left_out = matches!(op, "c" | "u") && !full;
+        // Now and then of a row that nobody has seen.
+        let seen = !self.told.insert((model, key.to_string()));
+        let after = after.map(|row| match left_out {
+            true => self.without_large(row, before.as_ref(), seen),
+            false => row,
+        });
         // A move tells the row as it was, or what of it the key is.
         let (op, moves) = if op == "m" { ("u", true) } else { (op, false) };
         let before = match (op, before) {
             ("u", Some(before)) if moves => {
-                let key = before.iter().filter(|(name, _)| *name == "id").cloned().collect();
+                let key = before.iter().filter(|(name, _)| names.contains(name)).cloned().collect();
                 object(if full { &before } else { &key })
             }
             ("u" | "d", Some(before)) if full => object(&before),
@@ -288,11 +331,23 @@ impl Maker<'_> {
         let name = &self.models[model].name;
         let all: Vec<usize> = (0..self.topics.len()).filter(|&i| self.topics[i] == *name).collect();
         let partition = self.partitions + all[spread(key, all.len())];
-        let record = Raw { key: Some(record_key(key)), table: Some(name.clone()), ..raw(received, body) };
+        let record =
+            Raw { key: Some(self.record_key(model, key)), table: Some(name.clone()), ..raw(received, body) };
         self.push(partition, record.clone(), records);
         if op == "d" && chance(self.rng, 50) {
             self.push(partition, Raw { payload: Vec::new(), ..record }, records);
         }
+    }
+
+    /// The row as it is logged where large values that stayed as they were are not.
+    fn without_large(&mut self, mut row: Row, before: Option<&Row>, seen: bool) -> Row {
+        for (name, text) in row.iter_mut().filter(|(name, _)| *name == "note") {
+            let same = before.and_then(|before| value(before, name)).is_some_and(|old| old == *text);
+            if same && text.len() > 26 || !seen && chance(self.rng, 15) {
+                *text = string(crate::oracle::change::LEFT_OUT);
+            }
+        }
+        row
     }
 
     /// Event time: on the grid, so that rows meet, and next to it.
@@ -319,7 +374,7 @@ impl Maker<'_> {
         let mut row = Vec::new();
         for (name, kind) in fields {
             let absent = match kind {
-                "id" | "number" => 0,
+                "id" | "number" | "line" => 0,
                 "k1" | "k2" | "n" => 5,
                 "created" => 0,
                 "since" | "since_day" => 4,
@@ -348,7 +403,12 @@ impl Maker<'_> {
             "k1" => string(word(rng, &["a", "a", "a", "a", "b", "b", "c", "A"])),
             "k2" => string(word(rng, &["a", "a", "b", "x"])),
             "n" => rng.i64(0..3).to_string(),
-            "id" | "number" => "null".to_string(),
+            "id" | "number" | "line" => "null".to_string(),
+            "note" => {
+                let long =
+                    ["a long text about this row, number 1", "another long text, with a \"quote\"", "x"];
+                string(word(rng, &long))
+            }
             "region" => string(word(rng, &["eu", "us", "asia", "", "eu", "us", "mars"])),
             "qty" => match rng.u8(..12) {
                 0 => "1001".to_string(),
@@ -385,13 +445,14 @@ fn raw(received: i64, payload: String) -> Raw {
     Raw { partition: 0, offset: 0, received, payload: payload.into_bytes(), key: None, table: None }
 }
 
-fn value(row: &Row, name: &str) -> Option<String> {
-    row.iter().find(|(own, _)| *own == name).map(|(_, text)| text.clone())
+/// A JSON object.
+fn object(row: &Row) -> String {
+    let members: Vec<String> = row.iter().map(|(name, text)| format!("\"{name}\":{text}")).collect();
+    format!("{{{}}}", members.join(","))
 }
 
-/// The key of a record as connectors write it.
-fn record_key(key: &str) -> Vec<u8> {
-    format!("{{\"id\":{key}}}").into_bytes()
+fn value(row: &Row, name: &str) -> Option<String> {
+    row.iter().find(|(own, _)| *own == name).map(|(_, text)| text.clone())
 }
 
 /// One of `count` partitions, the same for the same key.

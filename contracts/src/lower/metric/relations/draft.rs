@@ -22,6 +22,8 @@ pub(super) struct Draft<'a> {
     pub(super) cells: Vec<PerSource>,
     /// Paths of columns that are lists, per source; cells after `cells`.
     pub(super) lists: Vec<Vec<Option<Vec<String>>>>,
+    /// See [`crate::catalog::Part::history`].
+    pub(super) history: Option<usize>,
 }
 
 impl Draft<'_> {

@@ -101,6 +101,7 @@ impl<'a> Builder<'a> {
             fields: Vec::new(),
             cells: Vec::new(),
             lists: Vec::new(),
+            history: None,
         };
         let graph = graph(cx, item, alias, equals, &mut draft)?;
         let given = |key: &str| item.get(key).is_some();

@@ -1,0 +1,174 @@
+//! Edges: rows that last, as the instants at which they begin and end.
+//!
+//! *In*: rows with a start and, once they are over, an end. *Out*: how many last at an instant, and for how long in a
+//! window. *Never*: a sum over the rows that last: only beginnings and ends are counted, so a row may last for years.
+//!
+//! A row of weight w adds w at its start and takes w away at its end. With C(t) the sum of weights before t and S(t) the
+//! sum of weight times instant, C(t) rows last at t, and the time spent before t is t * C(t) - S(t).
+
+use std::sync::Arc;
+
+use contracts::catalog::Agg;
+use contracts::value::Value;
+use imbl::OrdMap;
+use serde::{Deserialize, Serialize};
+
+/// The edges of one fold in one pane, summed up.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Edge {
+    /// Sum of weights.
+    pub count: i64,
+    /// Sum of weight times instant, microseconds.
+    pub moment: i128,
+}
+
+impl Edge {
+    /// Adds an edge at `time`.
+    pub fn add(&mut self, time: i64, weight: i64) {
+        self.count += weight;
+        self.moment += i128::from(time) * i128::from(weight);
+    }
+
+    fn merge(&mut self, other: &Self) {
+        self.count += other.count;
+        self.moment += other.moment;
+    }
+
+    /// Time spent before `t`, microseconds.
+    fn before(&self, t: i64) -> i128 {
+        i128::from(t) * i128::from(self.count) - self.moment
+    }
+
+    fn is_zero(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// One [`Edge`] per fold; those that are not about lasting rows stay zero.
+pub type Edges = Arc<[Edge]>;
+
+/// The edges of one key.
+#[derive(Debug, Clone, Default)]
+pub struct EdgeCell {
+    panes: OrdMap<i64, Edges>,
+    /// Those older than retention.
+    base: Option<Edges>,
+}
+
+fn merged(a: &Edges, b: &Edges) -> Edges {
+    let mut sum: Vec<Edge> = a.to_vec();
+    for (edge, more) in sum.iter_mut().zip(b.iter()) {
+        edge.merge(more);
+    }
+    sum.into()
+}
+
+fn is_zero(edges: &Edges) -> bool {
+    edges.iter().all(Edge::is_zero)
+}
+
+impl EdgeCell {
+    /// Adds to a pane; one older than `oldest` counts for good.
+    pub fn add(&mut self, pane: i64, oldest: i64, edges: &Edges) {
+        if pane < oldest {
+            let base = self.base.as_ref().map_or_else(|| Arc::clone(edges), |base| merged(base, edges));
+            self.base = (!is_zero(&base)).then_some(base);
+            return;
+        }
+        let sum = self.panes.get(&pane).map_or_else(|| Arc::clone(edges), |known| merged(known, edges));
+        match is_zero(&sum) {
+            true => self.panes.remove(&pane),
+            false => self.panes.insert(pane, sum),
+        };
+    }
+
+    /// Moves a pane to what is older than retention.
+    pub fn forget(&mut self, pane: i64) {
+        if let Some(edges) = self.panes.remove(&pane) {
+            self.add(i64::MIN, i64::MAX, &edges);
+        }
+    }
+
+    /// Whether nothing is left of all edges.
+    pub fn is_empty(&self) -> bool {
+        self.panes.is_empty() && self.base.is_none()
+    }
+
+    /// The pane of the first edge; `None`: there is none, or it is older than retention.
+    pub fn first(&self) -> Option<i64> {
+        match self.base {
+            Some(_) => Some(i64::MIN),
+            None => self.panes.get_min().map(|(pane, _)| *pane),
+        }
+    }
+
+    /// Adds what lies before pane `to` to `sum`.
+    pub fn sum(&self, to: i64, sum: &mut Vec<Edge>) {
+        for edges in self.base.iter().chain(self.panes.range(..to).map(|(_, edges)| edges)) {
+            sum.resize(sum.len().max(edges.len()), Edge::default());
+            for (edge, more) in sum.iter_mut().zip(edges.iter()) {
+                edge.merge(more);
+            }
+        }
+    }
+}
+
+/// The edges before both ends of a window, per fold.
+#[derive(Debug, Clone, Default)]
+pub struct Lasting {
+    /// Before its start; empty: it has none.
+    pub start: Vec<Edge>,
+    /// Before its end.
+    pub end: Vec<Edge>,
+}
+
+impl Lasting {
+    /// The answer cell of a fold; `start` is the window's, if it has one, `end` where the answer ends.
+    pub fn finish(&self, agg: &Agg, fold: usize, start: Option<i64>, end: i64) -> Value {
+        let at = |edges: &[Edge]| edges.get(fold).copied().unwrap_or_default();
+        let ended = at(&self.end);
+        if *agg == Agg::Concurrent {
+            return Value::Int(ended.count);
+        }
+        let before = start.map_or(0, |start| at(&self.start).before(start));
+        i64::try_from(ended.before(end) - before).map_or(Value::Null, Value::Duration)
+    }
+
+    /// Whether nothing lasts in a window that ends at `end`.
+    pub fn is_nothing(&self, aggs: impl Iterator<Item = Agg>, start: Option<i64>, end: i64) -> bool {
+        let mut folds = aggs.enumerate().filter(|(_, agg)| agg.is_span());
+        folds.all(|(fold, _)| {
+            let spent = self.finish(&Agg::DurationInState, fold, start, end);
+            let count = self.finish(&Agg::Concurrent, fold, start, end);
+            matches!((spent, count), (Value::Duration(0), Value::Int(0)))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_is_clipped_to_the_window() {
+        let mut cell = EdgeCell::default();
+        let mut edge = |at: i64, weight: i64| {
+            let mut edge = Edge::default();
+            edge.add(at, weight);
+            cell.add(at / 10, 2, &Edges::from([edge]));
+        };
+        // [5, 42) begins before retention, [33, ..) is open.
+        edge(5, 1);
+        edge(42, -1);
+        edge(33, 1);
+        let mut lasting = Lasting::default();
+        cell.sum(3, &mut lasting.start);
+        cell.sum(5, &mut lasting.end);
+        assert_eq!(lasting.finish(&Agg::Concurrent, 0, Some(30), 50), Value::Int(1));
+        assert_eq!(lasting.finish(&Agg::DurationInState, 0, Some(30), 50), Value::Duration(12 + 17));
+        cell.forget(4);
+        let mut all = Vec::new();
+        cell.sum(i64::MAX, &mut all);
+        assert_eq!(all, [Edge { count: 1, moment: 5 - 42 + 33 }]);
+    }
+}
