@@ -16,7 +16,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use ahash::HashMap;
+use ahash::{HashMap, HashSet};
 use contracts::catalog::{HistoryKind, Ships, Step};
 use contracts::value::Value;
 
@@ -72,7 +72,7 @@ pub struct ShipsState {
     /// Waiting rows by the instant after which they are unmatched.
     deadlines: BTreeMap<i64, i64>,
     /// Graphs that hold something of a stretch of time, by its number.
-    ages: BTreeMap<i64, Vec<Key>>,
+    ages: BTreeMap<i64, HashSet<Key>>,
     /// How long a stretch is.
     stretch: i64,
     retain: i64,
@@ -141,7 +141,9 @@ impl ShipsState {
         match input {
             Input::Left(Some(key), row, weight) if held::commits(&self.ships, &row).next().is_some() => {
                 let anchor = self.anchor(&row);
-                if self.accepts(anchor, self.rows_since(), weight, taken) {
+                if anchor < self.rows_since() {
+                    self.too_old(weight);
+                } else if self.fits(weight, taken) {
                     self.age(anchor, &key);
                     *by_graph.entry(key).or_default().rows.entry((anchor, row)).or_default() += weight;
                 }
@@ -152,18 +154,16 @@ impl ShipsState {
                     return; // It runs no commit: it is of no graph.
                 }
                 if row.time < self.rest_since() {
-                    if weight > 0 {
-                        *self.lost.entry("beyond_retention").or_default() += 1;
-                        by_graph.entry(key).or_default().begun.push(row);
-                    }
-                } else if self.accepts(row.time, i64::MIN, weight, taken) {
+                    self.begin(key, row, weight, by_graph, taken);
+                } else if self.fits(weight, taken) {
                     self.age(row.time, &key);
                     *by_graph.entry(key).or_default().deployments.entry(row).or_default() += weight;
                 }
             }
+            Input::Edges(_, time, _, weight) if time < self.rest_since() => self.too_old(weight),
             Input::Edges(key, time, edges, weight) => {
                 for edge in edges.iter() {
-                    if self.accepts(time, self.rest_since(), weight, taken) {
+                    if self.fits(weight, taken) {
                         self.age(time, &key);
                         let said = by_graph.entry(key.clone()).or_default();
                         let (sum, newest) = said.edges.entry(edge.clone()).or_insert((0, time));
@@ -175,18 +175,36 @@ impl ShipsState {
         }
     }
 
-    /// Whether something of `time` is young enough and fits; what goes always fits.
-    fn accepts(&mut self, time: i64, since: i64, weight: i64, taken: &mut usize) -> bool {
-        let reason = if time < since {
-            "beyond_retention"
-        } else if weight > 0 && self.held + *taken >= self.max_held {
-            "join_overflow"
-        } else {
+    /// A deployment before all that is held says that its line had begun, and nothing else.
+    fn begin(
+        &mut self,
+        key: Key,
+        row: Arc<PartRow>,
+        weight: i64,
+        by_graph: &mut HashMap<Key, Said>,
+        taken: &mut usize,
+    ) {
+        self.too_old(weight);
+        if weight > 0 && self.fits(weight, taken) {
+            by_graph.entry(key).or_default().begun.push(row);
+        }
+    }
+
+    fn too_old(&mut self, weight: i64) {
+        if weight > 0 {
+            *self.lost.entry("beyond_retention").or_default() += 1;
+        }
+    }
+
+    /// Whether one more fits; what goes always does.
+    fn fits(&mut self, weight: i64, taken: &mut usize) -> bool {
+        let fits = weight < 0 || self.held + *taken < self.max_held;
+        if fits {
             *taken += usize::from(weight > 0);
-            return true;
-        };
-        *self.lost.entry(reason).or_default() += u64::from(weight > 0);
-        false
+        } else {
+            *self.lost.entry("join_overflow").or_default() += 1;
+        }
+        fits
     }
 
     /// The instant of a row that deployments are compared with.
@@ -268,8 +286,8 @@ impl ShipsState {
 
     fn age(&mut self, time: i64, key: &Key) {
         let keys = self.ages.entry(time.div_euclid(self.stretch)).or_default();
-        if keys.last() != Some(key) {
-            keys.push(key.clone());
+        if !keys.contains(key) {
+            keys.insert(key.clone());
         }
     }
 }

@@ -250,6 +250,9 @@ fn hashes(cx: &mut Cx<'_>, draft: &mut Draft<'_>, place: &Node, key: &str) -> Op
         .map(|(name, _)| format!("{}.{name}", draft.name))
         .collect();
     let message = match &wrong {
+        Some(DataType::List(_)) => {
+            format!("`{key}` must be a list of strings, but this is a list of something else")
+        }
         Some(ty) => {
             format!("`{key}` must be a column that is a list of strings, but this is {}", type_name(ty))
         }
