@@ -5,9 +5,10 @@
 
 use crate::text::SourceFile;
 
-/// One pack: its name, its files, and which files of which packs it reads.
+/// One pack: its name, what it is for, its files, and which files of which packs it reads.
 struct Pack {
     name: &'static str,
+    about: &'static str,
     files: &'static [(&'static str, &'static str)],
     needs: &'static [(&'static str, &'static [&'static str])],
 }
@@ -20,27 +21,33 @@ macro_rules! files {
 }
 
 const PACKS: &[Pack] = &[
-    Pack { name: "commerce", files: files!("commerce": "events.yaml", "entities.yaml", "metrics.yaml"), needs: &[] },
+    Pack {
+        name: "commerce",
+        about: "A shop: orders, payments, products and clicks; six metrics of the last minutes and hours.",
+        files: files!("commerce": "events.yaml", "entities.yaml", "metrics.yaml"),
+        needs: &[],
+    },
     Pack {
         name: "delivery",
+        about: "Software delivery: the canonical events that adapters make of webhooks, the five DORA metrics, and how \
+            changes get to their merge.",
         files: files!(
-            "delivery": "events.yaml", "tables.yaml", "frequency.yaml", "lead_time.yaml", "fail_rate.yaml", "recovery.yaml",
+            "delivery": "events.yaml", "tables.yaml", "frequency.yaml", "fail_rate.yaml", "recovery.yaml",
             "changes.yaml"
         ),
         needs: &[],
     },
     Pack {
         name: "delivery-devlake",
-        files: files!("delivery-devlake": "tables.yaml", "metrics.yaml", "lead_time.yaml"),
+        about: "The DORA metrics by Apache DevLake's rules, over the same events: to move with equal numbers, and to \
+            compare.",
+        files: files!("delivery-devlake": "tables.yaml", "metrics.yaml"),
         needs: &[("delivery", &["events.yaml", "tables.yaml"])],
     },
     Pack {
-        name: "flow",
-        files: files!("flow": "tables.yaml", "metrics.yaml"),
-        needs: &[("delivery", &["events.yaml"])],
-    },
-    Pack {
         name: "platform",
+        about: "What people say about a platform and how much they use it: NPS, surveys, task load, feedback, friction, \
+            SPACE and other composite scores.",
         files: files!("platform": "events.yaml", "surveys.yaml", "composite.yaml"),
         needs: &[("delivery", &["events.yaml"])],
     },
@@ -52,7 +59,9 @@ pub fn pack(name: &str) -> Option<Vec<SourceFile>> {
     let pack = known(name)?;
     let needed = pack.needs.iter().flat_map(|(other, files)| {
         let own = known(other).map(|other| (other, *files)).into_iter();
-        own.flat_map(|(other, files)| other.files.iter().map(move |file| (other, file)).filter(|(_, f)| files.contains(&f.0)))
+        own.flat_map(|(other, files)| {
+            other.files.iter().map(move |file| (other, file)).filter(|(_, f)| files.contains(&f.0))
+        })
     });
     let own = pack.files.iter().map(|file| (pack, file));
     let file = |(pack, (file, text)): (&Pack, &(&str, &'static str))| {
@@ -68,4 +77,9 @@ fn known(name: &str) -> Option<&'static Pack> {
 /// The names of all packs.
 pub fn pack_names() -> impl Iterator<Item = &'static str> {
     PACKS.iter().map(|pack| pack.name)
+}
+
+/// What a pack is for, in a sentence; `None`: there is no such pack.
+pub fn about(name: &str) -> Option<&'static str> {
+    known(name).map(|pack| pack.about)
 }

@@ -146,25 +146,6 @@ fn packs_load_clean() {
     assert!(pack("nope").is_none());
 }
 
-/// Every pack alone, and all together as one set; every metric of theirs says what it is and has tests.
-#[test]
-fn every_pack_loads_clean() {
-    let mut all: Vec<SourceFile> = Vec::new();
-    for name in contracts::pack::pack_names() {
-        let files = pack(name).unwrap();
-        let loaded = load(&files);
-        assert!(loaded.diagnostics.is_empty(), "{name}: {}", render(&loaded.diagnostics));
-        for metric in &loaded.catalog.metrics {
-            let head = &metric.head;
-            assert!(!metric.tests.is_empty(), "{} has no tests", head.name);
-            assert!(head.title.is_some() && head.description.is_some(), "{} does not say what it is", head.name);
-        }
-        all.extend(files.into_iter().filter(|f| !all.iter().any(|known| known.path == f.path)).collect::<Vec<_>>());
-    }
-    let loaded = load(&all);
-    assert!(loaded.diagnostics.is_empty(), "{}", render(&loaded.diagnostics));
-}
-
 /// Whatever is typed, nothing panics and what is wrong is said.
 #[test]
 fn mangled_contracts_never_panic() {

@@ -6,6 +6,7 @@
 
 pub mod compare;
 mod delivery;
+mod platform;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -45,7 +45,8 @@ fn said((team, person): (&str, i64), day: i64, at: i64, events: &mut Vec<(i64, V
     let active = json!({ "developer": who, "team": team, "kind": "commit", "ai_assisted": person % 3 == 0 });
     events.push(event("platform.activity", format!("activity/{who}/{day}"), at, active));
     if day == 1 {
-        let sent = json!({ "request_id": format!("nps/{who}"), "survey": "nps", "team": team, "respondent": who });
+        let sent =
+            json!({ "request_id": format!("nps/{who}"), "survey": "nps", "team": team, "respondent": who });
         events.push(event("platform.survey_sent", format!("sent/nps/{who}"), at, sent));
     }
     if day == 2 && person % 4 != 3 {
@@ -60,8 +61,9 @@ fn said((team, person): (&str, i64), day: i64, at: i64, events: &mut Vec<(i64, V
         events.push(event("platform.pulse_response", format!("pulse/{who}"), at, answer));
     }
     if (day + person) % 7 == 0 {
+        let category = ["ci", "docs", "environments"][usize::try_from(person % 3).unwrap_or_default()];
         let report = json!({ "friction_id": format!("friction/{who}/{day}"), "reported_at": time, "team": team, "respondent": who,
-            "category": ["ci", "docs", "environments"][usize::try_from(person % 3).unwrap_or_default()], "severity": "medium", "minutes": 15 * person });
+            "category": category, "severity": "medium", "minutes": 15 * person });
         events.push(event("platform.friction", format!("friction/{who}/{day}"), at, report));
     }
 }
