@@ -57,7 +57,7 @@ pub fn group(plan: &MetricPlan, feed: &FeedPlan, rows: Rows<'_>, lost: &mut Lost
         kept.and(&pass);
         kept.lose(errors.iter().map(|(row, _)| *row), "evaluation", lost);
     }
-    let Some(times) = times(rows.batch, &feed.time, &mut kept, lost) else { return Vec::new() };
+    let Some(times) = times(rows.batch, feed, &mut kept, lost) else { return Vec::new() };
     if let Some(received) = rows.received {
         let future = |row: usize| times.value(row).saturating_sub(received[row]) > plan.metric.future;
         kept.lose((0..times.len()).filter(|row| future(*row)), "future", lost);
@@ -101,9 +101,16 @@ impl Kept {
     }
 }
 
-/// The time column as microseconds; rows without a time are lost.
-fn times(batch: &RecordBatch, column: &str, kept: &mut Kept, lost: &mut Lost) -> Option<Int64Array> {
-    let array = batch.column_by_name(column)?;
+/// When rows count, as microseconds; rows without a time are lost.
+fn times(batch: &RecordBatch, feed: &FeedPlan, kept: &mut Kept, lost: &mut Lost) -> Option<Int64Array> {
+    let moments = feed.moment.as_ref().map(|moment| moment.evaluate(batch));
+    let array = match &moments {
+        Some(evaluated) => {
+            kept.lose(evaluated.errors.iter().map(|(row, _)| *row), "evaluation", lost);
+            &evaluated.values
+        }
+        None => batch.column_by_name(&feed.time)?,
+    };
     let times = array.as_primitive_opt::<TimestampMicrosecondType>()?;
     if times.null_count() > 0 {
         let missing = (0..times.len()).filter(|row| times.is_null(*row));

@@ -21,14 +21,6 @@ pub(super) fn report(cx: &mut Cx<'_>, node: &Node, world: &World) -> bool {
         let what = format!("`late: {}`", late.shown());
         cx.not_yet(late.span, &what, "use `late: restate`, which corrects the number");
     }
-    if let Some(column) = node.get("time").and_then(|time| time.get("column"))
-        && node.get("entity").is_none()
-    {
-        let diagnostic = cx
-            .at("option_not_used", column.span, "`time.column` is for metrics over an entity")
-            .fix("events move a metric at their event time: name it by `time` of the event contract");
-        cx.push(diagnostic);
-    }
     for (key, what) in
         [("slo", "`slo`"), ("alerts", "`alerts`"), ("access", "`access`"), ("serve", "`serve`")]
     {

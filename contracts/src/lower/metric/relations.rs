@@ -101,6 +101,7 @@ fn mentions(node: &Node) -> BTreeSet<Vec<String>> {
     for measure in entries("measures") {
         texts.extend(["value", "where"].iter().filter_map(|key| measure.value.get(key)?.scalar()));
     }
+    texts.extend(node.get("time").and_then(|time| time.get("column")).and_then(Node::scalar));
     texts.iter().filter_map(|sql| expr::mentions(sql).ok()).flatten().collect()
 }
 
