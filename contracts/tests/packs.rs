@@ -1,6 +1,6 @@
 //! The packs: they load clean, alone and together, and `docs/reference/packs.md` says what is in them.
 //!
-//! *In*: the packs inside the library. *Out*: passes, or what is wrong; with `STREAMGAUGE_UPDATE=1` the page. *Never*: a
+//! *In*: the packs inside the library. *Out*: passes, or what is wrong; with `UPDATE=1` the page. *Never*: a
 //! word of the page that is not in a contract, but for the few of its head.
 #![allow(clippy::unwrap_used)] // A test fails where it unwraps.
 
@@ -48,11 +48,11 @@ fn packs_load_clean_alone_and_together() {
 fn the_page_says_what_is_in_them() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/reference/packs.md");
     let text = page();
-    if std::env::var_os("STREAMGAUGE_UPDATE").is_some() {
+    if std::env::var_os("UPDATE").is_some() {
         fs::write(&path, &text).unwrap();
     }
     let old = fs::read_to_string(&path).unwrap_or_default();
-    assert!(old == text, "docs/reference/packs.md is old; STREAMGAUGE_UPDATE=1 writes it again");
+    assert!(old == text, "docs/reference/packs.md is old; UPDATE=1 writes it again");
 }
 
 const HEAD: &str = "# Packs\n\nGenerated from the contracts of the packs; do not edit.\n\n\

@@ -63,7 +63,7 @@ static ALIAS: Shape = Shape {
         key("changelog", Ty::Bool, "A change stream: an event is a version of the row its key names.")
             .default("false"),
         key("key", Ty::Text, "With `changelog`: the field that names a row."),
-        key("time", Ty::Text, "With `changelog`: the field that is a row's time."),
+        key("time", Ty::Text, "The field that is a row's time.").default("the event's time"),
     ]],
 };
 

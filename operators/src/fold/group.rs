@@ -101,21 +101,22 @@ impl Kept {
     }
 }
 
-/// When rows count, as microseconds; rows without a time are lost.
+/// When rows count, as microseconds; rows without a time are lost, those for which `moment` is null do not count.
 fn times(batch: &RecordBatch, feed: &FeedPlan, kept: &mut Kept, lost: &mut Lost) -> Option<Int64Array> {
-    let moments = feed.moment.as_ref().map(|moment| moment.evaluate(batch));
-    let array = match &moments {
-        Some(evaluated) => {
-            kept.lose(evaluated.errors.iter().map(|(row, _)| *row), "evaluation", lost);
-            &evaluated.values
-        }
-        None => batch.column_by_name(&feed.time)?,
-    };
-    let times = array.as_primitive_opt::<TimestampMicrosecondType>()?;
-    if times.null_count() > 0 {
-        let missing = (0..times.len()).filter(|row| times.is_null(*row));
-        kept.lose(missing, "no_time", lost);
+    if let Some(moment) = &feed.moment {
+        let evaluated = moment.evaluate(batch);
+        kept.lose(evaluated.errors.iter().map(|(row, _)| *row), "evaluation", lost);
+        kept.and(&arrow::compute::is_not_null(&evaluated.values).ok()?);
+        return instants(&evaluated.values);
     }
+    let array = batch.column_by_name(&feed.time)?;
+    let missing = (0..array.len()).filter(|row| array.is_null(*row));
+    kept.lose(missing, "no_time", lost);
+    instants(array)
+}
+
+fn instants(array: &ArrayRef) -> Option<Int64Array> {
+    let times = array.as_primitive_opt::<TimestampMicrosecondType>()?;
     Some(Int64Array::new(times.values().clone(), None))
 }
 

@@ -39,13 +39,10 @@ fn alias_parts(cx: &mut Cx<'_>, alias: &Entry, world: &World) {
     if said || types.iter().any(|name| name.scalar().is_some_and(|name| names.contains(&name))) {
         return;
     }
-    for key in ["key", "time"] {
-        if let Some(entry) = alias.value.entry(key) {
-            let message = format!("`{key}` of an alias is for change streams");
-            let diagnostic = cx
-                .at("option_not_used", entry.key_span, message)
-                .fix(format!("remove it: `{key}` of the event contract counts"));
-            cx.push(diagnostic);
-        }
+    if let Some(entry) = alias.value.entry("key") {
+        let diagnostic = cx
+            .at("option_not_used", entry.key_span, "`key` of an alias is for change streams")
+            .fix("remove it: `key` of the event contract counts");
+        cx.push(diagnostic);
     }
 }
