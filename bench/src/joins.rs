@@ -126,6 +126,7 @@ fn run_ours(rows: &[Given]) -> i64 {
         within: Some(WITHIN),
         valid_to: None,
         missing: Missing::Wait,
+        ships: None,
     };
     let mut state = StepState::new(step, i64::MAX / 4, usize::MAX);
     let mut joined = 0;

@@ -9,9 +9,11 @@ use std::sync::Arc;
 use arrow::datatypes::SchemaRef;
 
 mod relation;
+mod ships;
 mod test;
 
 pub use relation::{Missing, Order, Part, PartFeed, Pick, Relation, Step};
+pub use ships::{ColdStart, History, HistoryKind, Ships};
 pub use test::{Expected, ExpectedRefusal, ExpectedRow, Given, TEST_ENVELOPE, TEST_OP, Test};
 
 use crate::expr::Typed;

@@ -194,8 +194,7 @@ fn lower(doc: &Document<'_>, world: &mut World) -> Vec<Diagnostic> {
         Kind::Metric => {
             let mut lowered = metric::metric(&mut cx, &doc.node, world);
             let mut hashes = Vec::new();
-            let parts = lowered.item.relations.iter().flat_map(|relation| &relation.parts);
-            for feed in parts.flat_map(|part| &part.feeds) {
+            for feed in lowered.item.relations.iter().flat_map(|relation| relation.feeds()) {
                 lowered.sound &= runs_event(world, feed.event);
                 hashes.push(world.events[feed.event].item.head.hash.as_str());
             }
@@ -251,8 +250,7 @@ fn assemble(world: World) -> Catalog {
                 Input::Relation(relation) => Input::Relation(relation),
             };
         }
-        let parts = metric.relations.iter_mut().flat_map(|relation| &mut relation.parts);
-        for feed in parts.flat_map(|part| &mut part.feeds) {
+        for feed in metric.relations.iter_mut().flat_map(|relation| relation.feeds_mut()) {
             feed.event = event_at[&feed.event];
         }
         for test in &mut metric.tests {
@@ -299,8 +297,7 @@ fn with_ids(mut events: Vec<Event>, entities: &[Entity], metrics: &[Metric]) -> 
         events[feed.event].needs_id = true;
     }
     for metric in metrics {
-        let parts = metric.relations.iter().flat_map(|relation| &relation.parts);
-        for feed in parts.flat_map(|part| &part.feeds) {
+        for feed in metric.relations.iter().flat_map(|relation| relation.feeds()) {
             events[feed.event].needs_id = true;
         }
         for feed in &metric.feeds {

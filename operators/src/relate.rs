@@ -4,10 +4,12 @@
 //! with +1 when it comes and -1 when it goes. *Never*: a row that depends on arrival order.
 //!
 //! Modules in the order a row meets them: part (a batch becomes rows of a part), versions (a newer version
-//! replaces the one before), step (a part is added), rows (rows become a batch again).
+//! replaces the one before), adding (step or ships: a part is added), rows (rows become a batch again).
 
+pub mod adding;
 pub mod part;
 pub mod rows;
+pub mod ships;
 pub mod step;
 pub mod versions;
 
@@ -21,6 +23,7 @@ use crate::eval::PlanError;
 use crate::fold::panes::{Key, route_hash};
 
 use self::part::FeedPlan;
+use self::ships::Edge;
 use self::versions::Place;
 
 /// One row of a part: an event or a row of a table, as far as the metric reads it.
@@ -92,6 +95,19 @@ pub enum Message {
         /// How often it comes (or goes).
         weight: i64,
     },
+    /// Edges of the commit graph of step `step`.
+    Edges {
+        /// Step.
+        step: usize,
+        /// The graph.
+        key: Key,
+        /// Time of the row that tells them.
+        time: i64,
+        /// Commits and parents.
+        edges: Arc<[Edge]>,
+        /// How often they come (or go).
+        weight: i64,
+    },
     /// A whole row.
     Out {
         /// The row.
@@ -107,7 +123,9 @@ impl Message {
         match self {
             Self::Version { identity, .. } => identity.hash64(),
             Self::Truncate { worker, .. } => *worker,
-            Self::Left { key: Some(key), .. } | Self::Right { key, .. } => key.hash64(),
+            Self::Left { key: Some(key), .. } | Self::Right { key, .. } | Self::Edges { key, .. } => {
+                key.hash64()
+            }
             Self::Left { row, .. } | Self::Out { row, .. } => route_hash(&row.time),
         }
     }
@@ -115,7 +133,7 @@ impl Message {
     /// The step it is for; `None`: it is for none.
     pub fn step(&self) -> Option<usize> {
         match self {
-            Self::Left { step, .. } | Self::Right { step, .. } => Some(*step),
+            Self::Left { step, .. } | Self::Right { step, .. } | Self::Edges { step, .. } => Some(*step),
             _ => None,
         }
     }
@@ -136,7 +154,7 @@ impl Message {
 pub struct RelationPlan {
     /// The contract's.
     pub relation: Relation,
-    /// Per part, one per feed.
+    /// Per part, one per feed; after the parts of rows those of history, in the order of [`Relation::history`].
     pub parts: Vec<Vec<FeedPlan>>,
     /// How far back rows matter, microseconds.
     pub retain: i64,
@@ -146,24 +164,32 @@ impl RelationPlan {
     /// Compiles a relation; the error names the expression.
     pub fn new(relation: &Relation, retain: i64) -> Result<Self, (String, PlanError)> {
         let feeds = |part: &contracts::catalog::Part| part.feeds.iter().map(FeedPlan::new).collect();
-        Ok(Self {
-            parts: relation.parts.iter().map(feeds).collect::<Result<_, _>>()?,
-            relation: relation.clone(),
-            retain,
-        })
+        let parts = relation.parts.iter().chain(relation.history().map(|(_, history)| &history.part));
+        Ok(Self { parts: parts.map(feeds).collect::<Result<_, _>>()?, relation: relation.clone(), retain })
     }
 
-    /// What a row of a part means to the relation: it starts a row, or it is a partner. `None`: a partner
-    /// whose side of the equality is null.
+    /// What a row of a part means to the relation: it starts a row, it is a partner, or it tells
+    /// edges. `None`: its side of the equality is null, or it tells none.
     pub fn enter(&self, part: usize, row: Arc<PartRow>, weight: i64) -> Option<Message> {
         if part == 0 {
             let row = Row { time: row.time, id: row.id.clone(), parts: vec![Some(row)] };
             return Some(self.onward(row, weight));
         }
+        if part >= self.relation.parts.len() {
+            return self.history(part - self.relation.parts.len(), &row, weight);
+        }
         let step = part - 1;
         let cells = self.relation.steps[step].right.iter().map(|cell| &row.cells[*cell]);
         let key = key(cells)?;
         Some(Message::Right { step, key, row, weight })
+    }
+
+    /// What a row of history means: edges.
+    fn history(&self, number: usize, row: &PartRow, weight: i64) -> Option<Message> {
+        let (step, history) = self.relation.history().nth(number)?;
+        let key = key(history.graph.iter().map(|cell| &row.cells[*cell]))?;
+        let edges: Arc<[Edge]> = ships::edges(history.kind, row).into();
+        (!edges.is_empty()).then_some(Message::Edges { step, key, time: row.time, edges, weight })
     }
 
     /// A row with all parts so far goes to the step that adds the next one, or out.

@@ -117,8 +117,14 @@ pub const RICH: u64 = 1_000_000_000;
 /// Seeds from here on are about rows that relate to each other: joins, tables, change streams.
 pub const RELATED: u64 = 2_000_000_000;
 
+/// Seeds from here on are about which deployment ships which commit.
+pub const SHIPPED: u64 = 3_000_000_000;
+
 /// Everything about a seed.
 pub fn case(seed: u64) -> Case {
+    if seed >= SHIPPED {
+        return related::shipped_case(seed);
+    }
     if seed >= RELATED {
         return related::case(seed);
     }
@@ -339,13 +345,56 @@ mod tests {
         assert!(seen.len() >= 30 && seen["tied"] < 10, "{seen:?}");
     }
 
+    /// Deployments that ship nothing prove nothing.
+    #[test]
+    fn deployments_ship() {
+        let mut seen: BTreeMap<String, u64> = BTreeMap::new();
+        for n in 0..300 {
+            let case = case(SHIPPED + n);
+            let mut count = |what: &str, n: u64| *seen.entry(what.to_string()).or_default() += n;
+            let words = [
+                "changelog: true",
+                "of: p",
+                "cold_start: all",
+                "[a.sha, a.other]",
+                "AND",
+                "to: d",
+                "from: e",
+            ];
+            words.iter().filter(|word| case.yaml.contains(**word)).for_each(|word| count(word, 1));
+            let oracle = told(&case);
+            for metric in &oracle.contracts.metrics {
+                let made = crate::oracle::rows::rows(&oracle, metric, oracle.now);
+                count("tied", u64::from(made.tied));
+                made.lost.iter().for_each(|(reason, n)| count(reason, *n));
+                count("joined rows", made.rows.iter().filter(|row| row.alias.is_none()).count() as u64);
+            }
+        }
+        let wanted = [
+            ("joined rows", 900),
+            ("cold_start", 500),
+            ("waiting", 100),
+            ("unmatched", 200),
+            ("changelog: true", 80),
+            ("of: p", 80),
+            ("[a.sha, a.other]", 30),
+            ("AND", 30),
+            ("to: d", 50),
+            ("from: e", 20),
+        ];
+        let rare: Vec<_> =
+            wanted.iter().filter(|(what, least)| seen.get(*what).copied().unwrap_or(0) < *least).collect();
+        assert!(rare.is_empty(), "hardly ever: {rare:?} of {seen:?}");
+        assert!(seen["tied"] < 10, "{seen:?}");
+    }
+
     /// What is told twice, with noise or in another order is the same.
     #[test]
     fn twists_change_no_answer() {
         use crate::oracle::View;
         use twist::{Twist, twist};
-        for n in 0..60 {
-            let plain = case(RELATED + n);
+        for n in (0..60).map(|n| RELATED + n).chain((0..60).map(|n| SHIPPED + n)) {
+            let plain = case(n);
             let wanted = told(&plain);
             for how in [Twist::Doubled, Twist::Noise, Twist::Reversed] {
                 let got = told(&twist(&plain, how));

@@ -17,6 +17,7 @@ pub mod metric;
 pub mod num;
 pub mod relation;
 pub mod rows;
+pub mod ships;
 pub mod sql;
 pub mod val;
 pub mod window;
@@ -48,6 +49,7 @@ pub const CHOICES: &[&str] = &[
     "a table is looked up for rows that have the alias or table its `match` names; for others it is null, whatever `missing` says",
     "a row whose side of a join's equality is null is unmatched at once",
     "of partners alike in time and id either may be taken: such a metric is not compared",
+    "`ships`: a deployment without a commit is none of its line; a null line is a line; cold start is asked before `within`",
     "versions of a row come in the order of offsets, whatever their event times; a version ahead of the clock waits like any event",
     "rows of a change stream are not deduplicated, and their id is the text of their key",
     "the key of a row is one of its event type and partition: types under one alias do not share rows",

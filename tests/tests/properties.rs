@@ -2,10 +2,10 @@
 //!
 //! `make property CASES=100000` for many (`START=n` for others), `SURVEY=1` for one line per failing
 //! seed; `SEED=n cargo test -p tests --test property` for one; `RELATED=1` for joins, tables and change
-//! streams. A seed that failed once goes to `tests/golden/seeds.txt` (or `related.txt` beside it) and runs
+//! streams, `SHIPPED=1` for shipped sets. A seed that failed once goes to `tests/golden/seeds.txt` (or `related.txt` beside it) and runs
 //! first ever after.
 
-use tests::generate::{Case, RELATED, RICH, case};
+use tests::generate::{Case, RELATED, RICH, SHIPPED, case};
 use tests::harness::minimise::minimise;
 use tests::harness::run::{Road, differences, roads};
 use tests::oracle::val::instant;
@@ -28,11 +28,14 @@ fn engine_and_oracle_agree() {
             let cases = cases.map_or(CASES, |n| n.parse().expect("CASES is a number"));
             let start: u64 = std::env::var("START").map_or(0, |n| n.parse().expect("START is a number"));
             let numbers = start..start + cases;
-            if std::env::var("RELATED").is_ok() {
+            if std::env::var("SHIPPED").is_ok() {
+                numbers.map(|n| SHIPPED + n).collect()
+            } else if std::env::var("RELATED").is_ok() {
                 golden(include_str!("../golden/related.txt")).chain(numbers.map(|n| RELATED + n)).collect()
             } else {
                 // Every other case draws on all of the generator.
                 let random = numbers.map(|n| match n % 4 {
+                    3 if RELATED_TOO && n % 16 == 15 => SHIPPED + n,
                     3 if RELATED_TOO => RELATED + n,
                     0 | 2 => n,
                     _ => RICH + n,

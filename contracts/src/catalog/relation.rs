@@ -4,7 +4,7 @@
 
 use arrow::datatypes::{Fields, SchemaRef};
 
-use super::Micros;
+use super::{Micros, Ships};
 use crate::expr::Typed;
 
 /// Rows that must remember other rows: joined ones, those with rows of tables beside them, the current rows of
@@ -25,7 +25,27 @@ pub struct Relation {
 impl Relation {
     /// The event types that bring its rows, as indexes into [`Catalog::events`], each once.
     pub fn events(&self) -> std::collections::BTreeSet<usize> {
-        self.parts.iter().flat_map(|part| &part.feeds).map(|feed| feed.event).collect()
+        self.feeds().map(|feed| feed.event).collect()
+    }
+
+    /// The feeds of all parts, those of history included.
+    pub fn feeds(&self) -> impl Iterator<Item = &PartFeed> {
+        let history = self.history().map(|(_, history)| &history.part);
+        self.parts.iter().chain(history).flat_map(|part| &part.feeds)
+    }
+
+    /// The same, to change them.
+    pub(crate) fn feeds_mut(&mut self) -> impl Iterator<Item = &mut PartFeed> {
+        let ships = self.steps.iter_mut().filter_map(|step| step.ships.as_mut());
+        let history = ships.flat_map(|ships| &mut ships.history).map(|history| &mut history.part);
+        self.parts.iter_mut().chain(history).flat_map(|part| &mut part.feeds)
+    }
+
+    /// What tells parents of commits, with the step it is for.
+    pub fn history(&self) -> impl Iterator<Item = (usize, &super::History)> {
+        let steps = self.steps.iter().enumerate();
+        let shipped = steps.filter_map(|(number, step)| Some((number, step.ships.as_ref()?)));
+        shipped.flat_map(|(number, ships)| ships.history.iter().map(move |history| (number, history)))
     }
 }
 
@@ -49,6 +69,8 @@ pub struct PartFeed {
     pub filter: Option<Typed>,
     /// The cells of a row: one per field of the part, then the keys of the steps (see [`Step`]).
     pub cells: Vec<Typed>,
+    /// Columns that are lists of text, as paths below the event's columns; cells after `cells`. Empty: no such column.
+    pub lists: Vec<Vec<String>>,
     /// The row's time; `None`: since ever.
     pub time: Option<Typed>,
     /// What names a row, where a newer version replaces the one before; empty: every event is a row.
@@ -80,6 +102,8 @@ pub struct Step {
     pub valid_to: Option<usize>,
     /// What becomes of rows without a partner.
     pub missing: Missing,
+    /// Partners are deployments that ship the row's commit; `pick`, `order` and `strict` then say nothing.
+    pub ships: Option<Ships>,
 }
 
 /// `pick:` of a join.

@@ -76,13 +76,22 @@ fn relations(catalog: &Catalog, metric: &Metric) -> Vec<String> {
             let cells: Vec<String> = feed.cells.iter().map(sql).collect();
             let names: Vec<String> =
                 feed.identity.iter().chain(&feed.time).chain(&feed.filter).map(sql).collect();
-            format!("{event} {cells:?} {names:?}")
+            format!("{event} {cells:?} {:?} {names:?}", feed.lists)
         });
         format!("{} {:?}", part.name, feeds.collect::<Vec<_>>())
     };
     let text = |relation: &Relation| {
         let parts: Vec<String> = relation.parts.iter().map(part).collect();
-        format!("{parts:?} {:?}", relation.steps)
+        // Of history, what it says and not where its event types stand in the catalog.
+        let history = relation.history().map(|(step, history)| {
+            format!("{step} {} {:?} {:?}", part(&history.part), history.graph, history.kind)
+        });
+        let history: Vec<String> = history.collect();
+        let mut steps = relation.steps.clone();
+        for ships in steps.iter_mut().filter_map(|step| step.ships.as_mut()) {
+            ships.history.clear();
+        }
+        format!("{parts:?} {steps:?} {history:?}")
     };
     metric.relations.iter().map(text).collect()
 }

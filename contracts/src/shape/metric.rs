@@ -78,8 +78,57 @@ static JOIN: Shape = Shape {
         key("order", Ty::OneOf(&["after", "before", "any"]), "When the partner happened.").default("after"),
         key("strict", Ty::Bool, "Not at the same instant.").default("false"),
         key("within", Ty::Duration, "At most this far apart; bounds the state.").required(),
+        key(
+            "ships",
+            Ty::Object(&SHIPS),
+            "The partner is, per line, the first deployment that contains the row's commit.",
+        ),
     ]],
 };
+
+static SHIPS: Shape = Shape {
+    name: "Ships",
+    doc: "Which commits a deployment ships: those reachable from its commit, not from the deployment before it.",
+    groups: &[&[
+        key(
+            "commit",
+            EXPRS,
+            "The row's commit; of a list the first that a deployment of the line contains (squash, rebase).",
+        )
+        .required(),
+        key("head", Ty::Expr, "The commit that `to` runs.").required(),
+        key("line", EXPRS, "What tells lines apart: a commit counts once per line.")
+            .default("one line per value of `match`"),
+        key("history", Ty::List(&Ty::Object(&HISTORY)), "Where parents come from; at least one.").required(),
+        key(
+            "cold_start",
+            Ty::Text,
+            "What the first deployment of a line ships: `skip`, `all`, or a duration such as 30d.",
+        )
+        .default("skip"),
+    ]],
+};
+
+static HISTORY: Shape = Shape {
+    name: "History",
+    doc: "Rows that tell parents of commits: `sha` with `parents`, or `commits`.",
+    groups: &[&[
+        key("of", Ty::Text, "Alias.").required(),
+        key("graph", EXPRS, "What `match` compares, over this alias.")
+            .default("the side of `match` that is about this alias"),
+        key("sha", Ty::Expr, "A commit."),
+        key("parents", Ty::Text, "Its parents: a column that is a list of strings."),
+        key("before", Ty::Expr, "With `commits`: the commit that the first of them contains; null: unknown."),
+        key(
+            "commits",
+            Ty::Text,
+            "Oldest first, each contains the one before: a column that is a list of strings.",
+        ),
+    ]],
+};
+
+/// An expression, or several.
+const EXPRS: Ty = Ty::Either(&[Ty::Expr, Ty::List(&Ty::Expr)]);
 
 static SEQUENCE: Shape = Shape {
     name: "Sequence",

@@ -109,7 +109,7 @@ impl Published {
     }
 
     /// Rows that an admitted event brought but that a metric does not count: reason to count. `waiting`,
-    /// `unmatched`, `missing`, `held` and `failed` may sink again: a late partner or row of a table comes. So may
+    /// `unmatched`, `cold_start`, `missing`, `held` and `failed` may sink again: a late partner or row of a table comes. So may
     /// `dimension_overflow`: it is about the retained history, and a late event can make room for its value.
     pub fn lost(&self, metric: usize) -> BTreeMap<&'static str, u64> {
         let mut lost = BTreeMap::new();

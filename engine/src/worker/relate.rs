@@ -3,7 +3,8 @@
 //! *In*: admitted rows. *Out*: changes of the rows of all relations. *Never*: a change before its tick is complete,
 //! so that a row changes at most once per tick and step.
 //!
-//! read → (exchange by name → versions) → (exchange by key → step)* → rows. All relations share the operators.
+//! read → (exchange by name → versions) → (exchange by key → step)* → rows. A step takes rows, partners and, for
+//! shipped sets, edges of the commit graph. All relations share the operators.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -11,7 +12,8 @@ use std::sync::Arc;
 
 use contracts::catalog::Missing;
 use operators::fold::group::Lost;
-use operators::relate::step::{Input, StepState};
+use operators::relate::adding::Adding;
+use operators::relate::step::Input;
 use operators::relate::versions::{Version, Versions};
 use operators::relate::{Message, RelationPlan, Row};
 use serde::{Deserialize, Serialize};
@@ -30,12 +32,12 @@ pub(super) struct RelationState {
     /// One per part.
     versions: Vec<Versions>,
     /// One per step.
-    steps: Vec<StepState>,
+    steps: Vec<Adding>,
 }
 
 impl RelationState {
     pub(super) fn new(plan: &RelationPlan, max_keys: usize) -> Self {
-        let step = |step: &contracts::catalog::Step| StepState::new(step.clone(), plan.retain, max_keys);
+        let step = |step: &contracts::catalog::Step| Adding::new(step, plan.retain, max_keys);
         Self {
             versions: plan.parts.iter().map(|_| Versions::new(max_keys)).collect(),
             steps: plan.relation.steps.iter().map(step).collect(),
@@ -68,7 +70,8 @@ impl RelationState {
                 Missing::Drop | Missing::Wait | Missing::Keep => "missing",
             };
             add(reason, alone.missing);
-            for (reason, count) in &step.lost {
+            add("cold_start", alone.cold_start);
+            for (reason, count) in step.lost() {
                 add(reason, i64::try_from(*count).unwrap_or(i64::MAX));
             }
         }
@@ -198,6 +201,7 @@ fn step<'s>(number: usize, input: Messages<'s>, local: &SharedLocal) -> Messages
         let input = |message| match message {
             Message::Left { key, row, weight, .. } => Some(Input::Left(key, row, weight)),
             Message::Right { key, row, weight, .. } => Some(Input::Right(key, row, weight)),
+            Message::Edges { key, time, edges, weight, .. } => Some(Input::Edges(key, time, edges, weight)),
             _ => None,
         };
         let inputs = messages.into_iter().filter_map(input).collect();

@@ -6,8 +6,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use arrow::array::{Array, AsArray, BooleanArray};
-use arrow::datatypes::{Date32Type, TimestampMicrosecondType};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, new_null_array};
+use arrow::datatypes::{DataType, Date32Type, TimestampMicrosecondType};
 use contracts::batch::{ChangeOp, EventBatch, Partition};
 use contracts::catalog::PartFeed;
 use contracts::expr::Typed;
@@ -28,6 +28,7 @@ pub struct FeedPlan {
     cells: Vec<Compiled>,
     time: Option<Compiled>,
     identity: Vec<Compiled>,
+    lists: Vec<Vec<String>>,
     /// First value of every name: rows of different event types are different rows.
     family: Value,
 }
@@ -41,6 +42,7 @@ impl FeedPlan {
             cells: feed.cells.iter().map(plan).collect::<Result<_, _>>()?,
             time: feed.time.as_ref().map(plan).transpose()?,
             identity: feed.identity.iter().map(plan).collect::<Result<_, _>>()?,
+            lists: feed.lists.clone(),
             family: Value::Int(if feed.of_table { -1 } else { feed.event as i64 }),
         })
     }
@@ -49,10 +51,26 @@ impl FeedPlan {
 /// A batch as a feed sees it.
 struct Seen {
     passes: Option<BooleanArray>,
-    cells: Vec<arrow::array::ArrayRef>,
-    times: Option<arrow::array::ArrayRef>,
-    identity: Vec<arrow::array::ArrayRef>,
+    cells: Vec<ArrayRef>,
+    times: Option<ArrayRef>,
+    identity: Vec<ArrayRef>,
     failed: BTreeSet<usize>,
+}
+
+/// The column at a path; nulls where there is none.
+fn list(batch: &EventBatch, path: &[String]) -> ArrayRef {
+    let none = || new_null_array(&DataType::Null, batch.columns.num_rows());
+    let Some((first, inner)) = path.split_first() else { return none() };
+    let Some(column) = batch.columns.column_by_name(first) else { return none() };
+    let below = |array: Option<ArrayRef>, name: &String| {
+        let structs = array?;
+        let structs = structs.as_struct_opt()?;
+        // What an absent struct holds is absent.
+        let inner = structs.column_by_name(name)?;
+        let there = arrow::compute::is_not_null(structs).ok()?;
+        arrow::compute::nullif(inner, &arrow::compute::not(&there).ok()?).ok()
+    };
+    inner.iter().fold(Some(Arc::clone(column)), below).unwrap_or_else(none)
 }
 
 impl Seen {
@@ -63,7 +81,10 @@ impl Seen {
             failed.extend(evaluated.errors.iter().map(|(row, _)| *row));
             evaluated.values
         };
-        let cells = feed.cells.iter().map(&mut evaluate).collect();
+        let own = feed.cells.iter().map(&mut evaluate);
+        let cells =
+            own.collect::<Vec<_>>().into_iter().chain(feed.lists.iter().map(|path| list(batch, path)));
+        let cells = cells.collect();
         let times = feed.time.as_ref().map(&mut evaluate);
         let identity = feed.identity.iter().map(&mut evaluate).collect();
         let passes = feed.filter.as_ref().map(|filter| {

@@ -11,6 +11,7 @@ use ahash::HashMap;
 use contracts::catalog::{Missing, Order, Pick, Step};
 use contracts::value::Value;
 
+use super::ships::Edge;
 use super::{PartRow, Row};
 use crate::fold::group::Lost;
 use crate::fold::panes::Key;
@@ -24,6 +25,8 @@ pub struct Alone {
     pub unmatched: i64,
     /// Left out because a table has no row for them.
     pub missing: i64,
+    /// Shipped by the first deployment of a line; once per line.
+    pub cold_start: i64,
 }
 
 /// One input of a step.
@@ -33,6 +36,8 @@ pub enum Input {
     Left(Option<Key>, Row, i64),
     /// A partner.
     Right(Key, Arc<PartRow>, i64),
+    /// Edges of a commit graph that something of this time tells ([`super::ships`]).
+    Edges(Key, i64, Arc<[Edge]>, i64),
 }
 
 /// The rows and partners of one step on one worker.
@@ -117,6 +122,7 @@ impl StepState {
                 Input::Left(Some(ref key), ..) | Input::Right(ref key, ..) => {
                     by_key.entry(key.clone()).or_default().push(input);
                 }
+                Input::Edges(..) => {} // No graph here.
             }
         }
         for (key, inputs) in by_key {
@@ -158,6 +164,7 @@ impl StepState {
                     let held = self.held as i64 + rows.add_right(row, weight);
                     self.held = usize::try_from(held).unwrap_or(0);
                 }
+                Input::Edges(..) => {}
             }
         }
         for range in merged(touched) {
@@ -407,7 +414,7 @@ impl Rows {
 }
 
 /// The row with one part more. A table says nothing about when the row happened.
-fn with(step: &Step, row: &Row, partner: Option<Arc<PartRow>>) -> Row {
+pub(super) fn with(step: &Step, row: &Row, partner: Option<Arc<PartRow>>) -> Row {
     let mut more = row.clone();
     if let (Missing::Wait, Some(partner)) = (step.missing, &partner) {
         more.time = more.time.max(partner.time);

@@ -6,6 +6,7 @@
 mod contracts;
 mod metric;
 mod records;
+mod shipped;
 
 use super::{Case, Column, chance, pick};
 use crate::oracle::zone::{HOUR, MINUTE, SECOND};
@@ -70,6 +71,22 @@ pub(super) fn case(seed: u64) -> Case {
     let mut yaml = String::new();
     let (models, tables) = contracts::contracts(&mut rng, &mut yaml);
     metric::metrics(&mut rng, &theme, grid, &models, &tables, &mut yaml);
+    let partitions = rng.usize(1..4);
+    let (topics, start, segments) = records::segments(&mut rng, &theme, grid, &models, partitions);
+    Case { seed, yaml, start, segments, partitions, topics }
+}
+
+/// Everything about a seed of shipped sets.
+pub(super) fn shipped_case(seed: u64) -> Case {
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let mut theme = super::theme(&mut rng);
+    theme.span = *pick(&mut rng, &[10 * MINUTE, 2 * HOUR, 30 * HOUR]);
+    theme.late = theme.span;
+    theme.rich = true;
+    let grid = Grid { step: (theme.span / *pick(&mut rng, &[8, 16, 40]) / SECOND).max(1) * SECOND };
+    let mut yaml = String::new();
+    let models = shipped::contracts(&mut rng, &mut yaml);
+    shipped::metrics(&mut rng, &theme, grid, &models, &mut yaml);
     let partitions = rng.usize(1..4);
     let (topics, start, segments) = records::segments(&mut rng, &theme, grid, &models, partitions);
     Case { seed, yaml, start, segments, partitions, topics }

@@ -127,7 +127,7 @@ impl Asking<'_> {
 
     /// Rows without a partner or a row of a table, by reason.
     fn lost(&self) -> Option<String> {
-        const REASONS: [&str; 5] = ["waiting", "unmatched", "missing", "held", "failed"];
+        const REASONS: [&str; 6] = ["waiting", "unmatched", "cold_start", "missing", "held", "failed"];
         if self.metric.aliases.iter().any(|alias| alias.entity) {
             return None;
         }

@@ -2,6 +2,7 @@
 //!
 //! *In*: valid contract YAML. *Out*: [`Table`], [`Join`], [`Lookup`]. *Never*: rows (see `rows`).
 
+use super::ships::{Ships, ships};
 use super::sql::{Ex, Op, parse};
 use super::yaml::Node;
 use super::zone::parse_duration;
@@ -50,6 +51,7 @@ pub struct Join {
     pub strict: bool,
     /// Microseconds.
     pub within: i64,
+    pub ships: Option<Ships>,
 }
 
 /// What becomes of a row without a row of the table.
@@ -97,9 +99,11 @@ pub fn joins(doc: &Node) -> Vec<Join> {
 fn join(node: &Node) -> Join {
     let to = node.str("to").expect("`to`").to_string();
     let within = node.str("within").and_then(parse_duration).expect("`within`");
+    let pairs = pairs(node, &to);
     Join {
         from: node.str("from").expect("`from`").to_string(),
-        pairs: pairs(node, &to),
+        ships: ships(node, &pairs),
+        pairs,
         pick: match node.str("pick") {
             Some("last") => Pick::Last,
             Some("each") => Pick::Each,

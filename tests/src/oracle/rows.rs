@@ -10,6 +10,7 @@ use super::admit::{Admitted, ChangeOp};
 use super::contract::{Alias, Event, Metric};
 use super::eval::Env;
 use super::relation::{Join, Lookup, Missing, Order, Pick, Table};
+use super::ships::{Shipped, Ships, shipped};
 use super::sql::Ex;
 use super::val::Val;
 use super::zone::DAY;
@@ -34,7 +35,7 @@ pub struct Made {
 }
 
 impl Made {
-    fn env(&self) -> Env<'_> {
+    pub(super) fn env(&self) -> Env<'_> {
         Env { cols: &self.cols, parts: &self.parts }
     }
 }
@@ -225,6 +226,13 @@ fn joined(oracle: &Oracle, metric: &Metric, now: i64, made: &mut Rows) -> Vec<Ma
     let mut chains: Vec<Chain> = start.into_iter().map(|row| Chain { rows: vec![row] }).collect();
     for join in &metric.joins {
         let partners = rows_of(&join.to);
+        if let Some(ships) = &join.ships {
+            let shipped = shipped(join, ships, &partners, &rows_of);
+            made.tied |= shipped.tied;
+            let ship = |chain| ship(metric, join, ships, &shipped, chain, now, &mut made.lost);
+            chains = chains.into_iter().flat_map(ship).collect();
+            continue;
+        }
         let mut longer = Vec::new();
         for chain in chains {
             let found = partners_of(metric, join, &chain, &partners);
@@ -243,6 +251,34 @@ fn joined(oracle: &Oracle, metric: &Metric, now: i64, made: &mut Rows) -> Vec<Ma
         chains = longer;
     }
     chains.iter().map(|chain| chain.made(metric)).collect()
+}
+
+/// The row with each deployment that shipped its commit.
+fn ship(
+    metric: &Metric,
+    join: &Join,
+    ships: &Ships,
+    shipped: &Shipped<'_>,
+    chain: Chain,
+    now: i64,
+    lost: &mut BTreeMap<String, u64>,
+) -> Vec<Chain> {
+    let row = chain.made(metric);
+    let from = chain.of(&join.from).time;
+    let found = shipped.of(join, ships, &row, from);
+    if found.cold > 0 {
+        *lost.entry("cold_start".to_string()).or_default() += found.cold;
+    } else if found.partners.is_empty() {
+        let waits = Shipped::asks(join, ships, &row) && now <= from + join.within;
+        let reason = if waits { "waiting" } else { "unmatched" };
+        *lost.entry(reason.to_string()).or_default() += 1;
+    }
+    let longer = |partner: &Made| {
+        let mut rows = chain.rows.clone();
+        rows.push(partner.clone());
+        Chain { rows }
+    };
+    found.partners.into_iter().map(longer).collect()
 }
 
 /// May a partner still come in time?

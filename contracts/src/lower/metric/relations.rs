@@ -4,6 +4,7 @@
 //! *Never*: a cell that no expression reads; a row's side of an equality that could mean two aliases.
 
 mod draft;
+mod ships;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -222,6 +223,7 @@ impl<'a> Builder<'a> {
             sources: inputs.of(name),
             fields: Vec::new(),
             cells: Vec::new(),
+            lists: Vec::new(),
         };
         let columns = self.needed(name, bare);
         draft.columns(cx, self.node, &columns)?;
@@ -240,7 +242,7 @@ impl<'a> Builder<'a> {
     }
 
     /// The joined rows, with tables beside them.
-    fn joined(&mut self, cx: &mut Cx<'_>, join: &Entry) -> Option<Source> {
+    fn joined(&mut self, cx: &mut Cx<'_>, join: &'a Entry) -> Option<Source> {
         if !self.plain.typed || !self.tables.typed {
             return None;
         }
@@ -280,7 +282,7 @@ impl<'a> Builder<'a> {
     fn join(
         &self,
         cx: &mut Cx<'_>,
-        item: &Node,
+        item: &'a Node,
         from: &str,
         to: &str,
         growing: &mut Growing<'a>,
@@ -303,6 +305,7 @@ impl<'a> Builder<'a> {
         }
         let mut added = self.draft(cx, to, false)?;
         let (left, right) = self.sides(cx, item, &mut added, growing)?;
+        let ships = self.ships(cx, item, &mut added, growing)?;
         let within = cx.duration(item, "within")?;
         let word = |key: &str| item.get(key).and_then(Node::scalar);
         growing.steps.push(Step {
@@ -324,6 +327,7 @@ impl<'a> Builder<'a> {
             within: Some(within),
             valid_to: None,
             missing: Missing::Wait,
+            ships,
         });
         growing.parts.push(added);
         Some(())
@@ -362,6 +366,7 @@ impl<'a> Builder<'a> {
                     Some("fail") => Missing::Fail,
                     _ => Missing::Keep,
                 },
+                ships: None,
             });
             growing.parts.push(added);
         }
@@ -502,6 +507,7 @@ impl<'a> Builder<'a> {
                 event,
                 filter,
                 cells,
+                lists: draft.lists.iter().map(|list| list[source].clone().unwrap_or_default()).collect(),
                 of_table,
                 time: match time {
                     Some(name) => Some(column(cx, &name)?),

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use super::super::events::step;
 use super::super::json::string;
 use super::super::{Segment, Theme};
-use super::{Feed, Grid, Model, chance, pick, word};
+use super::{Feed, Grid, Model, chance, pick, shipped, word};
 use crate::oracle::admit::Raw;
 use crate::oracle::val::{decimal_text, instant};
 use crate::oracle::zone::{DAY, HOUR, MINUTE, date_text};
@@ -331,7 +331,10 @@ impl Maker<'_> {
                     row.push((name, "null".to_string()));
                 }
             } else {
-                let text = self.value(kind, time);
+                let text = match shipped::value(self.rng, kind, &row) {
+                    Some(text) => text,
+                    None => self.value(kind, time),
+                };
                 row.push((name, text));
             }
         }

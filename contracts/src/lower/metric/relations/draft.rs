@@ -20,6 +20,8 @@ pub(super) struct Draft<'a> {
     pub(super) sources: Vec<usize>,
     pub(super) fields: Vec<ArrowField>,
     pub(super) cells: Vec<PerSource>,
+    /// Paths of columns that are lists, per source; cells after `cells`.
+    pub(super) lists: Vec<Vec<Option<Vec<String>>>>,
 }
 
 impl Draft<'_> {
