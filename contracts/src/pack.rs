@@ -32,7 +32,7 @@ const PACKS: &[Pack] = &[
         about: "Software delivery: the canonical events that adapters make of webhooks, the five DORA metrics, and how \
             changes get to their merge.",
         files: files!(
-            "delivery": "events.yaml", "tables.yaml", "frequency.yaml", "fail_rate.yaml", "recovery.yaml",
+            "delivery": "events.yaml", "tables.yaml", "frequency.yaml", "lead_time.yaml", "fail_rate.yaml", "recovery.yaml",
             "changes.yaml"
         ),
         needs: &[],
@@ -41,8 +41,15 @@ const PACKS: &[Pack] = &[
         name: "delivery-devlake",
         about: "The DORA metrics by Apache DevLake's rules, over the same events: to move with equal numbers, and to \
             compare.",
-        files: files!("delivery-devlake": "tables.yaml", "metrics.yaml"),
+        files: files!("delivery-devlake": "tables.yaml", "metrics.yaml", "lead_time.yaml"),
         needs: &[("delivery", &["events.yaml", "tables.yaml"])],
+    },
+    Pack {
+        name: "flow",
+        about: "The value stream: work items through the eight stages from Backlog to Production; velocity, time, \
+            efficiency, load, distribution, stages and ageing.",
+        files: files!("flow": "tables.yaml", "metrics.yaml"),
+        needs: &[("delivery", &["events.yaml"])],
     },
     Pack {
         name: "platform",

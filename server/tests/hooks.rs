@@ -426,15 +426,19 @@ fn a_hook_needs_a_secret_that_does_not_stand_in_the_file() {
 /// What `init --pack` makes is checked, served and fed with its own events, and the pack's metrics say something.
 #[test]
 fn starter_folders_of_the_packs_run() {
-    let packs: [(&str, &[&str]); 3] = [
+    let packs: [(&str, &[&str]); 4] = [
         (
             "delivery",
-            &["dora_deployment_frequency", "dora_change_fail_rate", "dora_recovery_time", "dora_rework_rate"],
+            &[
+                "dora_deployment_frequency",
+                "dora_lead_time",
+                "dora_change_fail_rate",
+                "dora_recovery_time",
+                "dora_rework_rate",
+            ],
         ),
-        (
-            "delivery-devlake",
-            &["devlake_change_failure_rate", "devlake_recovery_time", "devlake_change_cycle"],
-        ),
+        ("delivery-devlake", &["devlake_change_failure_rate", "devlake_recovery_time", "devlake_lead_time"]),
+        ("flow", &["flow_velocity", "flow_time", "flow_efficiency", "flow_stage"]),
         ("platform", &["platform_nps", "platform_space", "platform_friction"]),
     ];
     for (pack, metrics) in packs {
