@@ -1,4 +1,4 @@
-//! `streamgauge bench throughput|freshness|joins`: measurements, side by side with what they are measured by.
+//! `streamgauge bench throughput|freshness|joins|ships`: measurements, side by side with what they are measured by.
 //!
 //! *In*: how long, how fast, an earlier report. *Out*: a table and a plot, or JSON; 1 when something got
 //! worse. *Never*: a measurement of its own (the crate `bench` does that).
@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bench::compare::{self, Comparison};
 use bench::freshness::{self, Reader, Road};
 use bench::joins;
+use bench::ships;
 use bench::throughput::{self, Program};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -31,6 +32,24 @@ enum What {
     Freshness(Freshness),
     /// Rows per CPU-second of a join, beside differential-dataflow
     Joins(Joins),
+    /// Commits and deployments per CPU-second of shipped sets, beside a recomputation
+    Ships(Ships),
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  streamgauge bench ships --commits 20000 --rounds 5")]
+struct Ships {
+    /// Commits of the history
+    #[arg(long, default_value_t = 10_000, value_name = "N")]
+    commits: u32,
+    /// Rounds; each runs both programs once
+    #[arg(long, default_value_t = 3, value_name = "N")]
+    rounds: usize,
+    /// Seed of the history
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    #[command(flatten)]
+    result: Shown,
 }
 
 #[derive(Debug, clap::Args)]
@@ -133,6 +152,7 @@ pub fn run(args: Args) -> Outcome {
         What::Throughput(args) => throughput(args),
         What::Freshness(args) => freshness(args),
         What::Joins(args) => joins(args),
+        What::Ships(args) => ships(args),
     }
 }
 
@@ -145,6 +165,18 @@ fn joins(args: Joins) -> Outcome {
     }
     let options = joins::Options { rows: args.rows, rounds: args.rounds, seed: args.seed };
     let report = joins::run(&options).map_err(failure)?;
+    args.result.show(&report, None)
+}
+
+fn ships(args: Ships) -> Outcome {
+    if args.result.compare.is_some() {
+        return Err(Failure::new(
+            Exit::Usage,
+            "`bench ships` has no `--compare`: its report is a quotient already",
+        ));
+    }
+    let options = ships::Options { commits: args.commits, rounds: args.rounds, seed: args.seed };
+    let report = ships::run(&options).map_err(failure)?;
     args.result.show(&report, None)
 }
 

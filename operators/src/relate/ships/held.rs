@@ -131,23 +131,29 @@ impl Held {
         rim.extend(batch.go.iter().map(|(node, _, _)| *node));
         self.graph.apply(batch, &mut nodes);
         for (line, old) in firsts {
-            let deployments = &self.lines[line as usize];
-            let new = deployments.first();
-            if new != old.as_ref() {
-                for label in [new, old.as_ref()].into_iter().flatten() {
-                    if let Some((node, _)) = deployments.held.get(label)
-                        && self.graph.label(*node, line) == Some(label)
-                    {
-                        self.graph.region(*node, line, &mut nodes);
-                    }
-                }
-            }
+            self.retell(line, old.as_ref(), &mut nodes);
         }
         for node in nodes {
             touched.extend(self.graph.rows(node));
         }
         rim.into_iter().for_each(|node| self.graph.tidy(node));
         touched
+    }
+
+    /// Adds the commits of the first deployment of a line, and of the one that was, when it changed.
+    fn retell(&self, line: Line, old: Option<&Label>, nodes: &mut BTreeSet<Node>) {
+        let deployments = &self.lines[line as usize];
+        let new = deployments.first();
+        if new == old {
+            return;
+        }
+        for label in [new, old].into_iter().flatten() {
+            if let Some((node, _)) = deployments.held.get(label)
+                && self.graph.label(*node, line) == Some(label)
+            {
+                self.graph.region(*node, line, nodes);
+            }
+        }
     }
 
     fn line(&mut self, ships: &Ships, label: &Label) -> Line {

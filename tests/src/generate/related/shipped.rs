@@ -185,6 +185,16 @@ fn metric(
         *yaml += &format!("  - {{ from: b, to: d, match: b.k1 = d.k1, strict: true, within: {within} }}\n");
         joined.push("d");
     }
+    let (all, scopes) = scopes(&aliases, &joined);
+    dimensions(rng, &all, yaml);
+    let windows = windows(rng, theme);
+    measures(rng, theme, &all, &scopes, yaml);
+    *yaml += "  rows: { agg: count }\n";
+    finish(rng, theme, &windows, yaml);
+}
+
+/// What measures of the joined rows see, and those of each alias.
+fn scopes(aliases: &[(&str, &Model, &str)], joined: &[&str]) -> (Scope, Vec<Scope>) {
     let columns = |name: &str| -> Vec<Column> {
         let model = aliases.iter().find(|alias| alias.0 == name).expect("an alias").1;
         model.columns.iter().map(|c| Column { name: format!("{name}.{}", c.name), t: c.t }).collect()
@@ -193,11 +203,7 @@ fn metric(
     let scopes: Vec<Scope> = aliases.iter().map(|(name, ..)| scope(name)).collect();
     let mut all: Vec<Column> = joined.iter().flat_map(|name| columns(name)).collect();
     all.push(Column { name: "(b.time - a.time)".into(), t: T::Dur });
-    let all = Scope { alias: None, of: None, columns: all };
-    dimensions(rng, &all, yaml);
-    let windows = windows(rng, theme);
-    measures(rng, theme, &all, &scopes, yaml);
-    finish(rng, theme, &windows, yaml);
+    (Scope { alias: None, of: None, columns: all }, scopes)
 }
 
 fn ship(rng: &mut fastrand::Rng, grid: Grid, has_push: bool, within: &str) -> String {

@@ -224,7 +224,6 @@ fn hashes(cx: &mut Cx<'_>, draft: &mut Draft<'_>, place: &Node, key: &str) -> Op
         [head, path @ ..] if !path.is_empty() && (*head == draft.name || head == "row") => path,
         path => path,
     };
-    let known = draft.inputs.columns_of(&draft.name);
     let is_list = |ty: &DataType| matches!(ty, DataType::List(item) if *item.data_type() == DataType::Utf8);
     let mut found: Vec<Option<Vec<String>>> = vec![None; draft.inputs.sources.len()];
     let mut wrong = None;
@@ -243,6 +242,7 @@ fn hashes(cx: &mut Cx<'_>, draft: &mut Draft<'_>, place: &Node, key: &str) -> Op
         draft.lists.push(found);
         return Some(draft.lists.len() - 1);
     }
+    let known = draft.inputs.columns_of(&draft.name);
     let lists: Vec<String> = known
         .iter()
         .filter(|(_, ty)| is_list(ty))
