@@ -46,9 +46,9 @@ fmt: ## Format all code
 	$(CARGO) fmt --all
 
 contracts: setup ## Check the contracts of the packs and run their own tests
-	$(STREAMGAUGE) check pack:commerce
-	$(STREAMGAUGE) test pack:commerce
-	$(STREAMGAUGE) check pack:delivery
+	for pack in commerce delivery delivery-devlake flow platform; do \
+	  $(STREAMGAUGE) check pack:$$pack && $(STREAMGAUGE) test pack:$$pack || exit 1; \
+	done
 
 bench: setup ## Throughput and freshness, release build (cold: 20 minutes on 2 cores)
 	$(CARGO) build --release --bin streamgauge

@@ -355,6 +355,8 @@ pub struct Feed {
     /// Column of the input that is the row's time: `time` for events and relations; for an entity the column
     /// named by the metric's `time.column`, default `first_time`.
     pub time: String,
+    /// When a row counts, instead of at its time: `time.column` of a metric over events. Null: it does not count.
+    pub moment: Option<Typed>,
     /// `where`; a row counts only when it is true.
     pub filter: Option<Typed>,
     /// One per dimension.

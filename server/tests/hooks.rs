@@ -423,16 +423,39 @@ fn a_hook_needs_a_secret_that_does_not_stand_in_the_file() {
     assert!(!said.contains("hunter2"), "{said}");
 }
 
+/// What `init --pack` makes is checked, served and fed with its own events, and the pack's metrics say something.
 #[test]
-fn a_starter_folder_of_the_delivery_pack_runs() {
-    let folder = tempfile::tempdir().unwrap();
-    ok(folder.path(), &["init", "--pack", "delivery"]);
-    ok(folder.path(), &["check"]);
-    let server = Server::start(folder.path());
-    let said = ok(folder.path(), &["ingest", "events.ndjson", "--url", &server.url, "--json"]);
-    let said: Value = serde_json::from_str(&said).unwrap();
-    assert!(said["accepted"].as_u64().unwrap() > 500, "{said}");
-    assert_eq!((&said["refused"], &said["duplicate"]), (&json!(0), &json!(0)), "{said}");
+fn starter_folders_of_the_packs_run() {
+    let packs: [(&str, &[&str]); 4] = [
+        (
+            "delivery",
+            &[
+                "dora_deployment_frequency",
+                "dora_lead_time",
+                "dora_change_fail_rate",
+                "dora_recovery_time",
+                "dora_rework_rate",
+            ],
+        ),
+        ("delivery-devlake", &["devlake_change_failure_rate", "devlake_recovery_time", "devlake_lead_time"]),
+        ("flow", &["flow_velocity", "flow_time", "flow_efficiency", "flow_stage"]),
+        ("platform", &["platform_nps", "platform_space", "platform_friction"]),
+    ];
+    for (pack, metrics) in packs {
+        let folder = tempfile::tempdir().unwrap();
+        ok(folder.path(), &["init", "--pack", pack]);
+        ok(folder.path(), &["check"]);
+        let server = Server::start(folder.path());
+        let said = ok(folder.path(), &["ingest", "events.ndjson", "--url", &server.url, "--json"]);
+        let said: Value = serde_json::from_str(&said).unwrap();
+        assert!(said["accepted"].as_u64().unwrap() > 200, "{pack}: {said}");
+        assert_eq!((&said["refused"], &said["duplicate"]), (&json!(0), &json!(0)), "{pack}: {said}");
+        for metric in metrics {
+            let path = format!("/v1/metrics/{metric}?window=30d");
+            let done = wait(Duration::from_secs(20), || server.get(&path)["value"].is_number());
+            assert!(done.is_ok(), "{}", server.get(&path));
+        }
+    }
 }
 
 #[test]

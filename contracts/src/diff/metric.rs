@@ -42,6 +42,11 @@ pub(super) fn compare(
             let message = format!("the time was `{}`, is `{}`", x.time, y.time);
             out.add("time.column", "time_changed", CHANGED, message);
         }
+        if !same_option(x.moment.as_ref(), y.moment.as_ref()) {
+            let text = |feed: &Feed| shown(feed.moment.as_ref().map(|moment| moment.sql.clone()));
+            let message = format!("rows counted at {}, they count at {}", text(x), text(y));
+            out.add("time.column", "time_changed", CHANGED, message);
+        }
     }
     if relations(old, a) != relations(new, b) {
         let message = "which rows belong together means something else".to_owned();

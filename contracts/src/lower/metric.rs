@@ -36,6 +36,7 @@ pub(crate) fn metric(cx: &mut Cx<'_>, node: &Node, world: &World) -> Lowered<Met
     let mut plain = inputs::read(cx, node, world, &head);
     let Related { inputs, filters, relations } = relations::read(cx, node, world, &mut plain);
     let (dimensions, columns) = dimensions::read(cx, node, &inputs);
+    let moments = inputs.moments(cx, node);
     let folded = measures::read(cx, node, &inputs);
     let (folds, fold_inputs) = (folded.folds, folded.inputs);
     let windows = windows::read(cx, node);
@@ -55,6 +56,7 @@ pub(crate) fn metric(cx: &mut Cx<'_>, node: &Node, world: &World) -> Lowered<Met
             alias: input.alias.clone(),
             input: input.input,
             time: input.time.clone(),
+            moment: moments.get(source).cloned().flatten(),
             filter: filters.get(source).cloned().flatten(),
             dimensions: columns.iter().filter_map(|column| column.get(source).cloned()?).collect(),
             folds: fold_inputs.iter().map(|fold| fold.get(source).cloned().flatten()).collect(),

@@ -67,7 +67,7 @@ static ALIAS: Shape = Shape {
             Ty::Either(&[Ty::Text, Ty::List(&Ty::Text)]),
             "With `changelog`: the field, or the fields, that name a row.",
         ),
-        key("time", Ty::Text, "With `changelog`: the field that is a row's time."),
+        key("time", Ty::Text, "The field that is a row's time.").default("the event's time"),
     ]],
 };
 
@@ -261,8 +261,13 @@ static TIME: Shape = Shape {
             .default("restate"),
         key("idle", Ty::Duration, "A source silent this long no longer holds `complete` back.").default("1m"),
         key("future", Ty::Duration, "Rows further ahead of the clock are lost.").default("5m"),
-        key("column", Ty::Text, "With `entity`: the field that is a row's time.")
-            .default("the earliest event time of the row"),
+        key(
+            "column",
+            Ty::Text,
+            "When a row counts. With `entity` the field that is its time; else an SQL expression over a row and what is \
+             beside it (null: the row does not count).",
+        )
+        .default("the row's time; of an entity the earliest event time"),
     ]],
 };
 

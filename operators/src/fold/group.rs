@@ -60,7 +60,7 @@ pub fn group(plan: &MetricPlan, feed: &FeedPlan, rows: Rows<'_>, lost: &mut Lost
         kept.and(&pass);
         kept.lose(errors.iter().map(|(row, _)| *row), "evaluation", lost);
     }
-    let Some(times) = times(rows.batch, &feed.time, &mut kept, lost) else { return Vec::new() };
+    let Some(times) = times(rows.batch, feed, &mut kept, lost) else { return Vec::new() };
     if let Some(received) = rows.received {
         let future = |row: usize| times.value(row).saturating_sub(received[row]) > plan.metric.future;
         kept.lose((0..times.len()).filter(|row| future(*row)), "future", lost);
@@ -161,14 +161,22 @@ impl Kept {
     }
 }
 
-/// The time column as microseconds; rows without a time are lost.
-fn times(batch: &RecordBatch, column: &str, kept: &mut Kept, lost: &mut Lost) -> Option<Int64Array> {
-    let array = batch.column_by_name(column)?;
-    let times = array.as_primitive_opt::<TimestampMicrosecondType>()?;
-    if times.null_count() > 0 {
-        let missing = (0..times.len()).filter(|row| times.is_null(*row));
-        kept.lose(missing, "no_time", lost);
+/// When rows count, as microseconds; rows without a time are lost, those for which `moment` is null do not count.
+fn times(batch: &RecordBatch, feed: &FeedPlan, kept: &mut Kept, lost: &mut Lost) -> Option<Int64Array> {
+    if let Some(moment) = &feed.moment {
+        let evaluated = moment.evaluate(batch);
+        kept.lose(evaluated.errors.iter().map(|(row, _)| *row), "evaluation", lost);
+        kept.and(&arrow::compute::is_not_null(&evaluated.values).ok()?);
+        return instants(&evaluated.values);
     }
+    let array = batch.column_by_name(&feed.time)?;
+    let missing = (0..array.len()).filter(|row| array.is_null(*row));
+    kept.lose(missing, "no_time", lost);
+    instants(array)
+}
+
+fn instants(array: &ArrayRef) -> Option<Int64Array> {
+    let times = array.as_primitive_opt::<TimestampMicrosecondType>()?;
     Some(Int64Array::new(times.values().clone(), None))
 }
 

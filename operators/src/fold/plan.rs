@@ -39,6 +39,8 @@ pub struct FeedPlan {
     pub input: Input,
     /// Column that is the row's time.
     pub time: String,
+    /// When a row counts, where not at its time.
+    pub moment: Option<Compiled>,
     /// `where`.
     pub filter: Option<Compiled>,
     /// One per dimension, with the value that replaces null.
@@ -135,6 +137,7 @@ impl FeedPlan {
         Ok(Self {
             input: feed.input,
             time: feed.time.clone(),
+            moment: feed.moment.as_ref().map(compile).transpose()?,
             filter: feed.filter.as_ref().map(compile).transpose()?,
             dimensions,
             values: values.compiled,

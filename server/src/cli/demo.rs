@@ -6,6 +6,7 @@
 
 pub mod compare;
 mod delivery;
+mod platform;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -274,12 +275,13 @@ fn wait_for_fold(running: &Running, end: i64) -> bool {
     false
 }
 
-/// Sample events for `streamgauge init --pack`: of the last hour, for `delivery` of two weeks.
+/// Sample events for `streamgauge init --pack`: of the last hour, for `delivery` and `platform` of two weeks.
 pub fn sample(pack: &str, count: u32) -> Result<String, Failure> {
     let now = connectors::receive::wall_clock()();
     match pack {
         "commerce" => {}
-        "delivery" => return Ok(delivery::sample(now)),
+        "delivery" | "delivery-devlake" | "flow" => return Ok(delivery::sample(now)),
+        "platform" => return Ok(platform::sample(now)),
         _ => return Err(Failure::new(Exit::Usage, format!("there are no sample events for pack `{pack}`"))),
     }
     const HOUR: i64 = 3_600_000_000;

@@ -75,8 +75,12 @@ fn plan(pack: Option<&str>) -> Result<Vec<(String, String)>, Failure> {
             let contracts = super::files::read_pack(name)?;
             files.push(("streamgauge.yaml".into(), SETTINGS.replace("@CONTRACTS@", "contracts/")));
             for file in contracts {
-                let base = Path::new(&file.path).file_name().map(|n| n.to_string_lossy().into_owned());
-                let base = base.unwrap_or_else(|| format!("{name}.yaml"));
+                // A file of another pack that this one needs keeps the name of its pack.
+                let path = file.path.strip_prefix("pack:").unwrap_or(&file.path);
+                let base = match path.split_once('/') {
+                    Some((pack, base)) if pack == name => base.to_owned(),
+                    _ => path.replace('/', "-"),
+                };
                 files.push((format!("contracts/{base}"), file.text.to_string()));
             }
             files.push(("events.ndjson".into(), super::demo::sample(name, 200)?));

@@ -67,6 +67,24 @@ impl Inputs {
         filters
     }
 
+    /// `time.column` of a metric over events, for each source that it is about: when a row counts.
+    pub(super) fn moments(&self, cx: &mut Cx<'_>, node: &Node) -> PerSource {
+        let place = node.get("time").and_then(|time| time.get("column"));
+        let Some(place) = place.filter(|_| node.get("entity").is_none()) else { return Vec::new() };
+        let Some((moments, ty)) = self.value(cx, place, &self.all()) else { return Vec::new() };
+        if ty != ValueType::Timestamp {
+            let message = format!("`time.column` is {ty}, not an instant");
+            let diagnostic = cx
+                .at("wrong_type", place.span, message)
+                .found(place.shown())
+                .allowed("a timestamp: a column, or an expression over the columns of a row");
+            cx.push(diagnostic);
+            return Vec::new();
+        }
+        // Rows that it says nothing about count at their own time.
+        moments.into_iter().map(|moment| moment.filter(|typed| !always_null(typed))).collect()
+    }
+
     /// The aliases an expression names.
     pub(super) fn mentioned(&self, cx: &mut Cx<'_>, node: &Node) -> Option<BTreeSet<String>> {
         let paths = cx.mentions(node)?;

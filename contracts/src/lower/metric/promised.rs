@@ -16,14 +16,6 @@ pub(super) fn report(cx: &mut Cx<'_>, node: &Node, world: &World) {
         let what = format!("`late: {}`", late.shown());
         cx.not_yet(late.span, &what, "use `late: restate`, which corrects the number");
     }
-    if let Some(column) = node.get("time").and_then(|time| time.get("column"))
-        && node.get("entity").is_none()
-    {
-        let diagnostic = cx
-            .at("option_not_used", column.span, "`time.column` is for metrics over an entity")
-            .fix("events move a metric at their event time: name it by `time` of the event contract");
-        cx.push(diagnostic);
-    }
     for (key, what) in
         [("slo", "`slo`"), ("alerts", "`alerts`"), ("access", "`access`"), ("serve", "`serve`")]
     {
@@ -41,13 +33,10 @@ fn alias_parts(cx: &mut Cx<'_>, alias: &Entry, world: &World) {
     if said || types.iter().any(|name| name.scalar().is_some_and(|name| names.contains(&name))) {
         return;
     }
-    for key in ["key", "time"] {
-        if let Some(entry) = alias.value.entry(key) {
-            let message = format!("`{key}` of an alias is for change streams");
-            let diagnostic = cx
-                .at("option_not_used", entry.key_span, message)
-                .fix(format!("remove it: `{key}` of the event contract counts"));
-            cx.push(diagnostic);
-        }
+    if let Some(entry) = alias.value.entry("key") {
+        let diagnostic = cx
+            .at("option_not_used", entry.key_span, "`key` of an alias is for change streams")
+            .fix("remove it: `key` of the event contract counts");
+        cx.push(diagnostic);
     }
 }

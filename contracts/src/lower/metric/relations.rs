@@ -124,6 +124,7 @@ fn mentions(node: &Node) -> BTreeSet<Vec<String>> {
     if let Some(sequence) = node.get("sequence") {
         texts.extend(["key", "state", "start", "end"].iter().filter_map(|key| sequence.get(key)?.scalar()));
     }
+    texts.extend(node.get("time").and_then(|time| time.get("column")).and_then(Node::scalar));
     texts.iter().filter_map(|sql| expr::mentions(sql).ok()).flatten().collect()
 }
 

@@ -38,6 +38,7 @@ pub(super) fn sample(now: i64) -> String {
             let opened = now - (DAYS - number + 1) * DAY + (index * 3 + number * 5 % 7) * HOUR;
             head = story.change(index, service, number, opened, &head);
         }
+        story.unfinished(index, service);
     }
     story.events.sort_by_key(|(at, _)| *at);
     story.events.iter().map(|(_, event)| format!("{event}\n")).collect()
@@ -123,8 +124,10 @@ impl Story {
         self.add("delivery.change", format!("change/{id}/1"), opened, change("open", None, None));
         let closed = change("merged", Some(merge), Some(time(merged)));
         self.add("delivery.change", format!("change/{id}/2"), merged, closed);
-        for commit in [first, second] {
-            let fields = json!({ "change_id": id, "repository": repository, "sha": commit });
+        let written = opened - (2 + number % 5) * HOUR;
+        for (commit, at) in [(first, written), (second, written + HOUR)] {
+            let fields =
+                json!({ "change_id": id, "repository": repository, "sha": commit, "authored_at": time(at) });
             self.add("delivery.change_commit", format!("change_commit/{id}/{commit}"), opened, fields);
         }
         let fields = json!({ "review_id": format!("{id}/1"), "change_id": id, "repository": repository, "number": number,
@@ -152,6 +155,18 @@ impl Story {
             let from = step.checked_sub(1).map(|before| STATES[before].0);
             let fields = json!({ "item_id": id, "project": service, "kind": kind, "from_state": from, "state": state });
             self.add("delivery.work_item_state", format!("item_state/{id}/{step}"), times[step], fields);
+        }
+    }
+
+    /// Items on their way: as many as the number of the service and one more, each in a later stage.
+    fn unfinished(&mut self, index: i64, service: &str) {
+        for item in 0..=index {
+            let id = format!("{}-{}", service.to_uppercase(), 100 + item);
+            for (step, (state, _, _)) in (0_i64..).zip(&STATES[..usize::try_from(2 + item).unwrap_or(2)]) {
+                let fields = json!({ "item_id": id, "project": service, "kind": "feature", "state": state });
+                let at = self.now - (6 - item) * DAY + step * DAY;
+                self.add("delivery.work_item_state", format!("item_state/{id}/{step}"), at, fields);
+            }
         }
     }
 
