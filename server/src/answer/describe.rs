@@ -57,12 +57,18 @@ pub(crate) fn unit(metric: &Metric, measure: &Measure) -> String {
     let by_kind = match &measure.kind {
         MeasureKind::Ratio(..) => "ratio",
         MeasureKind::Fold(fold) => match metric.folds.get(*fold).map(|f| &f.agg) {
-            Some(Agg::Count | Agg::Distinct | Agg::DistinctApprox | Agg::Histogram { .. }) => "count",
+            Some(
+                Agg::Count | Agg::Distinct | Agg::DistinctApprox | Agg::Concurrent | Agg::Histogram { .. },
+            ) => "count",
             Some(Agg::Rate { .. }) => "per_second",
             _ => "",
         },
         MeasureKind::Expr { .. } => "",
         MeasureKind::Shift { of, .. } => {
+            return metric.measures.get(*of).map_or_else(String::new, |m| unit(metric, m));
+        }
+        MeasureKind::Over { agg: Agg::Count, .. } => "count",
+        MeasureKind::Over { of, .. } => {
             return metric.measures.get(*of).map_or_else(String::new, |m| unit(metric, m));
         }
     };
@@ -118,6 +124,13 @@ fn kind(metric: &Metric, measure: &Measure) -> Json {
         MeasureKind::Ratio(a, b) => json!({ "ratio": [name(a), name(b)] }),
         MeasureKind::Expr { expr, .. } => json!({ "expr": expr.sql }),
         MeasureKind::Shift { of, by } => json!({ "shift": name(of), "by_seconds": seconds(*by) }),
+        MeasureKind::Over { of, window, last, running, agg: folds, .. } => json!({
+            "over": name(of),
+            "window": metric.windows.get(*window).map(|window| window.name.clone()),
+            "last": last,
+            "running": running,
+            "agg": agg(folds),
+        }),
     }
 }
 
@@ -137,6 +150,8 @@ fn agg(agg: &Agg) -> &'static str {
         Agg::Histogram { .. } => "histogram",
         Agg::Stddev => "stddev",
         Agg::Rate { .. } => "rate",
+        Agg::Concurrent => "concurrent",
+        Agg::DurationInState => "duration_in_state",
     }
 }
 
