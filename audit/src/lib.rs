@@ -7,7 +7,8 @@
 //! Modules in the order a question meets them: ask (what is asked, what is answered), eval (expressions over
 //! events), rows (events become rows of the metric), entity and relate (rows that remember others), window (which
 //! stretch of time), stages (from rows to counted rows, one SQL statement each), aggs (one SQL expression per fold),
-//! measure (measures from folds), compare (do they agree), sql (DataFusion).
+//! measure (measures from folds), samples (the events behind them), compare (do they agree). reach says which events a
+//! question needs, sql is DataFusion.
 
 mod aggs;
 mod ask;
@@ -16,6 +17,7 @@ mod entity;
 mod eval;
 mod measure;
 mod numbers;
+mod reach;
 mod relate;
 mod rows;
 mod samples;
@@ -25,3 +27,4 @@ mod window;
 
 pub use ask::{AuditError, Counts, Events, Lost, Question, Recomputed, Row, Sample, recompute};
 pub use compare::{Served, ServedRow, disagreement};
+pub use reach::{kept, needs_from, reads};

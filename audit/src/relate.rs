@@ -6,10 +6,6 @@ use crate::ask::AuditError;
 use crate::rows::Source;
 use crate::stages::Work;
 
-/// Rows without a partner.
-#[derive(Debug)]
-pub(crate) struct Alone;
-
 /// The rows of a relation.
 pub(crate) fn rows(_work: &mut Work<'_>, _relation: usize) -> Result<Source, AuditError> {
     Err(AuditError::NotRecomputed("joins, tables and change streams have no second truth yet".to_owned()))

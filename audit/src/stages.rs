@@ -20,7 +20,7 @@ use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::logical_expr::Expr;
 
 use crate::aggs::{self, Folded};
-use crate::ask::{AuditError, Events, Question, Recomputed, Row};
+use crate::ask::{AuditError, Events, Lost, Question, Recomputed, Row};
 use crate::measure::Measures;
 use crate::rows::{Source, dimension_column, of_feed, schema, value_of};
 use crate::sql::{Sql, literal, quoted};
@@ -42,10 +42,12 @@ pub(crate) struct Work<'a> {
     moments: BTreeMap<(i64, bool), Option<Arc<Moment>>>,
     /// Last statements, for the text.
     last: Vec<String>,
-    /// What relations lost on the way.
-    pub(crate) alone: Vec<relate::Alone>,
-    /// Joined rows.
-    pub(crate) joined: Option<u64>,
+    /// The rows of the window.
+    pub(crate) counted: String,
+    /// Rows that relations have left out.
+    pub(crate) alone: Vec<Lost>,
+    /// Of relations: events admitted, and events of them that are rows of a part.
+    pub(crate) parts: Option<(u64, u64)>,
 }
 
 /// The groups of an instant.
@@ -86,8 +88,9 @@ impl<'a> Work<'a> {
             step: window::step(metric)?,
             moments: BTreeMap::new(),
             last: Vec::new(),
+            counted: "counted".to_owned(),
             alone: Vec::new(),
-            joined: None,
+            parts: None,
         })
     }
 
@@ -138,12 +141,12 @@ impl<'a> Work<'a> {
         self.metric.feeds.iter().any(|feed| matches!(feed.input, Input::Entity(_)))
     }
 
-    fn keeps_everything(&self) -> bool {
+    pub(crate) fn keeps_everything(&self) -> bool {
         self.metric.windows.iter().any(|window| window.kind == WindowKind::All)
     }
 
     /// The first instant that live answers still know.
-    fn oldest(&self) -> i64 {
+    pub(crate) fn oldest(&self) -> i64 {
         let oldest = self.question.now.saturating_sub(self.metric.retain);
         oldest.div_euclid(self.step).saturating_mul(self.step)
     }
@@ -173,6 +176,9 @@ impl<'a> Work<'a> {
             WindowKind::Session { gap } => self.session(*gap, as_of, &asked, &keys, split)?,
             _ => self.windowed(span, as_of, &asked, split)?,
         };
+        if as_of == self.question.as_of {
+            self.counted.clone_from(&counted);
+        }
         let groups = self.groups(&counted, &keys, kind)?;
         Ok(Some(Moment { as_of, span, groups }))
     }
