@@ -31,14 +31,17 @@ pub(crate) struct Folded {
 
 /// The columns of fold `index`, named `n<index>`, `x<index>`, `b<index>_<bucket>`.
 pub(crate) fn columns(metric: &Metric, index: usize) -> Vec<String> {
-    let fold = &metric.folds[index];
     let name = fold_name(metric, index);
-    let (value, sees) = (quoted(&format!("v_{name}")), quoted(&format!("if_{name}")));
+    columns_of(&metric.folds[index], index, &quoted(&format!("v_{name}")), &quoted(&format!("if_{name}")))
+}
+
+/// The same of any fold, over the column `value` of rows for which `sees` is true.
+pub(crate) fn columns_of(fold: &Fold, index: usize, value: &str, sees: &str) -> Vec<String> {
     let filter = format!("FILTER (WHERE {sees})");
     let mut columns = vec![format!("COUNT(*) {filter} AS n{index}")];
     let own = match &fold.agg {
         Agg::Count | Agg::Quantile { .. } | Agg::QuantileSketch { .. } => None,
-        Agg::Sum | Agg::Avg | Agg::Rate { .. } => Some(total(fold, &value)),
+        Agg::Sum | Agg::Avg | Agg::Rate { .. } => Some(total(fold, value)),
         Agg::Stddev => Some(format!("exact_stddev(CAST({value} AS DOUBLE))")),
         Agg::Min => Some(format!("MIN({value})")),
         Agg::Max => Some(format!("MAX({value})")),
@@ -46,7 +49,7 @@ pub(crate) fn columns(metric: &Metric, index: usize) -> Vec<String> {
         Agg::Last => Some(format!("FIRST_VALUE({value} ORDER BY at DESC, id DESC NULLS LAST, {value} DESC)")),
         Agg::Distinct => Some(format!("COUNT(DISTINCT {value})")),
         Agg::Histogram { bounds } => {
-            columns.extend(buckets(fold, &value, &sees, bounds, index));
+            columns.extend(buckets(fold, value, sees, bounds, index));
             None
         }
     };

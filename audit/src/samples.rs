@@ -36,7 +36,7 @@ pub(crate) fn explain(work: &mut Work<'_>, to: &mut Recomputed) -> Result<(), Au
         counted: number(format!("SELECT COUNT(*) AS n FROM {counted} WHERE {sees}"))?,
     };
     if let Some(parts) = work.parts {
-        to.counts.joined = Some(to.counts.matched);
+        to.counts.joined = work.joins.then_some(to.counts.matched);
         (to.counts.admitted, to.counts.matched) = parts;
     }
     to.samples = samples(work, fold, &counted, &sees)?;

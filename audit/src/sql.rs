@@ -66,9 +66,14 @@ impl Sql {
     ) -> std::result::Result<(), AuditError> {
         let refused = |error: DataFusionError| AuditError::sql(name, &error);
         let table = MemTable::try_new(batch.schema(), vec![vec![batch]]).map_err(refused)?;
-        self.context.register_table(quoted(name), Arc::new(table)).map_err(refused)?;
+        self.context.register_table(exact(name), Arc::new(table)).map_err(refused)?;
         self.told.extend(told.map(|told| (name.to_owned(), told)));
         Ok(())
+    }
+
+    /// Whether there is such a table.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.context.table_exist(exact(&quoted(name))).unwrap_or(false)
     }
 
     /// Runs a statement.
@@ -99,7 +104,7 @@ impl Sql {
         told: String,
     ) -> std::result::Result<(), AuditError> {
         let run = async {
-            let frame = self.context.table(quoted(from)).await?.filter(condition)?;
+            let frame = self.context.table(exact(from)).await?.filter(condition)?;
             let schema = Arc::new(frame.schema().as_arrow().clone());
             let batches = frame.collect().await?;
             let schema = batches.first().map_or(schema, RecordBatch::schema);
@@ -121,6 +126,11 @@ impl Sql {
         }
         text
     }
+}
+
+/// The table that a name in SQL means.
+fn exact(name: &str) -> datafusion::common::TableReference {
+    datafusion::common::TableReference::parse_str(name)
 }
 
 fn indented(sql: &str) -> String {

@@ -48,6 +48,8 @@ pub(crate) struct Work<'a> {
     pub(crate) alone: Vec<Lost>,
     /// Of relations: events admitted, and events of them that are rows of a part.
     pub(crate) parts: Option<(u64, u64)>,
+    /// Some relation joins.
+    pub(crate) joins: bool,
 }
 
 /// The groups of an instant.
@@ -91,6 +93,7 @@ impl<'a> Work<'a> {
             counted: "counted".to_owned(),
             alone: Vec::new(),
             parts: None,
+            joins: false,
         })
     }
 
@@ -152,7 +155,7 @@ impl<'a> Work<'a> {
     }
 
     /// Tables of shifted instants have their number in their names.
-    fn name(&self, stage: &str, as_of: i64) -> String {
+    pub(crate) fn name(&self, stage: &str, as_of: i64) -> String {
         match as_of == self.question.as_of {
             true => stage.to_owned(),
             false => format!("{stage}_{}", self.question.as_of.abs_diff(as_of)),
@@ -194,8 +197,24 @@ impl<'a> Work<'a> {
             sql += &format!(" AND at >= {} -- retain", instant(self.oldest()));
         }
         self.sql.stage(&matched, sql)?;
+        self.all_retained(&matched)?;
         let named = self.named(as_of, &matched)?;
         self.ask(&named, asked)
+    }
+
+    /// What relations have let go still counts in `all` windows, and nothing tells what it was.
+    fn all_retained(&self, matched: &str) -> Result<(), AuditError> {
+        let related = self.metric.feeds.iter().any(|feed| matches!(feed.input, Input::Relation(_)));
+        if !related || !self.keeps_everything() {
+            return Ok(());
+        }
+        let sql = format!("SELECT COUNT(*) AS n FROM {matched} WHERE at < {}", instant(self.oldest()));
+        match aggs::count(&self.sql.run(&sql)?, "n", 0) {
+            0 => Ok(()),
+            rows => {
+                Err(AuditError::NotRecomputed(format!("{rows} joined rows are older than `retain.live`")))
+            }
+        }
     }
 
     /// The table of rows, made once; of an entity, once per instant.
@@ -225,7 +244,7 @@ impl<'a> Work<'a> {
     fn told(&self, feed: &contracts::catalog::Feed) -> String {
         let from = match feed.input {
             Input::Event(event) => quoted(&self.catalog.events[event].head.name),
-            Input::Entity(entity) => quoted(&self.catalog.entities[entity].head.name),
+            Input::Entity(entity) => quoted(&format!("entity_{}", self.catalog.entities[entity].head.name)),
             Input::Relation(relation) => format!("relation_{relation}"),
         };
         let mut columns = vec![
@@ -490,7 +509,7 @@ fn unquoted(name: &str) -> String {
 }
 
 /// Microseconds, with the instant for people beside them.
-fn instant(micros: i64) -> String {
+pub(crate) fn instant(micros: i64) -> String {
     format!("{micros} /* {} */", format_timestamp(micros))
 }
 

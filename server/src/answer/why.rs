@@ -232,7 +232,7 @@ fn lost(app: &App, published: &Published, index: usize, audited: &[Lost]) -> Vec
         let counts = published.counters.iter().filter(|((_, of), _)| of == name);
         let counts = lineage::sum(counts.map(|(_, counts)| *counts));
         if counts.refused > 0 {
-            lost.extend(refused(app, name));
+            lost.extend(refused(app, name, counts.refused));
         }
         if counts.duplicate > 0 {
             lost.push(json!({ "reason": "duplicate", "event_type": name, "count": counts.duplicate, "samples": [] }));
@@ -250,7 +250,8 @@ fn lost(app: &App, published: &Published, index: usize, audited: &[Lost]) -> Vec
     lost
 }
 
-fn refused(app: &App, event_type: &str) -> Vec<JsonValue> {
+/// The dead letters follow a moment later and expire: what they do not hold (any more) has no reason and no samples.
+fn refused(app: &App, event_type: &str, counted: u64) -> Vec<JsonValue> {
     let reasons = app.dead.stats().by_reason;
     let one = |reason: String| {
         let filter = Filter {
@@ -270,5 +271,11 @@ fn refused(app: &App, event_type: &str) -> Vec<JsonValue> {
             })
         })
     };
-    reasons.into_keys().filter_map(one).collect()
+    let mut lost: Vec<JsonValue> = reasons.into_keys().filter_map(one).collect();
+    let told: u64 = lost.iter().filter_map(|one| one["count"].as_u64()).sum();
+    if told < counted {
+        let rest = counted - told;
+        lost.push(json!({ "reason": "refused", "event_type": event_type, "count": rest, "samples": [] }));
+    }
+    lost
 }
