@@ -23,6 +23,7 @@ use crate::stages::{Work, instant};
 use crate::window;
 
 mod part;
+mod told;
 
 use part::PartRows;
 
@@ -45,6 +46,8 @@ pub(crate) fn rows(work: &mut Work<'_>, number: usize) -> Result<Source, AuditEr
     let mut made = Vec::with_capacity(parts.len());
     for (index, part) in parts.iter().enumerate() {
         made.push(part::rows(work, (number, index), part)?);
+        let told = told::part(work.catalog, (number, index), part);
+        work.sql.tell(&format!("part_{number}_{index}"), told);
     }
     count(work, &relation, &made)?;
     let first = &made[0];
@@ -54,6 +57,7 @@ pub(crate) fn rows(work: &mut Work<'_>, number: usize) -> Result<Source, AuditEr
     for (index, step) in steps.iter().enumerate() {
         rows = add(work, (number, index), step, rows, &made)?;
     }
+    work.sql.tell(&format!("relation_{number}"), told::relation(number, &relation));
     batch(&relation, &rows, &made)
 }
 
@@ -104,8 +108,10 @@ fn add(
         cast(&column, other.data_type()).map_err(AuditError::arrow)
     });
     let left_keys = left_keys.collect::<Result<Vec<_>, _>>()?;
-    work.sql.table(&format!("left_{place}"), side(&anchors, &left_keys, None)?, None)?;
-    work.sql.table(&format!("right_{place}"), partner_side(partner, &right_keys, *valid_to)?, None)?;
+    let told = (told::left(relation, index, step), told::right(relation, index, step));
+    work.sql.table(&format!("left_{place}"), side(&anchors, &left_keys, None)?, Some(told.0))?;
+    let partners = partner_side(partner, &right_keys, *valid_to)?;
+    work.sql.table(&format!("right_{place}"), partners, Some(told.1))?;
     let sql = statement(&place, right.len(), (*pick, *order, *strict), *within, valid_to.is_some());
     let found = work.sql.stage(&format!("pairs_{place}"), sql)?;
     let numbers = |name: &str| {

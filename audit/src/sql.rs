@@ -71,6 +71,11 @@ impl Sql {
         Ok(())
     }
 
+    /// How something that is no statement of its own reads.
+    pub(crate) fn tell(&mut self, name: &str, told: String) {
+        self.told.push((name.to_owned(), told));
+    }
+
     /// Whether there is such a table.
     pub(crate) fn has(&self, name: &str) -> bool {
         self.context.table_exist(exact(&quoted(name))).unwrap_or(false)

@@ -248,7 +248,7 @@ impl<'a> Work<'a> {
             Input::Relation(relation) => format!("relation_{relation}"),
         };
         let mut columns = vec![
-            format!("{} AS alias", literal(&feed.alias)),
+            format!("{} AS alias", literal(if feed.alias.is_empty() { "joined" } else { &feed.alias })),
             "event".to_owned(),
             "id".to_owned(),
             format!("{} AS at", quoted(&feed.time)),
@@ -282,7 +282,9 @@ impl<'a> Work<'a> {
             };
             columns.push(format!("{sees} AS {}", quoted(&format!("if_{name}"))));
         }
-        format!("SELECT {}\nFROM {from} AS {}", columns.join(",\n  "), quoted(&feed.alias))
+        let alias =
+            if feed.alias.is_empty() { String::new() } else { format!(" AS {}", quoted(&feed.alias)) };
+        format!("SELECT {}\nFROM {from}{alias}", columns.join(",\n  "))
     }
 
     /// Values beyond a dimension's `max` lose their name, or do not count.

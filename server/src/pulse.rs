@@ -252,7 +252,7 @@ impl Hook {
 }
 
 impl TickHook for Hook {
-    fn tick(&self, published: &Arc<Published>, outcome: TickOutcome) {
+    fn tick(&self, published: &Arc<Published>, mut outcome: TickOutcome) {
         if !outcome.refused.is_empty() || !outcome.duplicates.is_empty() {
             self.count_reasons(&outcome);
             self.keep_verdicts(&outcome);
@@ -262,6 +262,9 @@ impl TickHook for Hook {
             keeper.offer(published, &outcome.admitted);
         }
         if !outcome.admitted.is_empty() && self.pulse.ring.wanted() {
+            // The engine's own rows about rows are nobody's events.
+            let own = published.catalog.event_index(contracts::ROW_EVENT);
+            outcome.admitted.retain(|admitted| Some(admitted.batch.event) != own);
             self.pulse.ring.push(&published.catalog, outcome.admitted);
         }
         if !outcome.refused.is_empty() {

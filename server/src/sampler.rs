@@ -16,6 +16,8 @@ use crate::app::{App, Live};
 use crate::second::{Compared, compare};
 use crate::settings::Audit;
 
+/// Events that a sample may read: it must stay cheap where a number is made of millions.
+const MOST: usize = 200_000;
 /// How often the thread looks whether the process ends.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -112,7 +114,7 @@ fn once(app: &App, chance: &mut fastrand::Rng) {
 
 fn check(app: &App, live: &Live, published: &std::sync::Arc<Published>, index: usize, query: &MetricQuery) {
     let name = &published.catalog.metrics[index].head.name;
-    match compare(live, published, index, query) {
+    match compare(live, published, index, query, MOST) {
         Ok(compared) => app.sampled.note(name, &compared),
         Err(error) => tracing::debug!(metric = name, %error, "no sample: the question has no answer"),
     }

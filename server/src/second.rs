@@ -18,7 +18,7 @@ use crate::app::Live;
 use crate::settings::Audit;
 
 /// Events that one question may read again.
-const MOST: usize = 5_000_000;
+pub(crate) const MOST: usize = 5_000_000;
 
 /// A tick's events are kept right after it is published; this long a question waits for that.
 const BEHIND: Duration = Duration::from_secs(2);
@@ -44,7 +44,15 @@ impl Keeper {
             return Ok(None);
         };
         let limits = KeepLimits { memory, disk: audit.disk, retain: audit::kept(catalog) };
-        let folder = data.join("kept").join(generation.to_string());
+        let all = data.join("kept");
+        if generation == 1 {
+            // What a process that was killed has left.
+            match std::fs::remove_dir_all(&all) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        let folder = all.join(generation.to_string());
         Ok(Some(Self { store: EventStore::open(folder, limits)? }))
     }
 
@@ -84,13 +92,14 @@ impl Compared {
     }
 }
 
-/// Answers `query` twice: from the engine's state and from the kept events of the same tick. Takes as long as a batch
+/// Answers `query` twice: from the engine's state and from the kept events of the same tick, of at most `most`. Takes as long as a batch
 /// evaluation takes; must not be called on a thread of a tokio runtime.
 pub(crate) fn compare(
     live: &Live,
     published: &Arc<Published>,
     metric: usize,
     query: &MetricQuery,
+    most: usize,
 ) -> Result<Compared, QueryError> {
     let answer = published.metric(metric, query)?;
     let contract = &published.catalog.metrics[metric];
@@ -107,7 +116,7 @@ pub(crate) fn compare(
         as_of: answer.as_of,
         now: published.as_of,
     };
-    let again = again(live, published, &question);
+    let again = again(live, published, &question, most);
     let served = Served {
         span: answer.start.zip(answer.end),
         value: answer.value.clone(),
@@ -124,7 +133,12 @@ pub(crate) fn compare(
     Ok(Compared { published: Arc::clone(published), answer, question, again, difference })
 }
 
-fn again(live: &Live, published: &Arc<Published>, question: &Question) -> Result<Recomputed, String> {
+fn again(
+    live: &Live,
+    published: &Arc<Published>,
+    question: &Question,
+    most: usize,
+) -> Result<Recomputed, String> {
     let Some(keeper) = live.hook.keeper() else {
         return Err("not recomputed: events are not kept (`audit.memory` is 0)".to_owned());
     };
@@ -132,7 +146,7 @@ fn again(live: &Live, published: &Arc<Published>, question: &Question) -> Result
     let contract = &published.catalog.metrics[question.metric];
     let types: Vec<usize> = audit::reads(&published.catalog, contract).into_iter().collect();
     let from = audit::needs_from(contract, question).map_err(|error| error.to_string())?;
-    let found = match keeper.store.read(&types, published.tick, from, MOST) {
+    let found = match keeper.store.read(&types, published.tick, from, most) {
         Ok(found) => found,
         Err(error @ KeepError::TooMany { .. }) => return Err(format!("not recomputed: {error}")),
         Err(error) => return Err(error.to_string()),

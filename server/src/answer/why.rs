@@ -24,7 +24,7 @@ use super::params::Params;
 use super::token::{Token, published_after};
 use crate::app::App;
 use crate::error::{Path, Problem, ProblemBody, Result};
-use crate::second::{Compared, compare};
+use crate::second::{Compared, MOST, compare};
 
 /// Rows shown at most.
 const ROWS: usize = 100;
@@ -121,7 +121,8 @@ pub(crate) async fn read(
     let query = question(&params, &published)?;
     let shared = app.clone();
     // DataFusion has a runtime of its own there.
-    let work = move || compare(&live, &published, index, &query).map(|compared| shape(&shared, &compared));
+    let work =
+        move || compare(&live, &published, index, &query, MOST).map(|compared| shape(&shared, &compared));
     let answer = tokio::task::spawn_blocking(work).await;
     Ok(Json(answer.map_err(|e| Problem::internal(format!("The answer was not finished: {e}.")))??))
 }

@@ -6,7 +6,7 @@
 use serde_json::Value;
 
 use super::client::{Client, Server};
-use super::exit::{Exit, Outcome};
+use super::exit::{Exit, Failure, Outcome};
 use super::out::{cell, table};
 
 /// Arguments.
@@ -56,7 +56,12 @@ pub fn run(args: Args) -> Outcome {
     ] {
         query.extend(value.map(|value| (name, value)));
     }
-    let answer = client.get(&format!("/v1/metrics/{}/why", args.metric), &query)?;
+    let answer = client.get(&format!("/v1/metrics/{}/why", args.metric), &query);
+    let answer = answer.map_err(|failure| match failure.exit {
+        // 1 says that a number disagrees; a question that has no answer must not look like that.
+        Exit::Failed => Failure { exit: Exit::Usage, ..failure },
+        _ => failure,
+    })?;
     if args.json {
         super::out::json(&answer);
     } else {
