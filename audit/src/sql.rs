@@ -4,12 +4,13 @@
 //!
 //! DataFusion runs on tokio; each question has a runtime of one thread, its own, for as long as it runs.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, RecordBatch};
 use arrow::compute::concat_batches;
-use arrow::datatypes::{DataType, Field, Float64Type};
+use arrow::datatypes::{DataType, Field, Float64Type, Schema, SchemaRef};
 use datafusion::common::ScalarValue;
 use datafusion::datasource::MemTable;
 use datafusion::error::{DataFusionError, Result};
@@ -31,6 +32,8 @@ pub(crate) struct Sql {
     runtime: Runtime,
     /// Name and statement of each stage, in order.
     told: Vec<(String, String)>,
+    /// Columns of the tables.
+    schemas: BTreeMap<String, SchemaRef>,
 }
 
 impl Sql {
@@ -40,7 +43,9 @@ impl Sql {
         let environment = RuntimeEnvBuilder::new().with_memory_limit(MEMORY, 1.0).build_arc();
         let environment = environment.map_err(|error| inner(&error))?;
         // One partition: the order of rows decides nothing, and no thread is started.
-        let config = SessionConfig::new().with_target_partitions(1).with_information_schema(false);
+        let mut config = SessionConfig::new().with_target_partitions(1).with_information_schema(false);
+        // Statements are small and made for this: one pass over the rules is enough.
+        config.options_mut().optimizer.max_passes = 1;
         let context = SessionContext::new_with_config_rt(config, environment);
         for exact in [Exact::Sum, Exact::Deviation] {
             let state = Arc::new(vec![list_type()]);
@@ -54,7 +59,7 @@ impl Sql {
                 state,
             ));
         }
-        Ok(Self { context, runtime, told: Vec::new() })
+        Ok(Self { context, runtime, told: Vec::new(), schemas: BTreeMap::new() })
     }
 
     /// A table; `told` is how it reads in the statement that is shown.
@@ -65,6 +70,7 @@ impl Sql {
         told: Option<String>,
     ) -> std::result::Result<(), AuditError> {
         let refused = |error: DataFusionError| AuditError::sql(name, &error);
+        self.schemas.insert(name.to_owned(), batch.schema());
         let table = MemTable::try_new(batch.schema(), vec![vec![batch]]).map_err(refused)?;
         self.context.register_table(exact(name), Arc::new(table)).map_err(refused)?;
         self.told.extend(told.map(|told| (name.to_owned(), told)));
@@ -74,6 +80,11 @@ impl Sql {
     /// How something that is no statement of its own reads.
     pub(crate) fn tell(&mut self, name: &str, told: String) {
         self.told.push((name.to_owned(), told));
+    }
+
+    /// The columns of a table.
+    pub(crate) fn schema(&self, name: &str) -> SchemaRef {
+        self.schemas.get(name).cloned().unwrap_or_else(|| Arc::new(Schema::empty()))
     }
 
     /// Whether there is such a table.

@@ -329,8 +329,7 @@ impl<'a> Work<'a> {
     }
 
     fn columns_but(&self, table: &str, but: &str) -> Result<String, AuditError> {
-        let batch = self.sql.run(&format!("SELECT * FROM {table} LIMIT 0"))?;
-        let schema = batch.schema();
+        let schema = self.sql.schema(table);
         let names = schema.fields().iter().map(|field| quoted(field.name())).filter(|name| name != but);
         Ok(names.map(|name| format!("r.{name}")).collect::<Vec<_>>().join(", "))
     }
@@ -404,7 +403,7 @@ impl<'a> Work<'a> {
     }
 
     fn keys(&self, split: bool, table: &str) -> Result<Vec<Key>, AuditError> {
-        let schema = self.sql.run(&format!("SELECT * FROM {table} LIMIT 0"))?.schema();
+        let schema = self.sql.schema(table);
         let by = if split { self.question.by.as_slice() } else { &[] };
         let key = |dimension: &usize| {
             let other = format!("o_{}", self.metric.dimensions[*dimension].name);
