@@ -138,3 +138,69 @@ fn key(key: &[Value]) -> String {
 fn show(value: &Value) -> String {
     value.to_json(None).to_string()
 }
+
+#[cfg(test)]
+mod tests {
+    use contracts::SourceFile;
+
+    use super::*;
+    use crate::ask::Row;
+
+    const YAML: &str = r#"
+apiVersion: streamgauge/v1
+kind: Event
+name: e
+version: 1.0.0
+fields: { k: { type: string }, v: { type: float } }
+---
+apiVersion: streamgauge/v1
+kind: Metric
+name: m
+version: 1.0.0
+events: { e: { type: e } }
+dimensions: { k: { max: 9 } }
+measures:
+  total: { agg: sum, value: e.v }
+  near: { agg: quantile, q: 0.5, method: sketch, error: 1%, value: e.v }
+  half: { expr: near / 2 }
+"#;
+
+    /// What differs between a served and a recomputed row of `total`, `near`, `half`.
+    fn differs(served: [f64; 3], again: [f64; 3]) -> Option<String> {
+        let loaded = contracts::load(&[SourceFile::new("case.yaml", YAML)]);
+        let question = Question {
+            metric: 0,
+            window: 0,
+            by: vec![0],
+            measures: vec![0, 1, 2],
+            explain: None,
+            filter: None,
+            as_of: 0,
+            now: 0,
+        };
+        let key = vec![Value::Text("a".into())];
+        let values = |floats: [f64; 3]| floats.map(Value::Float).to_vec();
+        let served = Served {
+            span: None,
+            value: Value::Float(served[0]),
+            rows: vec![ServedRow { key: key.clone(), values: values(served), session: None }],
+        };
+        let again = Recomputed {
+            value: Value::Float(again[0]),
+            rows: vec![Row { key, values: values(again), session: None }],
+            ..Recomputed::default()
+        };
+        disagreement(&loaded.catalog.metrics[0], &question, &served, &again)
+    }
+
+    #[test]
+    fn what_agrees_and_what_does_not() {
+        assert_eq!(differs([3.0, 100.0, 50.0], [3.0, 100.0, 50.0]), None);
+        assert_eq!(differs([3.0 + 1e-12, 100.0, 50.0], [3.0, 100.0, 50.0]), None);
+        assert_eq!(differs([3.0, 100.9, 70.0], [3.0, 100.0, 50.0]), None, "a sketch, and what is made of it");
+        let value = differs([3.000_001, 100.0, 50.0], [3.0, 100.0, 50.0]);
+        assert_eq!(value.as_deref(), Some("value is 3.0, served 3.000001"));
+        let sketch = differs([3.0, 101.1, 50.0], [3.0, 100.0, 50.0]);
+        assert_eq!(sketch.as_deref(), Some("near of \"a\" is 100.0, served 101.1"));
+    }
+}
