@@ -4,6 +4,7 @@
 //! read replaced by an empty one.
 
 pub mod dead_letters;
+pub mod events;
 pub(crate) mod file;
 
 pub use dead_letters::DeadLetters;

@@ -4,6 +4,7 @@
 //! neither `batches`, `refused` nor `skipped`: `received == rows in batches + refused + skipped`.
 
 mod headers;
+mod kept;
 
 use std::sync::Arc;
 
@@ -11,6 +12,7 @@ use arrow::array::{RecordBatch, StringArray};
 use bytes::Bytes;
 
 pub use headers::{HeaderList, Headers};
+pub use kept::Kept;
 
 /// One ordered stream of records: a Kafka partition, the embedded log, a file.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]

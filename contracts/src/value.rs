@@ -184,9 +184,10 @@ impl std::fmt::Display for FieldType {
 
 /// One cell: what folds keep, entities show and answers carry. Ordered and hashable, so that it can
 /// be a group key and a multiset element; floats compare by `f64::total_cmp`.
-#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize)]
 pub enum Value {
     /// Nothing to say; never 0.
+    #[default]
     Null,
     /// Boolean.
     Bool(bool),

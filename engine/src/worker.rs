@@ -222,18 +222,23 @@ impl Local {
             let name = &self.plan.catalog.events[event].head.name;
             let fates = fates.after(&outcome);
             let batch = rows::batch(&self.plan.catalog, own, &partition.source, Some(name), &fates);
+            self.tapped(&partition, &batch);
             past.extend(self.before_the_clock(&partition, batch));
         }
         self.share.refused.extend(outcome.refused);
         let place = |(offset, part)| (Partition::clone(&partition), offset, part);
         self.share.duplicates.extend(outcome.duplicates.into_iter().map(place));
         let Some(batch) = outcome.admitted else { return past };
-        if self.tap {
-            let batch = batch.clone();
-            self.share.admitted.push(Admitted { partition: Partition::clone(&partition), batch });
-        }
+        self.tapped(&partition, &batch);
         past.extend(self.before_the_clock(&partition, batch));
         past
+    }
+
+    /// Hands rows over to whoever taps, those of the engine's own event, too.
+    fn tapped(&mut self, partition: &Partition, batch: &EventBatch) {
+        if self.tap {
+            self.share.admitted.push(Admitted { partition: partition.clone(), batch: batch.clone() });
+        }
     }
 
     /// The rows that lie before the clock; the others are held.
@@ -252,6 +257,7 @@ impl Local {
             let fates = [(row.received, Fate::Refused)];
             let (source, name) = (&row.partition.source, row.event_type.as_deref());
             let batch = rows::batch(&self.plan.catalog, own, source, name, &fates);
+            self.tapped(&row.partition, &batch);
             self.hold(&row.partition, batch);
         }
     }

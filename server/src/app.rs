@@ -24,6 +24,8 @@ use crate::history::History;
 use crate::hooks::Webhook;
 use crate::pulse::{Hook, Pulse};
 use crate::ring::Ring;
+use crate::sampler::Sampled;
+use crate::second::Keeper;
 use crate::telemetry::Telemetry;
 
 /// What a request may take at most. From `limits:` and `server:` of the settings.
@@ -154,6 +156,7 @@ pub struct App {
     pub(crate) contracts: Vec<PathBuf>,
     pub(crate) telemetry: Telemetry,
     pub(crate) ring: Arc<Ring>,
+    pub(crate) sampled: Sampled,
     pub(crate) caught_up: CaughtUp,
     draining: AtomicBool,
     swaps: AtomicU64,
@@ -193,6 +196,7 @@ impl App {
             contracts: parts.contracts,
             telemetry: Telemetry::default(),
             ring,
+            sampled: Sampled::default(),
             caught_up: CaughtUp::default(),
             draining: AtomicBool::new(false),
             swaps: AtomicU64::new(0),
@@ -203,13 +207,18 @@ impl App {
 
     /// The hook for a new engine; give the same one to [`Engine::start`] and to [`Live`].
     pub fn hook(&self) -> Arc<Hook> {
-        Hook::new(self.pulse.clone())
+        Hook::new(self.pulse.clone(), None)
+    }
+
+    /// The same, with a store that keeps what the engine admits: numbers can be recomputed.
+    pub fn hook_with(&self, keeper: Option<Keeper>) -> Arc<Hook> {
+        Hook::new(self.pulse.clone(), keeper)
     }
 
     /// Makes `live` the one that answers. Returns the one before it, so that the caller can choose
     /// when its threads stop (dropping the last handle stops them).
     pub fn swap(&self, live: Live) -> Option<Arc<Live>> {
-        live.engine.tap(self.ring.wanted());
+        live.engine.tap(self.ring.wanted() || live.hook.keeper().is_some());
         self.history.record(&live.texts, &live.catalog);
         let before = self.live.swap(Some(Arc::new(live)));
         self.swaps.fetch_add(1, Ordering::Release);
@@ -310,7 +319,7 @@ impl App {
     pub(crate) fn tune_tap(&self) {
         let wanted = self.ring.wanted();
         if let Some(live) = self.live.load_full() {
-            live.engine.tap(wanted);
+            live.engine.tap(wanted || live.hook.keeper().is_some());
         }
         if !wanted {
             self.ring.clear();

@@ -23,6 +23,8 @@ pub mod sources;
 pub mod history;
 mod pulse;
 mod ring;
+mod sampler;
+pub mod second;
 
 pub use app::{App, Limits, Live, Parts, ReloadState, SourceProbe, router};
 pub use pulse::Hook;

@@ -18,6 +18,7 @@ use tokio::sync::watch;
 
 use crate::answer::wall_now;
 use crate::ring::Ring;
+use crate::second::Keeper;
 
 /// Verdicts kept for waiting pushes; beyond that the oldest are dropped and their pushes answer
 /// `pending` (a push of 1 MiB holds at most half a million records).
@@ -123,6 +124,7 @@ pub struct Hook {
     verdicts: Mutex<BTreeMap<Partition, Verdicts>>,
     changes: Mutex<Vec<(u64, u64)>>,
     reasons: Mutex<BTreeMap<String, u64>>,
+    keeper: Option<Keeper>,
 }
 
 #[derive(Default)]
@@ -142,14 +144,20 @@ struct Verdicts {
 }
 
 impl Hook {
-    pub(crate) fn new(pulse: Arc<Pulse>) -> Arc<Hook> {
+    pub(crate) fn new(pulse: Arc<Pulse>, keeper: Option<Keeper>) -> Arc<Hook> {
         Arc::new(Hook {
+            keeper,
             pulse,
             latest: LatestCell::default(),
             verdicts: Mutex::default(),
             changes: Mutex::default(),
             reasons: Mutex::default(),
         })
+    }
+
+    /// Where the engine's admitted events are kept.
+    pub(crate) fn keeper(&self) -> Option<&Keeper> {
+        self.keeper.as_ref()
     }
 
     /// The newest tick whose outcome has been taken in.
@@ -244,13 +252,19 @@ impl Hook {
 }
 
 impl TickHook for Hook {
-    fn tick(&self, published: &Arc<Published>, outcome: TickOutcome) {
+    fn tick(&self, published: &Arc<Published>, mut outcome: TickOutcome) {
         if !outcome.refused.is_empty() || !outcome.duplicates.is_empty() {
             self.count_reasons(&outcome);
             self.keep_verdicts(&outcome);
         }
         self.keep_changes(published);
-        if !outcome.admitted.is_empty() {
+        if let Some(keeper) = &self.keeper {
+            keeper.offer(published, &outcome.admitted);
+        }
+        if !outcome.admitted.is_empty() && self.pulse.ring.wanted() {
+            // The engine's own rows about rows are nobody's events.
+            let own = published.catalog.event_index(contracts::ROW_EVENT);
+            outcome.admitted.retain(|admitted| Some(admitted.batch.event) != own);
             self.pulse.ring.push(&published.catalog, outcome.admitted);
         }
         if !outcome.refused.is_empty() {

@@ -30,6 +30,7 @@ use crate::cli::files;
 use crate::cli::panic::HTTP_THREAD;
 use crate::history::History;
 use crate::reload;
+use crate::second::Keeper;
 use crate::settings::{ContractSource, Settings};
 use crate::sources::{self, Generation, Logs};
 
@@ -78,7 +79,11 @@ impl Shared {
 
     /// Starts an engine and receivers for `contracts`, beside whatever runs.
     pub fn start_generation(&self, contracts: Contracts, number: u64) -> Result<(Live, Generation), Failure> {
-        let hook = self.app.hook();
+        let Settings { data, audit, .. } = &self.settings;
+        let keeper = Keeper::open(data, number, &contracts.catalog, audit)
+            .map_err(|error| Failure::new(Exit::Config, format!("the kept events: {error}")))?;
+        let keeps = keeper.is_some();
+        let hook = self.app.hook_with(keeper);
         let options = Options {
             workers: self.settings.workers,
             keys_per_metric: self.settings.limits.keys_per_metric,
@@ -86,6 +91,11 @@ impl Shared {
         };
         let engine = Engine::start(contracts.catalog.clone(), options, hook.clone())
             .map_err(|error| Failure::new(Exit::Config, error.to_string()))?;
+        if keeps {
+            // Before the first event: none may be missing.
+            engine.tap(true);
+            engine.flush();
+        }
         let generation = Generation::start(
             &self.settings.sources,
             &self.logs,
@@ -195,6 +205,10 @@ impl Running {
         let shared = self.shared.clone();
         let limit = shared.settings.limits.memory;
         self.thread("monitor", move || monitor(&shared, limit))?;
+        let shared = self.shared.clone();
+        self.thread("audit", move || {
+            crate::sampler::run(&shared.app, shared.settings.audit, || shared.stopping());
+        })?;
         let (trigger, triggers) = reload::trigger();
         let shared = self.shared.clone();
         self.thread("reload", move || reload::run(&shared, &triggers))?;

@@ -27,3 +27,5 @@ mod metrics;
 mod reload;
 #[path = "http/streams.rs"]
 mod streams;
+#[path = "http/why.rs"]
+mod why;

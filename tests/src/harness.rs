@@ -7,6 +7,7 @@ pub mod compare;
 pub mod journey;
 pub mod minimise;
 pub mod run;
+pub mod second;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,7 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use connectors::decode::{DebeziumSpec, Decimals, DecodeSpec, Decoder, Envelope, Format, Record, Unit};
 use contracts::Catalog;
 use contracts::SourceFile;
-use contracts::batch::{Partition, Refused};
+use contracts::batch::{Kept, Partition, Refused};
 use engine::{Clock, Engine, Options, Published, TickHook, TickOutcome};
 
 use crate::oracle::admit;
@@ -27,10 +28,17 @@ pub struct Told {
     pub refused: Mutex<BTreeMap<(i32, i64, u32), Refused>>,
     /// Number of duplicates.
     pub duplicates: Mutex<u64>,
+    /// Admitted events, while somebody taps.
+    pub kept: Mutex<Vec<Arc<Kept>>>,
 }
 
 impl TickHook for Told {
-    fn tick(&self, _published: &Arc<Published>, outcome: TickOutcome) {
+    fn tick(&self, published: &Arc<Published>, outcome: TickOutcome) {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.extend(outcome.admitted.into_iter().map(|admitted| {
+            let (tick, now) = (published.tick, published.as_of);
+            Arc::new(Kept::new(tick, now, Arc::new(admitted.partition), admitted.batch))
+        }));
         let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
         for row in outcome.refused {
             refused.insert((row.partition.number, row.offset, row.part), row);
@@ -112,6 +120,9 @@ impl Rig {
             (partition, Decoder::new(catalog.clone(), debezium()))
         });
         let decoders: Vec<(Partition, Decoder)> = plain.chain(streams).collect();
+        // The tap is open before anything flows.
+        engine.tap(true);
+        engine.flush();
         let mut rig = Rig { ends: vec![0; decoders.len()], decoders, engine, told };
         // Receivers tell the engine of every partition before its first record.
         for (partition, decoder) in &mut rig.decoders {

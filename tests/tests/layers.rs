@@ -12,14 +12,16 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("connectors", &["features", "contracts"]),
     ("operators", &["features", "contracts"]),
     ("engine", &["features", "contracts", "operators"]),
-    ("bench", &["features", "contracts", "connectors", "operators", "engine", "server"]),
-    ("server", &["features", "contracts", "connectors", "operators", "engine", "bench"]),
-    ("tests", &["features", "contracts", "connectors", "operators", "engine", "server", "bench"]),
+    ("audit", &["features", "contracts"]),
+    ("bench", &["features", "contracts", "connectors", "operators", "engine", "audit", "server"]),
+    ("server", &["features", "contracts", "connectors", "operators", "engine", "audit", "bench"]),
+    ("tests", &["features", "contracts", "connectors", "operators", "engine", "audit", "server", "bench"]),
 ];
 
 /// Libraries that belong to some crates only; `features` may name them, because it has no code.
 const HOMES: &[(&str, &[&str])] = &[
-    ("tokio", &["server"]),
+    // DataFusion runs on tokio; `audit` has a runtime of one thread per question.
+    ("tokio", &["server", "audit"]),
     ("tokio-stream", &["server"]),
     ("tokio-util", &["server"]),
     ("axum", &["server"]),
@@ -27,6 +29,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("timely", &["operators", "engine", "bench"]),
     ("differential-dataflow", &["bench"]),
     ("rdkafka", &["connectors", "bench", "tests"]),
+    ("datafusion", &["audit"]),
     ("datafusion-sql", &["contracts"]),
     ("datafusion-physical-expr", &["operators", "engine"]),
 ];

@@ -2,12 +2,16 @@
 //!
 //! `make property CASES=100000` for many (`START=n` for others), `SURVEY=1` for one line per failing
 //! seed; `SEED=n cargo test -p tests --test property` for one; `RELATED=1` for joins, tables and change
-//! streams, `FRESH=1` for what came later, `SHIPPED=1` for shipped sets. A seed that failed once goes to
-//! `tests/golden/seeds.txt` (or `related.txt` beside it) and runs first ever after.
+//! streams, `FRESH=1` for what came later, `SHIPPED=1` for shipped sets. Every fourth case also asks the second truth
+//! (crate `audit`): `AUDIT=0` none, `AUDIT=all` all of its questions, `AUDIT=n` so many per metric. A seed that failed
+//! once goes to `tests/golden/seeds.txt` (or `related.txt` beside it) and runs first ever after.
+
+use std::sync::atomic::Ordering;
 
 use tests::generate::{Case, FRESH, RELATED, RICH, SHIPPED, case};
 use tests::harness::minimise::minimise;
 use tests::harness::run::{Road, differences, roads};
+use tests::harness::second::{RECOMPUTED, REFUSED};
 use tests::oracle::val::instant;
 
 /// Cases of a run that nobody sized.
@@ -59,6 +63,9 @@ fn engine_and_oracle_agree() {
             }
         }
     }
+    let (recomputed, refused) = (RECOMPUTED.load(Ordering::Relaxed), REFUSED.load(Ordering::Relaxed));
+    eprintln!("second truth: {recomputed} answers recomputed, {refused} not");
+    assert!(refused * 20 <= recomputed, "the second truth leaves out more than one answer in twenty");
     assert!(
         failures.is_empty(),
         "seeds {failures:?} fail; add them to tests/golden/seeds.txt once understood"

@@ -207,6 +207,7 @@ pub(crate) async fn health(State(app): State<Arc<App>>, params: Params) -> Resul
     let mut components = vec![freshness(published.as_deref()), contracts(&app)];
     components.extend(app.sources().iter().map(|s| source_component(s, published.as_deref())));
     components.push(dead_letters(&app));
+    components.push(audit(&app));
     let worst = ["unhealthy", "degraded"].into_iter().find(|w| components.iter().any(|c| c["status"] == *w));
     let status = if app.draining() { "draining" } else { worst.unwrap_or("healthy") };
     Ok(Json(json!({
@@ -218,6 +219,17 @@ pub(crate) async fn health(State(app): State<Arc<App>>, params: Params) -> Resul
 
 fn component(name: &str, status: &str, message: String, metrics: JsonValue) -> JsonValue {
     json!({ "name": name, "status": status, "message": message, "source": "live", "metrics": metrics })
+}
+
+/// Numbers compared with their second truth.
+fn audit(app: &App) -> JsonValue {
+    let found = app.sampled.health();
+    let agrees = found["status"] == "agrees";
+    let message = match agrees {
+        true => format!("{} numbers compared with their events, all agree", found["checked"]),
+        false => "a number and its events disagree; see /v1/metrics/{name}/why".to_owned(),
+    };
+    component("audit", if agrees { "healthy" } else { "degraded" }, message, found)
 }
 
 fn freshness(published: Option<&Published>) -> JsonValue {

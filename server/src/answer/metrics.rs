@@ -333,6 +333,7 @@ fn summary(published: &Published, index: usize, wall: Micros) -> JsonValue {
         "links": {
             "self": format!("/v1/metrics/{}", head.name),
             "series": format!("/v1/metrics/{}/series", head.name),
+            "why": format!("/v1/metrics/{}/why", head.name),
             "stream": format!("/v1/metrics/{}/stream", head.name),
             "lineage": format!("/v1/lineage/metric/{}", head.name),
         },

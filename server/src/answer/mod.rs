@@ -25,6 +25,7 @@ mod stream;
 mod taps;
 pub(crate) mod token;
 mod versions;
+mod why;
 
 use std::sync::Arc;
 
@@ -48,6 +49,7 @@ fn routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(hooks::deliver))
         .routes(routes!(metrics::list))
         .routes(routes!(metrics::read))
+        .routes(routes!(why::read))
         .routes(routes!(series::series))
         .routes(routes!(stream::stream))
         .routes(routes!(stream::stream_many))

@@ -47,11 +47,33 @@ pub(crate) async fn metrics(State(app): State<Arc<App>>) -> Result<Response> {
         values(&published, &mut registry);
     }
     dead_letters(&app, &mut registry);
+    audit(&app, &mut registry);
     let mut text = String::new();
     encode(&mut text, &registry)
         .map_err(|e| Problem::internal(format!("The metrics could not be written: {e}.")))?;
     Ok(([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text)
         .into_response())
+}
+
+fn audit(app: &App, registry: &mut Registry) {
+    let checked = counters(registry, "audit_checked", "Numbers compared with their second truth");
+    checked.get_or_create(&Vec::new()).inc_by(app.sampled.checked.load(Ordering::Relaxed));
+    let skipped = counters(registry, "audit_not_recomputed", "Numbers that had no second truth");
+    skipped.get_or_create(&Vec::new()).inc_by(app.sampled.skipped.load(Ordering::Relaxed));
+    let disagreed = counters(registry, "audit_disagreed", "Numbers that their events do not give");
+    for (metric, n) in app.sampled.disagreed().into_iter().take(MAX_SERIES) {
+        disagreed.get_or_create(&labels(&[("metric", &metric)])).inc_by(n);
+    }
+    let Some(size) = app.live().ok().and_then(|live| live.hook.keeper().map(crate::second::Keeper::size))
+    else {
+        return;
+    };
+    let kept = gauges(registry, "audit_kept", "Admitted events kept, and their bytes");
+    for (what, n) in
+        [("events", size.0 as f64), ("memory_bytes", size.1 as f64), ("file_bytes", size.2 as f64)]
+    {
+        kept.get_or_create(&labels(&[("what", what)])).set(n);
+    }
 }
 
 fn labels(pairs: &[(&str, &str)]) -> Labels {

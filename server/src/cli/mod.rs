@@ -24,6 +24,7 @@ pub mod serve;
 pub mod tap;
 pub mod test;
 pub mod top;
+pub mod why;
 
 use std::process::ExitCode;
 
@@ -60,6 +61,8 @@ enum Command {
     Ingest(ingest::Args),
     /// Ask a running server for a metric
     Query(query::Args),
+    /// Say how a number comes about, and whether its events agree
+    Why(why::Args),
     /// Watch all metrics of a running server
     Top(top::Args),
     /// Watch the admitted events of a running server
@@ -107,6 +110,7 @@ fn run(command: Command) -> Outcome {
         Command::Init(args) => init::run(args),
         Command::Ingest(args) => ingest::run(args),
         Command::Query(args) => query::run(args),
+        Command::Why(args) => why::run(args),
         Command::Top(args) => top::run(args),
         Command::Tap(args) => tap::run(args),
         Command::Doctor(args) => doctor::run(args),

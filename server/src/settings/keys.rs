@@ -246,6 +246,25 @@ pub const KEYS: &[Key] = &[
         "3/4 of the machine",
         "Resident memory above which sources wait until it falls. Pushes are still made durable and acknowledged as `pending`.",
     ),
+    key(
+        "audit.every",
+        Shape::Duration,
+        "20s",
+        "How often numbers are picked at random and recomputed from their events.",
+    ),
+    key("audit.numbers", Shape::Whole, "3", "How many each time; `0` turns that off."),
+    key(
+        "audit.memory",
+        Shape::Bytes,
+        "64MiB",
+        "Admitted events in memory, for `why` and the audit; beyond it they go to files. `0`: none are kept, nothing can be recomputed.",
+    ),
+    key(
+        "audit.disk",
+        Shape::Bytes,
+        "2GiB",
+        "Admitted events in files below `data`; beyond it the oldest are let go.",
+    ),
 ];
 
 /// The JSON Schema for editors (draft 2020-12).

@@ -5,6 +5,7 @@
 //!
 //! One file per part: what the part has, its defaults, its checks.
 
+pub mod audit;
 pub mod auth;
 pub mod env;
 pub mod hook;
@@ -23,6 +24,7 @@ use std::path::{Path, PathBuf};
 use contracts::diagnostic::Diagnostic;
 use contracts::text::SourceFile;
 
+pub use audit::Audit;
 pub use hook::{HookKind, HookSettings};
 pub use limits::Limits;
 pub use read::Effective;
@@ -49,6 +51,8 @@ pub struct Settings {
     pub sources: Vec<Source>,
     /// Bounds.
     pub limits: Limits,
+    /// The second truth.
+    pub audit: Audit,
 }
 
 /// Where contracts come from.
@@ -92,8 +96,19 @@ pub struct Loaded {
 }
 
 /// The names of the top-level settings.
-pub const TOP: &[&str] =
-    &["apiVersion", "kind", "contracts", "data", "workers", "server", "sources", "lake", "auth", "limits"];
+pub const TOP: &[&str] = &[
+    "apiVersion",
+    "kind",
+    "contracts",
+    "data",
+    "workers",
+    "server",
+    "sources",
+    "lake",
+    "auth",
+    "limits",
+    "audit",
+];
 
 /// Reads `path` and the environment. The error is the operating system's when the file cannot be read.
 pub fn load(path: &Path) -> std::io::Result<Loaded> {
@@ -156,8 +171,9 @@ fn read(root: &Node, base: &Base, report: &mut Report) -> Settings {
     lake::read(&mut section, report);
     auth::read(&mut section, (server.listen, &server.listen_origin), report);
     let limits = Limits::read(&mut section, report);
+    let audit = Audit::read(&mut section, report);
     section.done(report);
-    Settings { contracts, data: base.resolve(&data, &data_at), workers, server, sources, limits }
+    Settings { contracts, data: base.resolve(&data, &data_at), workers, server, sources, limits, audit }
 }
 
 fn read_head(section: &mut Section<'_>, report: &mut Report) {

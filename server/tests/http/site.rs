@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::io::BufRead;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -18,6 +19,8 @@ use contracts::text::SourceFile;
 use engine::{Clock, Engine, Options};
 use serde_json::{Value, json};
 use server::history::History;
+use server::second::Keeper;
+use server::settings::Audit;
 use server::{App, Limits, Live, Parts, SourceProbe, router};
 
 pub(crate) const CONTRACTS: &str = r#"
@@ -215,14 +218,24 @@ fn open_hook() -> Arc<server::hooks::Webhook> {
     Arc::new(server::hooks::Webhook::new(&settings).unwrap())
 }
 
+/// A folder that no other test has; the store removes it.
+fn keep_folder() -> std::path::PathBuf {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    std::env::temp_dir().join(format!("streamgauge-kept-{}-{number}", std::process::id()))
+}
+
 fn live(app: &Arc<App>, log: &Arc<PushLog>, text: &str, generation: u64) -> (Live, Receiver) {
     let texts = vec![SourceFile::new("contracts/shop.yaml", text)];
     let loaded = contracts::load(&texts);
     assert!(!loaded.has_errors(), "{}", contracts::diagnostic::render(&loaded.diagnostics));
     let catalog = Arc::new(loaded.catalog);
-    let hook = app.hook();
+    let keeper = Keeper::open(&keep_folder(), generation, &catalog, &Audit::default()).unwrap();
+    let hook = app.hook_with(keeper);
     let options = Options { workers: 1, keys_per_metric: 10_000, clock: Clock::Wall };
     let engine = Engine::start(catalog.clone(), options, hook.clone()).unwrap();
+    engine.tap(true);
+    engine.flush();
     let path = |name: &str| Some(vec![name.to_owned()]);
     let envelope = Envelope {
         id: path("event_id"),

@@ -4,16 +4,18 @@
 //! difference that depends on timing, but for an engine that hangs; roads are seeded.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use crate::generate::twist::{Twist, twist};
 use crate::generate::{Case, Segment, relates};
 use crate::oracle::Oracle;
 use crate::oracle::admit::Raw;
+use crate::oracle::metric::View;
 use crate::oracle::zone::MINUTE;
 
 use super::compare::{compare, compare_far, reasons};
-use super::{Rig, catalog, envelope};
+use super::{Rig, catalog, envelope, second};
 
 /// How the records of a case reach the engine.
 #[derive(Debug, Clone, Copy)]
@@ -66,6 +68,12 @@ pub fn differences(case: &Case, road: Road) -> Vec<String> {
     answer.recv_timeout(PATIENCE).unwrap_or_else(|_| vec![format!("hangs with {road:?}")])
 }
 
+/// Either of two rows would do, and the engine's choice is not known.
+fn is_tied(oracle: &Oracle, name: &str) -> bool {
+    let metric = oracle.contracts.metrics.iter().find(|metric| metric.name == name);
+    metric.is_some_and(|metric| View::new(oracle, metric, 1).is_tied())
+}
+
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().cloned();
     text.or_else(|| panic.downcast_ref::<&str>().map(|t| (*t).to_string())).unwrap_or_default()
@@ -107,6 +115,19 @@ fn run(case: &Case, road: Road) -> Result<Vec<String>, String> {
             compare(&mut oracle, &published, &segment.instants)
         };
         found.extend(reasons(&oracle, &rig.told));
+        let questions = second::questions(case.seed);
+        let is_last = case.segments[i + 1..].iter().all(|segment| segment.far);
+        if found.is_empty() && questions > 0 && !segment.far && (is_last || questions == usize::MAX) {
+            let kept = rig.told.kept.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let mut few = fastrand::Rng::with_seed(road.seed);
+            found = second::differences(
+                &published,
+                &kept,
+                &segment.instants,
+                |name| is_tied(&oracle, name),
+                (questions, &mut few),
+            );
+        }
         if !found.is_empty() {
             found.insert(0, format!("after segment {i} with {road:?}"));
             break;

@@ -1,0 +1,75 @@
+//! Which events a question needs.
+//!
+//! *In*: a question. *Out*: event types, and how far back. *Never*: fewer than the answer depends on.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use contracts::Catalog;
+use contracts::catalog::{Input, MeasureKind, Metric, Micros, Overflow, WindowKind};
+
+use crate::ask::{AuditError, Question};
+use crate::window;
+
+/// A day over: panes, time zones and rows ahead of the clock need more than `retain` says.
+const SLACK: Micros = 24 * 3_600_000_000;
+
+/// The event types that move a metric, as indexes into the catalog's events.
+pub fn reads(catalog: &Catalog, metric: &Metric) -> BTreeSet<usize> {
+    let events = |input: &Input| match input {
+        Input::Event(event) => BTreeSet::from([*event]),
+        Input::Entity(entity) => catalog.entities[*entity].feeds.iter().map(|feed| feed.event).collect(),
+        Input::Relation(relation) => metric.relations[*relation].events(),
+    };
+    metric.feeds.iter().flat_map(|feed| events(&feed.input)).collect()
+}
+
+/// How far back the events of each type matter to any metric, microseconds; types that none reads are left out.
+pub fn kept(catalog: &Catalog) -> BTreeMap<usize, Micros> {
+    let mut kept = BTreeMap::new();
+    for metric in &catalog.metrics {
+        let back = match is_bounded(metric) {
+            true => metric.retain.saturating_add(SLACK),
+            false => Micros::MAX,
+        };
+        for event in reads(catalog, metric) {
+            let known = kept.entry(event).or_insert(back);
+            *known = back.max(*known);
+        }
+    }
+    kept
+}
+
+/// Whether events older than `retain` matter no more.
+fn is_bounded(metric: &Metric) -> bool {
+    let plain = metric.feeds.iter().all(|feed| matches!(feed.input, Input::Event(_)));
+    plain && metric.windows.iter().all(|window| window.kind != WindowKind::All)
+}
+
+/// The first instant whose events the answer depends on.
+///
+/// # Errors
+/// A window beyond the calendar.
+pub fn needs_from(metric: &Metric, question: &Question) -> Result<Micros, AuditError> {
+    let plain = metric.feeds.iter().all(|feed| matches!(feed.input, Input::Event(_)));
+    let all = metric.windows.iter().any(|window| window.kind == WindowKind::All);
+    let refuses = metric.dimensions.iter().any(|dimension| dimension.overflow == Overflow::Refuse);
+    let kind = &metric.windows[question.window].kind;
+    let named = refuses || question.filter.is_some() || !question.by.is_empty();
+    let oldest =
+        if all { Micros::MIN } else { question.now.saturating_sub(metric.retain).saturating_sub(SLACK) };
+    if !plain || *kind == WindowKind::All {
+        return Ok(Micros::MIN);
+    }
+    // Which values keep their name, and where a session began, depends on all that is retained.
+    if named || matches!(kind, WindowKind::Session { .. }) {
+        return Ok(oldest);
+    }
+    let back = metric.measures.iter().map(|measure| match measure.kind {
+        MeasureKind::Shift { by, .. } => by,
+        _ => 0,
+    });
+    // Shifts of shifts add up.
+    let back = back.sum::<Micros>().saturating_add(window::step(metric)?);
+    let first = window::span(kind, question.as_of.saturating_sub(back))?;
+    Ok(first.map_or(oldest, |(start, _)| start))
+}

@@ -1,0 +1,548 @@
+//! From rows to counted rows: one SQL statement per stage.
+//!
+//! *In*: a question, the table of rows. *Out*: the answer. *Never*: state from the question before.
+//!
+//! rows → admitted (before the instant) → matched (`where`, retention) → named (dimensions that overflow) → asked (the
+//! question's condition) → counted (the window) → groups. A shifted measure goes the same way as of its own instant.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::compute::concat_batches;
+use arrow::datatypes::{Field, Schema};
+use contracts::Catalog;
+use contracts::catalog::{Input, Metric, Overflow, WindowKind};
+use contracts::expr::{Scope, compile_bool};
+use contracts::value::{Value, ValueType, format_timestamp};
+use datafusion::common::Column;
+use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::logical_expr::Expr;
+
+use crate::aggs::{self, Folded};
+use crate::ask::{AuditError, Events, Lost, Question, Recomputed, Row};
+use crate::measure::Measures;
+use crate::rows::{Source, dimension_column, of_feed, schema, value_of};
+use crate::sql::{Sql, literal, quoted};
+use crate::{entity, relate, samples, window};
+
+/// What sums rows beyond a dimension's `max`.
+const OTHER: &str = "other";
+
+/// One question at work.
+pub(crate) struct Work<'a> {
+    pub(crate) catalog: &'a Catalog,
+    pub(crate) question: &'a Question,
+    pub(crate) metric: &'a Metric,
+    pub(crate) events: Events<'a>,
+    pub(crate) sql: Sql,
+    /// How answers of the past are cut.
+    step: i64,
+    /// Groups by instant, and whether they are split.
+    moments: BTreeMap<(i64, bool), Option<Arc<Moment>>>,
+    /// Last statements, for the text.
+    last: Vec<String>,
+    /// The rows of the window.
+    pub(crate) counted: String,
+    /// Rows that relations have left out.
+    pub(crate) alone: Vec<Lost>,
+    /// Of relations: events admitted, and events of them that are rows of a part.
+    pub(crate) parts: Option<(u64, u64)>,
+    /// Some relation joins.
+    pub(crate) joins: bool,
+}
+
+/// The groups of an instant.
+#[derive(Debug)]
+pub(crate) struct Moment {
+    pub(crate) as_of: i64,
+    pub(crate) span: Option<(i64, i64)>,
+    pub(crate) groups: BTreeMap<Vec<Value>, Group>,
+}
+
+/// One group.
+#[derive(Debug)]
+pub(crate) struct Group {
+    pub(crate) session: Option<(i64, i64)>,
+    pub(crate) folds: Vec<Folded>,
+}
+
+/// The column(s) of a dimension to group by: its value, and whether it is `other`.
+struct Key {
+    dimension: usize,
+    value: String,
+    other: Option<String>,
+}
+
+impl<'a> Work<'a> {
+    pub(crate) fn new(
+        catalog: &'a Catalog,
+        question: &'a Question,
+        events: Events<'a>,
+    ) -> Result<Self, AuditError> {
+        let metric = catalog.metrics[question.metric].as_ref();
+        Ok(Self {
+            catalog,
+            question,
+            metric,
+            events,
+            sql: Sql::new()?,
+            step: window::step(metric)?,
+            moments: BTreeMap::new(),
+            last: Vec::new(),
+            counted: "counted".to_owned(),
+            alone: Vec::new(),
+            parts: None,
+            joins: false,
+        })
+    }
+
+    pub(crate) fn answer(mut self) -> Result<Recomputed, AuditError> {
+        let (now, wanted) = (self.question.as_of, &self.question.measures);
+        let split = !self.question.by.is_empty();
+        let first = self.metric.measures.iter().position(|measure| !measure.hidden);
+        let moment = self.moment(now, split)?.ok_or_else(|| beyond("the window"))?;
+        let mut recomputed = Recomputed { span: moment.span, ..Recomputed::default() };
+        let mut keys: Vec<Vec<Value>> = moment.groups.keys().cloned().collect();
+        if !split && keys.is_empty() {
+            keys.push(Vec::new());
+        }
+        for key in keys {
+            let session = moment.groups.get(&key).and_then(|group| group.session);
+            let mut measures = Measures::new(&mut self, &key, split);
+            let values = wanted.iter().map(|measure| measures.value(*measure, now));
+            let values = values.collect::<Result<_, _>>()?;
+            recomputed.rows.push(Row { key, values, session });
+        }
+        if let Some(first) = first {
+            recomputed.value = Measures::new(&mut self, &[], false).value(first, now)?;
+        }
+        samples::explain(&mut self, &mut recomputed)?;
+        recomputed.sql = self.sql.told(&self.last);
+        Ok(recomputed)
+    }
+
+    /// The groups as of an instant; `None`: it is not kept any more.
+    pub(crate) fn moment(&mut self, as_of: i64, split: bool) -> Result<Option<Arc<Moment>>, AuditError> {
+        if let Some(known) = self.moments.get(&(as_of, split)) {
+            return Ok(known.clone());
+        }
+        let made = self.make(as_of, split)?.map(Arc::new);
+        self.moments.insert((as_of, split), made.clone());
+        Ok(made)
+    }
+
+    /// The instant that a measure shifted to `asked` is about.
+    pub(crate) fn cut(&self, asked: i64) -> i64 {
+        if self.over_entity() || asked == self.question.now {
+            return asked;
+        }
+        asked.div_euclid(self.step) * self.step
+    }
+
+    pub(crate) fn over_entity(&self) -> bool {
+        self.metric.feeds.iter().any(|feed| matches!(feed.input, Input::Entity(_)))
+    }
+
+    pub(crate) fn keeps_everything(&self) -> bool {
+        self.metric.windows.iter().any(|window| window.kind == WindowKind::All)
+    }
+
+    /// The first instant that live answers still know.
+    pub(crate) fn oldest(&self) -> i64 {
+        let oldest = self.question.now.saturating_sub(self.metric.retain);
+        oldest.div_euclid(self.step).saturating_mul(self.step)
+    }
+
+    /// Tables of shifted instants have their number in their names.
+    pub(crate) fn name(&self, stage: &str, as_of: i64) -> String {
+        match as_of == self.question.as_of {
+            true => stage.to_owned(),
+            false => format!("{stage}_{}", self.question.as_of.abs_diff(as_of)),
+        }
+    }
+
+    fn make(&mut self, as_of: i64, split: bool) -> Result<Option<Moment>, AuditError> {
+        let kind = &self.metric.windows[self.question.window].kind;
+        let span = window::span(kind, as_of)?;
+        let start = span.map_or(as_of, |(start, _)| start);
+        let is_past = as_of != self.question.now && !self.over_entity();
+        if is_past && *kind != WindowKind::All && start < self.oldest() {
+            return Ok(None);
+        }
+        let asked = self.name("asked", as_of);
+        if !self.moments.contains_key(&(as_of, !split)) {
+            self.until_asked(as_of, &asked)?;
+        }
+        let keys = self.keys(split, &asked)?;
+        let counted = match kind {
+            WindowKind::Session { gap } => self.session(*gap, as_of, &asked, &keys, split)?,
+            _ => self.windowed(span, as_of, &asked, split)?,
+        };
+        if as_of == self.question.as_of {
+            self.counted.clone_from(&counted);
+        }
+        let groups = self.groups(&counted, &keys, kind)?;
+        Ok(Some(Moment { as_of, span, groups }))
+    }
+
+    /// Everything before the window.
+    fn until_asked(&mut self, as_of: i64, asked: &str) -> Result<(), AuditError> {
+        let rows = self.rows(as_of)?;
+        let admitted = self.name("admitted", as_of);
+        self.sql.stage(&admitted, format!("SELECT * FROM {rows} WHERE at < {}", instant(as_of)))?;
+        let matched = self.name("matched", as_of);
+        let mut sql = format!("SELECT * FROM {admitted} WHERE passed AND lost IS NULL");
+        if !self.keeps_everything() {
+            sql += &format!(" AND at >= {} -- retain", instant(self.oldest()));
+        }
+        self.sql.stage(&matched, sql)?;
+        self.all_retained(&matched)?;
+        let named = self.named(as_of, &matched)?;
+        self.ask(&named, asked)
+    }
+
+    /// What relations have let go still counts in `all` windows, and nothing tells what it was.
+    fn all_retained(&self, matched: &str) -> Result<(), AuditError> {
+        let related = self.metric.feeds.iter().any(|feed| matches!(feed.input, Input::Relation(_)));
+        if !related || !self.keeps_everything() {
+            return Ok(());
+        }
+        let sql = format!("SELECT COUNT(*) AS n FROM {matched} WHERE at < {}", instant(self.oldest()));
+        match aggs::count(&self.sql.run(&sql)?, "n", 0) {
+            0 => Ok(()),
+            rows => {
+                Err(AuditError::NotRecomputed(format!("{rows} joined rows are older than `retain.live`")))
+            }
+        }
+    }
+
+    /// The table of rows, made once; of an entity, once per instant.
+    fn rows(&mut self, as_of: i64) -> Result<String, AuditError> {
+        let name = if self.over_entity() { self.name("rows", as_of) } else { "rows".to_owned() };
+        if !self.over_entity() && !self.moments.is_empty() {
+            return Ok(name);
+        }
+        let mut batches = Vec::new();
+        let mut told = Vec::new();
+        for feed in &self.metric.feeds {
+            let source = match feed.input {
+                Input::Event(event) => events_of(self.catalog, self.events, event)?,
+                Input::Entity(entity) => entity::rows(self, entity, as_of)?,
+                Input::Relation(relation) => relate::rows(self, relation)?,
+            };
+            batches.push(of_feed(self.metric, feed, &source)?);
+            told.push(self.told(feed));
+        }
+        let schema = schema(self.metric);
+        let batch = concat_batches(&schema, &batches).map_err(AuditError::arrow)?;
+        self.sql.table(&name, batch, Some(told.join("\nUNION ALL\n")))?;
+        Ok(name)
+    }
+
+    /// A feed in the contract's own words.
+    fn told(&self, feed: &contracts::catalog::Feed) -> String {
+        let from = match feed.input {
+            Input::Event(event) => quoted(&self.catalog.events[event].head.name),
+            Input::Entity(entity) => quoted(&format!("entity_{}", self.catalog.entities[entity].head.name)),
+            Input::Relation(relation) => format!("relation_{relation}"),
+        };
+        let mut columns = vec![
+            format!("{} AS alias", literal(if feed.alias.is_empty() { "joined" } else { &feed.alias })),
+            "event".to_owned(),
+            "id".to_owned(),
+            format!("{} AS at", quoted(&feed.time)),
+        ];
+        let passed = feed.filter.as_ref().map_or("TRUE", |filter| filter.sql.as_str());
+        columns.push(format!("{passed} AS passed"));
+        columns.push("lost".to_owned());
+        for (index, dimension) in feed.dimensions.iter().enumerate() {
+            let default = &self.metric.dimensions[index].default;
+            let value = match default {
+                Value::Null => dimension.sql.clone(),
+                Value::Text(text) => format!("COALESCE({}, {})", dimension.sql, literal(text)),
+                other => format!("COALESCE({}, {})", dimension.sql, other.to_json(None)),
+            };
+            columns.push(format!("{value} AS {}", quoted(&dimension_column(self.metric, index))));
+        }
+        for (index, fold) in self.metric.folds.iter().enumerate() {
+            let name = crate::rows::fold_name(self.metric, index);
+            let input = feed.folds[index].as_ref();
+            let value = input.and_then(|input| input.value.as_ref()).map(|value| value.sql.as_str());
+            if aggs_value(fold) {
+                columns.push(format!("{} AS {}", value.unwrap_or("NULL"), quoted(&format!("v_{name}"))));
+            }
+            let filter = input.and_then(|input| input.filter.as_ref()).map(|filter| filter.sql.clone());
+            let there = value.map(|value| format!("({value}) IS NOT NULL"));
+            let both: Vec<String> = filter.into_iter().map(|f| format!("({f})")).chain(there).collect();
+            let sees = match (input, both.is_empty()) {
+                (None, _) => "FALSE".to_owned(),
+                (_, true) => "TRUE".to_owned(),
+                _ => both.join(" AND "),
+            };
+            columns.push(format!("{sees} AS {}", quoted(&format!("if_{name}"))));
+        }
+        let alias =
+            if feed.alias.is_empty() { String::new() } else { format!(" AS {}", quoted(&feed.alias)) };
+        format!("SELECT {}\nFROM {from}{alias}", columns.join(",\n  "))
+    }
+
+    /// Values beyond a dimension's `max` lose their name, or do not count.
+    fn named(&mut self, as_of: i64, matched: &str) -> Result<String, AuditError> {
+        let mut from = matched.to_owned();
+        for (index, dimension) in self.metric.dimensions.iter().enumerate() {
+            let refuses = dimension.overflow == Overflow::Refuse;
+            if !refuses && self.question.filter.is_none() && !self.question.by.contains(&index) {
+                continue;
+            }
+            let column = quoted(&dimension_column(self.metric, index));
+            let rank = format!(
+                "SELECT {column} AS v, TRUE AS kept FROM {matched} GROUP BY {column}\n\
+                 ORDER BY MIN(at), {column} NULLS FIRST LIMIT "
+            );
+            let max = dimension.max;
+            if self.sql.run(&format!("{rank}{}", max.saturating_add(1)))?.num_rows() <= max {
+                continue;
+            }
+            let kept = self.name(&format!("kept_{index}"), as_of);
+            self.sql.stage(&kept, format!("{rank}{max}"))?;
+            let named = self.name(&format!("named_{index}"), as_of);
+            let joined =
+                format!("FROM {from} AS r LEFT JOIN {kept} AS k ON r.{column} IS NOT DISTINCT FROM k.v");
+            let columns = self.columns_but(&from, &column)?;
+            let text = dimension.ty == ValueType::Text;
+            let (value, other) = match text {
+                true => (format!("CASE WHEN k.kept THEN r.{column} ELSE '{OTHER}' END"), "FALSE"),
+                false => (format!("CASE WHEN k.kept THEN r.{column} END"), "k.kept IS NULL"),
+            };
+            let mut sql = format!(
+                "SELECT {columns}, {value} AS {column}, {other} AS \"o_{}\"\n{joined}",
+                dimension.name
+            );
+            if refuses {
+                sql += "\nWHERE k.kept";
+            }
+            self.sql.stage(&named, sql)?;
+            from = named;
+        }
+        Ok(from)
+    }
+
+    fn columns_but(&self, table: &str, but: &str) -> Result<String, AuditError> {
+        let schema = self.sql.schema(table);
+        let names = schema.fields().iter().map(|field| quoted(field.name())).filter(|name| name != but);
+        Ok(names.map(|name| format!("r.{name}")).collect::<Vec<_>>().join(", "))
+    }
+
+    /// The question's own condition, over dimensions as answers show them.
+    fn ask(&mut self, from: &str, to: &str) -> Result<(), AuditError> {
+        let Some(filter) = &self.question.filter else {
+            self.sql.stage(to, format!("SELECT * FROM {from}"))?;
+            return Ok(());
+        };
+        let dimensions = &self.metric.dimensions;
+        let ty = |ty: &ValueType| ty.arrow().unwrap_or(arrow::datatypes::DataType::Utf8);
+        let fields: Vec<Field> = dimensions.iter().map(|d| Field::new(&d.name, ty(&d.ty), true)).collect();
+        let scope = Scope::new(Arc::new(Schema::new(fields)));
+        let typed = compile_bool(filter, &scope).map_err(|error| AuditError::Inner(error.to_string()))?;
+        let condition = typed.expr.transform_up(|node| {
+            let Expr::Column(column) = &node else { return Ok(Transformed::no(node)) };
+            let Some(dimension) = dimensions.iter().find(|d| d.name == column.name) else {
+                return Ok(Transformed::no(node));
+            };
+            let named = Expr::Column(Column::new_unqualified(format!("d_{}", dimension.name)));
+            Ok(Transformed::yes(datafusion::logical_expr::cast(named, ty(&dimension.ty))))
+        });
+        let condition = condition.map_err(|error| AuditError::sql(filter, &error))?.data;
+        self.sql.filtered((from, to), condition, format!("SELECT * FROM {from} WHERE {filter}"))
+    }
+
+    fn windowed(
+        &mut self,
+        span: Option<(i64, i64)>,
+        as_of: i64,
+        asked: &str,
+        split: bool,
+    ) -> Result<String, AuditError> {
+        let counted = self.name("counted", as_of);
+        if self.moments.contains_key(&(as_of, !split)) {
+            return Ok(counted);
+        }
+        let within =
+            span.map(|(start, end)| format!(" WHERE at >= {}\n  AND at < {}", instant(start), instant(end)));
+        let sql = format!("SELECT * FROM {asked}{}", within.unwrap_or_default());
+        self.sql.stage(&counted, sql)?;
+        Ok(counted)
+    }
+
+    /// The rows of each group's last session.
+    fn session(
+        &mut self,
+        gap: i64,
+        as_of: i64,
+        asked: &str,
+        keys: &[Key],
+        split: bool,
+    ) -> Result<String, AuditError> {
+        let counted = self.name(if split { "counted_by" } else { "counted" }, as_of);
+        let columns = key_columns(keys);
+        let over = match columns.is_empty() {
+            true => String::new(),
+            false => format!("PARTITION BY {} ", columns.join(", ")),
+        };
+        // Retention holds for sessions whatever other windows the metric has.
+        let recent = instant(self.oldest());
+        let sql = format!(
+            "SELECT * FROM (\n  SELECT *, MAX(session) OVER ({over}) AS newest FROM (\n    \
+             SELECT *, SUM(begins) OVER ({over}ORDER BY at ROWS UNBOUNDED PRECEDING) AS session FROM (\n      \
+             SELECT *, CASE WHEN at - LAG(at) OVER ({over}ORDER BY at) < {gap} THEN 0 ELSE 1 END AS begins\n      \
+             FROM {asked} WHERE at >= {recent}\n    )\n  )\n) WHERE session = newest"
+        );
+        self.sql.stage(&counted, sql)?;
+        Ok(counted)
+    }
+
+    fn keys(&self, split: bool, table: &str) -> Result<Vec<Key>, AuditError> {
+        let schema = self.sql.schema(table);
+        let by = if split { self.question.by.as_slice() } else { &[] };
+        let key = |dimension: &usize| {
+            let other = format!("o_{}", self.metric.dimensions[*dimension].name);
+            Key {
+                dimension: *dimension,
+                value: quoted(&dimension_column(self.metric, *dimension)),
+                other: schema.index_of(&other).is_ok().then(|| quoted(&other)),
+            }
+        };
+        Ok(by.iter().map(key).collect())
+    }
+
+    fn groups(
+        &mut self,
+        counted: &str,
+        keys: &[Key],
+        kind: &WindowKind,
+    ) -> Result<BTreeMap<Vec<Value>, Group>, AuditError> {
+        let columns = key_columns(keys);
+        let mut selected = columns.clone();
+        selected.push("COUNT(*) AS rows, MIN(at) AS first_at, MAX(at) AS last_at".to_owned());
+        for index in 0..self.metric.folds.len() {
+            selected.extend(aggs::columns(self.metric, index));
+        }
+        let group =
+            if columns.is_empty() { String::new() } else { format!("\nGROUP BY {}", columns.join(", ")) };
+        let sql = format!("SELECT {}\nFROM {counted}{group}", selected.join(",\n  "));
+        let batch = self.sql.run(&sql)?;
+        self.last.push(sql);
+        let mut groups = BTreeMap::new();
+        for row in 0..batch.num_rows() {
+            if aggs::count(&batch, "rows", row) == 0 {
+                continue;
+            }
+            let folds = self.metric.folds.iter().enumerate();
+            let folds = folds.map(|(index, fold)| aggs::read(&batch, row, fold, index)).collect();
+            let session = match kind {
+                WindowKind::Session { gap } => Some((
+                    aggs::count(&batch, "first_at", row),
+                    aggs::count(&batch, "last_at", row).saturating_add(*gap),
+                )),
+                _ => None,
+            };
+            groups.insert(self.key(&batch, row, keys)?, Group { session, folds });
+        }
+        for index in 0..self.metric.folds.len() {
+            self.quantile(counted, keys, index, &mut groups)?;
+        }
+        Ok(groups)
+    }
+
+    fn quantile(
+        &mut self,
+        counted: &str,
+        keys: &[Key],
+        index: usize,
+        groups: &mut BTreeMap<Vec<Value>, Group>,
+    ) -> Result<(), AuditError> {
+        let Some(sql) = aggs::quantile_sql(self.metric, index, &key_columns(keys)) else { return Ok(()) };
+        let sql = sql.replace("{from}", counted);
+        let batch = self.sql.run(&sql)?;
+        self.last.push(sql);
+        let fold = &self.metric.folds[index];
+        let nano = aggs::quantile(&fold.agg).unwrap_or(0);
+        for row in 0..batch.num_rows() {
+            let (at, n) = (aggs::count(&batch, "i", row), aggs::count(&batch, "n", row));
+            let low = (i128::from(nano) * i128::from(n - 1) / i128::from(crate::numbers::NANO)) as i64;
+            let key = self.key(&batch, row, keys)?;
+            let column = batch.column_by_name("v").ok_or_else(|| AuditError::Inner("no `v`".to_owned()))?;
+            let value = value_of(column, row, &fold.input);
+            let Some(group) = groups.get_mut(&key) else { continue };
+            match at == low {
+                true => group.folds[index].value = value,
+                false => group.folds[index].high = value,
+            }
+        }
+        Ok(())
+    }
+
+    fn key(&self, batch: &RecordBatch, row: usize, keys: &[Key]) -> Result<Vec<Value>, AuditError> {
+        let value = |key: &Key| {
+            let is_other = key.other.as_ref().and_then(|other| batch.column_by_name(&unquoted(other)));
+            if is_other.is_some_and(|other| Value::from_arrow(other.as_ref(), row) == Value::Bool(true)) {
+                return Ok(Value::Text(Arc::from(OTHER)));
+            }
+            let column = batch.column_by_name(&unquoted(&key.value));
+            let column = column.ok_or_else(|| AuditError::Inner(format!("no {}", key.value)))?;
+            Ok(value_of(column, row, &self.metric.dimensions[key.dimension].ty))
+        };
+        keys.iter().map(value).collect()
+    }
+}
+
+fn aggs_value(fold: &contracts::catalog::Fold) -> bool {
+    crate::rows::has_value(&fold.agg)
+}
+
+fn key_columns(keys: &[Key]) -> Vec<String> {
+    keys.iter().flat_map(|key| std::iter::once(key.value.clone()).chain(key.other.clone())).collect()
+}
+
+fn unquoted(name: &str) -> String {
+    name.trim_matches('"').replace("\"\"", "\"")
+}
+
+/// Microseconds, with the instant for people beside them.
+pub(crate) fn instant(micros: i64) -> String {
+    format!("{micros} /* {} */", format_timestamp(micros))
+}
+
+fn beyond(what: &str) -> AuditError {
+    AuditError::NotRecomputed(format!("{what} reaches beyond what the metric retains"))
+}
+
+/// The admitted rows of one event type.
+pub(crate) fn events_of(catalog: &Catalog, events: Events<'_>, event: usize) -> Result<Source, AuditError> {
+    let kept = || events.iter().filter(|kept| kept.batch.event == event);
+    let schema = &catalog.events[event].admitted;
+    let batch = concat_batches(schema, kept().map(|kept| &kept.batch.columns)).map_err(AuditError::arrow)?;
+    let ids = kept().flat_map(|kept| kept.batch.ids.iter());
+    let place = |kept: &contracts::batch::Kept, row: usize| {
+        let (topic, number) = (&kept.partition.topic, kept.partition.number);
+        let (offset, part) = (kept.batch.offsets[row], kept.batch.parts[row]);
+        if part == 0 {
+            format!("{topic}/{number}/{offset}")
+        } else {
+            format!("{topic}/{number}/{offset}/{part}")
+        }
+    };
+    let names = kept().flat_map(|kept| {
+        kept.batch.ids.iter().enumerate().map(move |(row, id)| match id {
+            Some(id) => id.to_owned(),
+            None => place(kept, row),
+        })
+    });
+    Ok(Source {
+        batch,
+        ids: ids.collect(),
+        names: names.map(Some).collect(),
+        received: Some(kept().flat_map(|kept| kept.batch.received.iter().copied()).collect()),
+    })
+}
