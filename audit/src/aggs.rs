@@ -41,6 +41,8 @@ pub(crate) fn columns_of(fold: &Fold, index: usize, value: &str, sees: &str) -> 
     let mut columns = vec![format!("COUNT(*) {filter} AS n{index}")];
     let own = match &fold.agg {
         Agg::Count | Agg::Quantile { .. } | Agg::QuantileSketch { .. } => None,
+        // See `covered`.
+        Agg::Top { .. } | Agg::DistinctApprox | Agg::Concurrent | Agg::DurationInState => None,
         Agg::Sum | Agg::Avg | Agg::Rate { .. } => Some(total(fold, value)),
         Agg::Stddev => Some(format!("exact_stddev(CAST({value} AS DOUBLE))")),
         Agg::Min => Some(format!("MIN({value})")),
@@ -165,6 +167,7 @@ pub(crate) fn finish(fold: &Fold, folded: &Folded, covered: Option<i64>) -> Valu
             value => value.as_f64().map_or(Value::Null, Value::Float),
         },
         Agg::Rate { per } => rate(fold, folded, *per, covered),
+        Agg::Top { .. } | Agg::DistinctApprox | Agg::Concurrent | Agg::DurationInState => Value::Null,
     }
 }
 

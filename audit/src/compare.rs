@@ -93,7 +93,7 @@ fn slack(metric: &Metric, measure: usize) -> Slack {
             Agg::QuantileSketch { error, .. } => Slack::Share(error),
             _ => Slack::Exact,
         },
-        MeasureKind::Shift { of, .. } => slack(metric, *of),
+        MeasureKind::Shift { of, .. } | MeasureKind::Over { of, .. } => slack(metric, *of),
         MeasureKind::Ratio(a, b) => both(slack(metric, *a), slack(metric, *b)),
         MeasureKind::Expr { inputs, .. } => {
             inputs.iter().map(|input| slack(metric, *input)).fold(Slack::Exact, both)

@@ -13,6 +13,7 @@
 mod aggs;
 mod ask;
 mod compare;
+mod covered;
 mod entity;
 mod eval;
 mod measure;

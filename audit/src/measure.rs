@@ -38,6 +38,7 @@ impl<'w, 'a> Measures<'w, 'a> {
                 let inputs = inputs.iter().map(|input| self.value(*input, as_of));
                 expression(expr, &inputs.collect::<Result<Vec<_>, _>>()?)?
             }
+            MeasureKind::Over { .. } => Value::Null, // see `covered`
             MeasureKind::Shift { of, by } => {
                 let of = *of;
                 // Shifts add up before they are cut to what is kept.

@@ -42,7 +42,7 @@ struct Row {
 pub(crate) fn rows(work: &mut Work<'_>, number: usize) -> Result<Source, AuditError> {
     let relation = work.metric.relations[number].clone();
     // All fields by name: what is added to a relation must be looked at here.
-    let Relation { schema: _, flat: _, parts, steps } = &relation;
+    let Relation { schema: _, flat: _, parts, steps, sequence: _ } = &relation;
     let mut made = Vec::with_capacity(parts.len());
     for (index, part) in parts.iter().enumerate() {
         made.push(part::rows(work, (number, index), part)?);
@@ -97,7 +97,7 @@ fn add(
     rows: Vec<Row>,
     made: &[PartRows],
 ) -> Result<Vec<Row>, AuditError> {
-    let Step { name: _, from, left, right, pick, order, strict, within, valid_to, missing } = step;
+    let Step { name: _, from, left, right, pick, order, strict, within, valid_to, missing, ships: _ } = step;
     let partner = &made[index + 1];
     let place = format!("{relation}_{index}");
     let anchors: Vec<i64> = rows.iter().map(|row| anchor(row, *from, made)).collect();

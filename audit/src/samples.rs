@@ -48,7 +48,9 @@ pub(crate) fn explain(work: &mut Work<'_>, to: &mut Recomputed) -> Result<(), Au
 fn fold_of(metric: &Metric, measure: usize) -> Option<usize> {
     match &metric.measures[measure].kind {
         MeasureKind::Fold(fold) => Some(*fold),
-        MeasureKind::Ratio(of, _) | MeasureKind::Shift { of, .. } => fold_of(metric, *of),
+        MeasureKind::Ratio(of, _) | MeasureKind::Shift { of, .. } | MeasureKind::Over { of, .. } => {
+            fold_of(metric, *of)
+        }
         MeasureKind::Expr { inputs, .. } => inputs.first().and_then(|input| fold_of(metric, *input)),
     }
 }

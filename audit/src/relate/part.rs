@@ -80,7 +80,7 @@ pub(super) fn rows(
     part: &Part,
 ) -> Result<PartRows, AuditError> {
     // All fields by name: what is added to a part must be looked at here.
-    let Part { name: _, fields: _, feeds } = part;
+    let Part { name: _, fields: _, feeds, history: _ } = part;
     let mut all = PartRows { is_table: feeds.iter().any(|feed| feed.of_table), ..PartRows::default() };
     let mut columns: Vec<Vec<ArrayRef>> = Vec::new();
     for (turn, feed) in feeds.iter().enumerate() {
@@ -120,7 +120,7 @@ pub(super) fn rows(
 }
 
 fn bring(work: &Work<'_>, feed: &PartFeed) -> Result<Brought, AuditError> {
-    let PartFeed { event, filter, cells, time, identity: _, of_table: _ } = feed;
+    let PartFeed { event, filter, cells, time, identity: _, of_table: _, lists: _ } = feed;
     let source = events_of(work.catalog, work.events, *event)?;
     let batch = source.batch;
     let rows = batch.num_rows();
