@@ -123,7 +123,7 @@ pub const RELATED: u64 = 2_000_000_000;
 
 /// Seeds from here on use what came later: `top`, `distinct_approx`, tables over change streams, events without ids.
 /// Odd ones are about rows that relate.
-pub const FRESH: u64 = 3_000_000_000;
+pub const FRESH: u64 = 8_000_000_000;
 
 /// Seeds from here on are about which deployment ships which commit.
 pub const SHIPPED: u64 = 4_000_000_000;
