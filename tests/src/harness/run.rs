@@ -11,7 +11,6 @@ use crate::generate::twist::{Twist, twist};
 use crate::generate::{Case, Segment, relates};
 use crate::oracle::Oracle;
 use crate::oracle::admit::Raw;
-use crate::oracle::metric::View;
 use crate::oracle::zone::MINUTE;
 
 use super::compare::{compare, compare_far, reasons};
@@ -68,12 +67,6 @@ pub fn differences(case: &Case, road: Road) -> Vec<String> {
     answer.recv_timeout(PATIENCE).unwrap_or_else(|_| vec![format!("hangs with {road:?}")])
 }
 
-/// Either of two rows would do, and the engine's choice is not known.
-fn is_tied(oracle: &Oracle, name: &str) -> bool {
-    let metric = oracle.contracts.metrics.iter().find(|metric| metric.name == name);
-    metric.is_some_and(|metric| View::new(oracle, metric, 1).is_tied())
-}
-
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().cloned();
     text.or_else(|| panic.downcast_ref::<&str>().map(|t| (*t).to_string())).unwrap_or_default()
@@ -124,7 +117,6 @@ fn run(case: &Case, road: Road) -> Result<Vec<String>, String> {
                 &published,
                 &kept,
                 &segment.instants,
-                |name| is_tied(&oracle, name),
                 (questions, &mut few),
             );
         }

@@ -39,14 +39,10 @@ pub fn differences(
     published: &Published,
     kept: &[Arc<Kept>],
     instants: &[i64],
-    skip: impl Fn(&str) -> bool,
     (most, rng): (usize, &mut fastrand::Rng),
 ) -> Vec<String> {
     let mut found = Vec::new();
     for (index, metric) in published.catalog.metrics.iter().enumerate() {
-        if skip(&metric.head.name) {
-            continue;
-        }
         let mut queries = queries(metric, published, index, instants);
         rng.shuffle(&mut queries);
         for query in queries.into_iter().take(most) {

@@ -243,7 +243,6 @@ fn joined(oracle: &Oracle, metric: &Metric, now: i64, made: &mut Rows) -> Vec<Ma
         let partners = rows_of(&join.to);
         if let Some(ships) = &join.ships {
             let shipped = shipped(join, ships, &partners, rows_of);
-            made.tied |= shipped.tied;
             let ship = |chain| ship(metric, join, ships, &shipped, chain, now, &mut made.lost);
             chains = chains.into_iter().flat_map(ship).collect();
             continue;

@@ -91,8 +91,6 @@ struct Line<'a> {
 /// The lines of each graph.
 pub struct Shipped<'a> {
     lines: BTreeMap<Vec<Val>, Vec<Line<'a>>>,
-    /// Two deployments alike in time and id, and not the same.
-    pub tied: bool,
 }
 
 /// What ships a row.
@@ -128,12 +126,9 @@ pub fn shipped<'a>(
         let line = ships.line.iter().map(|ex| value(partner, ex)).collect();
         lines.entry((graph, line)).or_default().push(partner);
     }
-    let mut shipped = Shipped { lines: BTreeMap::new(), tied: false };
+    let mut shipped = Shipped { lines: BTreeMap::new() };
     for ((graph, _), mut deployments) in lines {
-        deployments.sort_by_key(|row| (row.time, row.id.clone(), row.cols.clone()));
-        shipped.tied |= deployments
-            .windows(2)
-            .any(|two| (two[0].time, &two[0].id) == (two[1].time, &two[1].id) && two[0].cols != two[1].cols);
+        deployments.sort_by_key(|row| (row.time, row.id.clone(), row.origin.clone(), row.cols.clone()));
         let mut line = Line { deployments: Vec::new() };
         let mut before = BTreeSet::new();
         for row in deployments {

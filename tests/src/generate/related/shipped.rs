@@ -59,6 +59,8 @@ fn model(rng: &mut fastrand::Rng, (name, feed): (&str, Feed), own: &Fields, yaml
         feed,
         fields: Vec::new(),
         key: None,
+        also: None,
+        ids: true,
         timed: false,
         columns: Vec::new(),
     };
