@@ -141,7 +141,8 @@ fn input(fact: Fact) -> Input {
     match fact {
         Fact::Commit(commit) => {
             let time = i64::from(commit);
-            let part = PartRow { time, id: None, event: 0, origin: None, cells: [Value::Text(sha(commit))].into() };
+            let part =
+                PartRow { time, id: None, event: 0, origin: None, cells: [Value::Text(sha(commit))].into() };
             Input::Left(Some(key), Row { time, id: None, parts: vec![Some(Arc::new(part))] }, 1)
         }
         Fact::Edge(commit, parent) => {
@@ -150,7 +151,11 @@ fn input(fact: Fact) -> Input {
         }
         Fact::Deploy { head, line } => {
             let cells: Arc<[Value]> = [Value::Text(sha(head)), Value::Int(line.into())].into();
-            Input::Right(key, Arc::new(PartRow { time: i64::from(head), id: None, event: 1, origin: None, cells }), 1)
+            Input::Right(
+                key,
+                Arc::new(PartRow { time: i64::from(head), id: None, event: 1, origin: None, cells }),
+                1,
+            )
         }
     }
 }

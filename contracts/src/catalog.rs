@@ -12,7 +12,9 @@ mod relation;
 mod ships;
 mod test;
 
-pub use relation::{Missing, Order, Part, PartFeed, Pick, Relation, SPAN, SPAN_KIND, Sequence, SpanKind, Step};
+pub use relation::{
+    Missing, Order, Part, PartFeed, Pick, Relation, SPAN, SPAN_KIND, Sequence, SpanKind, Step,
+};
 pub use ships::{ColdStart, History, HistoryKind, Ships};
 pub use test::{Expected, ExpectedRefusal, ExpectedRow, Given, TEST_ENVELOPE, TEST_OP, Test};
 

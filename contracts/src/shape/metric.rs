@@ -204,7 +204,11 @@ static MEASURE: Shape = Shape {
         key("expr", Ty::Expr, "SQL over other measures."),
         key("shift", Ty::Text, "Another measure, with the window moved back by `by`."),
         key("by", Ty::Duration, "How far `shift` moves back."),
-        key("over", Ty::Text, "Another measure, in each of the last complete windows; `agg` folds its values."),
+        key(
+            "over",
+            Ty::Text,
+            "Another measure, in each of the last complete windows; `agg` folds its values.",
+        ),
         key("window", Ty::Text, "`over`: which window of this metric."),
         key("last", Ty::Count, "`over`: how many of them."),
         key("running", Ty::Bool, "`over`: the running window is one of them.").default("false"),

@@ -289,7 +289,11 @@ impl<'a> Names<'a> {
 fn kept_values(plan: &MetricPlan, cells: &[(&Key, &Cell)], matters: impl Fn(usize) -> bool) -> Vec<Kept> {
     let dimensions = plan.metric.dimensions.iter().enumerate();
     dimensions
-        .map(|(index, dimension)| if matters(index) { earliest(cells, index, dimension.max, plan.step) } else { None })
+        .map(
+            |(index, dimension)| {
+                if matters(index) { earliest(cells, index, dimension.max, plan.step) } else { None }
+            },
+        )
         .collect()
 }
 

@@ -122,7 +122,9 @@ impl<'a> Measures<'a> {
 
     /// The values of a measure in the last windows of a kind, folded.
     fn over(&mut self, kind: &MeasureKind, back: i64) -> Vec<Value> {
-        let MeasureKind::Over { of, window, last, running, zeros, agg, input } = kind else { return Vec::new() };
+        let MeasureKind::Over { of, window, last, running, zeros, agg, input } = kind else {
+            return Vec::new();
+        };
         let as_of = self.as_of.saturating_sub(back);
         let firsts = self.found.firsts();
         let spec = FoldSpec { agg: agg.clone(), input: input.clone(), retracts: false };

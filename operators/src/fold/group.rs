@@ -113,7 +113,8 @@ fn edges(
             }
             let codes: Vec<u32> = dimensions.iter().map(|d| d.codes[row]).collect();
             let key = *keys.entry(codes).or_insert_with_key(|codes| {
-                named.push(Key::new(codes.iter().zip(dimensions).map(|(c, d)| d.values[*c as usize].clone())));
+                named
+                    .push(Key::new(codes.iter().zip(dimensions).map(|(c, d)| d.values[*c as usize].clone())));
                 named.len() - 1
             });
             let weight = rows.weights.map_or(1, |weights| weights[row]);

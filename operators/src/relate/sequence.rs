@@ -215,16 +215,17 @@ impl SequenceState {
         let name = key.values.first().cloned().unwrap_or(Value::Null);
         let mut history = History { spans: Vec::new(), entered: held.entered, done: None };
         let mut open: Option<(Arc<Stay>, Value)> = None;
-        let close = |spans: &mut Vec<Told>, open: (Arc<Stay>, Value), end: Option<i64>, next: Value, entered| {
-            let (by, state) = open;
-            let start = by.row.time;
-            let kind = SpanKind::Interval as SpanNumber;
-            let key = name.clone();
-            let time = end.unwrap_or(start);
-            let span =
-                Span { kind, time, key, state, next, start: Some(start), end, entered, done: None };
-            spans.push((by, span));
-        };
+        let close =
+            |spans: &mut Vec<Told>, open: (Arc<Stay>, Value), end: Option<i64>, next: Value, entered| {
+                let (by, state) = open;
+                let start = by.row.time;
+                let kind = SpanKind::Interval as SpanNumber;
+                let key = name.clone();
+                let time = end.unwrap_or(start);
+                let span =
+                    Span { kind, time, key, state, next, start: Some(start), end, entered, done: None };
+                spans.push((by, span));
+            };
         for stay in held.stays.iter().filter(|(_, weight)| **weight > 0).map(|(stay, _)| stay) {
             let time = stay.row.time;
             if stay.end {
@@ -352,3 +353,6 @@ fn tell(held: &mut Held, spans: Vec<Told>, give: &mut impl FnMut(&Row, Span, i64
     }
     held.told = spans;
 }
+
+#[cfg(test)]
+mod tests;

@@ -68,7 +68,8 @@ impl RelationPlan {
         };
         for (number, (row, weight)) in rows.iter().enumerate() {
             let key = Value::from_arrow(keys.as_ref(), number);
-            let state = states.as_ref().map_or(Value::Null, |states| Value::from_arrow(states.as_ref(), number));
+            let state =
+                states.as_ref().map_or(Value::Null, |states| Value::from_arrow(states.as_ref(), number));
             let (start, end) = (holds(&starts, number, true), holds(&ends, number, false));
             let reason = match (failed[number], key.is_null()) {
                 (true, _) => Some("evaluation"),
@@ -106,20 +107,29 @@ impl RelationPlan {
         };
         let column = |name: &str| -> Option<ArrayRef> {
             if name == SPAN {
-                let DataType::Struct(fields) = schema.field_with_name(SPAN).ok()?.data_type() else { return None };
+                let DataType::Struct(fields) = schema.field_with_name(SPAN).ok()?.data_type() else {
+                    return None;
+                };
                 let columns = fields.iter().map(|field| {
-                    let values: Vec<Value> = spans.iter().map(|(_, span, _)| cell(field.name(), span)).collect();
+                    let values: Vec<Value> =
+                        spans.iter().map(|(_, span, _)| cell(field.name(), span)).collect();
                     to_arrow(&values, field.data_type()).ok()
                 });
-                return Some(Arc::new(StructArray::new(fields.clone(), columns.collect::<Option<_>>()?, None)));
+                return Some(Arc::new(StructArray::new(
+                    fields.clone(),
+                    columns.collect::<Option<_>>()?,
+                    None,
+                )));
             }
             if name == "time" {
-                let times: Vec<Value> = spans.iter().map(|(_, span, _)| Value::Timestamp(span.time)).collect();
+                let times: Vec<Value> =
+                    spans.iter().map(|(_, span, _)| Value::Timestamp(span.time)).collect();
                 return to_arrow(&times, schema.field_with_name("time").ok()?.data_type()).ok();
             }
             before.batch.column_by_name(name).cloned()
         };
-        let columns: Option<Vec<ArrayRef>> = schema.fields().iter().map(|field| column(field.name())).collect();
+        let columns: Option<Vec<ArrayRef>> =
+            schema.fields().iter().map(|field| column(field.name())).collect();
         Some(Changes {
             batch: RecordBatch::try_new(Arc::clone(schema), columns?).ok()?,
             weights: spans.iter().map(|(_, _, weight)| *weight).collect(),

@@ -82,8 +82,10 @@ fn measure<'n>(cx: &mut Cx<'_>, entry: &'n Entry, inputs: &Inputs, folded: &mut 
     let [kind] = given[..] else {
         let found = if given.is_empty() { node.shown() } else { given.join(", ") };
         let message = format!("the measure `{}` needs exactly one way to be computed", entry.key);
-        let diagnostic =
-            cx.at("exactly_one", entry.key_span, message).found(found).allowed("agg, ratio, expr, shift or over");
+        let diagnostic = cx
+            .at("exactly_one", entry.key_span, message)
+            .found(found)
+            .allowed("agg, ratio, expr, shift or over");
         cx.push(diagnostic);
         return What::Broken;
     };
@@ -127,8 +129,8 @@ fn unused(cx: &mut Cx<'_>, entry: &Entry, kind: &str, used: &[&str]) {
 }
 
 const OPTIONS: [&str; 17] = [
-    "running", "before",
-    "by", "of", "value", "where", "q", "method", "error", "buckets", "per", "n", "state", "window", "last", "start", "end",
+    "running", "before", "by", "of", "value", "where", "q", "method", "error", "buckets", "per", "n",
+    "state", "window", "last", "start", "end",
 ];
 
 fn options_of(agg: &str) -> &'static [&'static str] {
@@ -322,9 +324,11 @@ fn over_windows<'n>(cx: &mut Cx<'_>, entry: &'n Entry) -> Option<What<'n>> {
     const MOST: i64 = 1_000;
     let node = &entry.value;
     unused(cx, entry, "over", &["over", "window", "last", "running", "before", "agg", "q", "method"]);
-    for (key, fix) in
-        [("agg", "add `agg: quantile` with `q: 0.5`"), ("window", "add `window: week`"), ("last", "add `last: 13`")]
-    {
+    for (key, fix) in [
+        ("agg", "add `agg: quantile` with `q: 0.5`"),
+        ("window", "add `window: week`"),
+        ("last", "add `last: 13`"),
+    ] {
         if node.get(key).is_none() {
             let message = format!("`over` of `{}` needs `{key}`", entry.key);
             let diagnostic = cx.at("missing_key", entry.key_span, message).fix(fix);

@@ -52,13 +52,18 @@ fn sha(commit: u32) -> Arc<str> {
 
 fn deployment(time: i64, id: u32, head: u32, line: u32) -> Arc<PartRow> {
     let cells = [Value::Text(sha(head)), text(&format!("line{line}"))];
-    Arc::new(PartRow { time, id: Some(format!("d{id}").into()), cells: cells.into() })
+    Arc::new(PartRow { time, id: Some(format!("d{id}").into()), event: 0, origin: None, cells: cells.into() })
 }
 
 fn row(time: i64, id: u32, commit: u32, other: Option<u32>) -> Row {
     let other = other.map_or(Value::Null, |other| Value::Text(sha(other)));
-    let part =
-        PartRow { time, id: Some(format!("r{id}").into()), cells: [Value::Text(sha(commit)), other].into() };
+    let part = PartRow {
+        time,
+        id: Some(format!("r{id}").into()),
+        event: 0,
+        origin: None,
+        cells: [Value::Text(sha(commit)), other].into(),
+    };
     Row { time, id: part.id.clone(), parts: vec![Some(Arc::new(part))] }
 }
 

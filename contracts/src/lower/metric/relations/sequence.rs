@@ -133,13 +133,7 @@ impl<'a> Builder<'a> {
         None
     }
 
-    fn read_sequence(
-        &self,
-        cx: &mut Cx<'_>,
-        entry: &Entry,
-        of: &str,
-        before: &Source,
-    ) -> Option<Sequence> {
+    fn read_sequence(&self, cx: &mut Cx<'_>, entry: &Entry, of: &str, before: &Source) -> Option<Sequence> {
         let mut inputs = Inputs { sources: vec![before.clone()], typed: true, ..self.plain.clone_names() };
         inputs.aliases = vec![of.to_string()];
         let node = &entry.value;
