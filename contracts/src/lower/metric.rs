@@ -19,7 +19,7 @@ mod windows;
 
 pub(crate) use inputs::few_valued_columns;
 
-use crate::catalog::{Better, Feed, Metric, Micros, WindowKind};
+use crate::catalog::{Better, Feed, Fold, Metric, Micros, Window, WindowKind};
 use crate::yaml::Node;
 
 use self::relations::Related;
@@ -42,6 +42,7 @@ pub(crate) fn metric(cx: &mut Cx<'_>, node: &Node, world: &World) -> Lowered<Met
     let windows = windows::read(cx, node);
     let derived = derived::resolve(cx, &folded.parsed, &windows);
     names_differ(cx, node);
+    no_sessions_of_what_lasts(cx, node, &folds, &windows);
     let levels = levels::read(cx, node, &derived.measures, &windows);
     let tests = tests::read(cx, node, world, &plain, &windows);
     let time = |key: &str| node.get("time").and_then(|time| cx.duration(time, key));
@@ -86,6 +87,23 @@ pub(crate) fn metric(cx: &mut Cx<'_>, node: &Node, world: &World) -> Lowered<Met
     };
     let sound = cx.out.iter().all(|d| !d.is_error());
     Lowered { item, sound, typed: sound }
+}
+
+/// A session is made of rows, what lasts has only beginnings and ends.
+fn no_sessions_of_what_lasts(cx: &mut Cx<'_>, node: &Node, folds: &[Fold], windows: &[Window]) {
+    if !folds.iter().any(|fold| fold.agg.is_span()) {
+        return;
+    }
+    for window in windows.iter().filter(|window| matches!(window.kind, WindowKind::Session { .. })) {
+        let Some(entry) = node.get("windows").and_then(|windows| windows.entry(&window.name)) else {
+            continue;
+        };
+        let message = format!("`{}` is a session, and this metric measures what lasts", window.name);
+        let diagnostic = cx
+            .at("wrong_operands", entry.key_span, message)
+            .fix("put `concurrent` and `duration_in_state` into a metric without session windows");
+        cx.push(diagnostic);
+    }
 }
 
 /// Dimensions and measures are cells of the same rows.
