@@ -108,9 +108,14 @@ struct History {
 impl SequenceState {
     /// No keys yet.
     pub fn new(sequence: &Sequence, retain: i64, max_held: usize) -> Self {
-        let wanted = |kind: SpanKind| sequence.kinds.contains(&kind);
+        Self::with(sequence.state.is_some(), &sequence.kinds, retain, max_held)
+    }
+
+    /// The same by what matters of the contract: whether rows lead into states, and what is read.
+    pub fn with(by_state: bool, kinds: &[SpanKind], retain: i64, max_held: usize) -> Self {
+        let wanted = |kind: SpanKind| kinds.contains(&kind);
         Self {
-            by_state: sequence.state.is_some(),
+            by_state,
             kinds: SpanKind::ALL.map(wanted),
             retain,
             max_held,

@@ -1,4 +1,4 @@
-//! `streamgauge bench throughput|freshness|joins|ships`: measurements, side by side with what they are measured by.
+//! `streamgauge bench throughput|freshness|joins|ships|sequences`: measurements, side by side with what they are measured by.
 //!
 //! *In*: how long, how fast, an earlier report. *Out*: a table and a plot, or JSON; 1 when something got
 //! worse. *Never*: a measurement of its own (the crate `bench` does that).
@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bench::compare::{self, Comparison};
 use bench::freshness::{self, Reader, Road};
 use bench::joins;
+use bench::sequences;
 use bench::ships;
 use bench::throughput::{self, Program};
 use serde::Serialize;
@@ -34,6 +35,8 @@ enum What {
     Joins(Joins),
     /// Commits and deployments per CPU-second of shipped sets, beside a recomputation
     Ships(Ships),
+    /// Rows per CPU-second of sequences, beside a hash map of last states
+    Sequences(Sequences),
 }
 
 #[derive(Debug, clap::Args)]
@@ -46,6 +49,22 @@ struct Ships {
     #[arg(long, default_value_t = 3, value_name = "N")]
     rounds: usize,
     /// Seed of the history
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    #[command(flatten)]
+    result: Shown,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  streamgauge bench sequences --rows 2000000 --rounds 5")]
+struct Sequences {
+    /// Moves of items
+    #[arg(long, default_value_t = 1_000_000, value_name = "N")]
+    rows: usize,
+    /// Rounds; each runs both programs once
+    #[arg(long, default_value_t = 3, value_name = "N")]
+    rounds: usize,
+    /// Seed of the moves
     #[arg(long, default_value_t = 1)]
     seed: u64,
     #[command(flatten)]
@@ -153,6 +172,7 @@ pub fn run(args: Args) -> Outcome {
         What::Freshness(args) => freshness(args),
         What::Joins(args) => joins(args),
         What::Ships(args) => ships(args),
+        What::Sequences(args) => sequences(args),
     }
 }
 
@@ -177,6 +197,18 @@ fn ships(args: Ships) -> Outcome {
     }
     let options = ships::Options { commits: args.commits, rounds: args.rounds, seed: args.seed };
     let report = ships::run(&options).map_err(failure)?;
+    args.result.show(&report, None)
+}
+
+fn sequences(args: Sequences) -> Outcome {
+    if args.result.compare.is_some() {
+        return Err(Failure::new(
+            Exit::Usage,
+            "`bench sequences` has no `--compare`: its report is a quotient already",
+        ));
+    }
+    let options = sequences::Options { rows: args.rows, rounds: args.rounds, seed: args.seed };
+    let report = sequences::run(&options).map_err(failure)?;
     args.result.show(&report, None)
 }
 

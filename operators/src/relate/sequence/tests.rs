@@ -9,19 +9,7 @@ use super::*;
 use crate::relate::Row;
 
 fn sequence_state(by_state: bool, retain: i64) -> SequenceState {
-    SequenceState {
-        by_state,
-        kinds: [true; 3],
-        retain,
-        max_held: 1_000_000,
-        now: 0,
-        keys: HashMap::default(),
-        held: 0,
-        ages: BTreeMap::new(),
-        stretch: (retain / 64).max(1),
-        gone: VecDeque::new(),
-        lost: Lost::new(),
-    }
+    SequenceState::with(by_state, &SpanKind::ALL, retain, 1_000_000)
 }
 
 fn key(name: i64) -> Key {
