@@ -38,8 +38,6 @@ fn uncovered(catalog: &Catalog, metric: &Metric) -> Option<&'static str> {
     }
     for fold in &metric.folds {
         match fold.agg {
-            Agg::Top { .. } => return Some("`agg: top` measures"),
-            Agg::DistinctApprox => return Some("`agg: distinct_approx` measures"),
             Agg::Concurrent | Agg::DurationInState => return Some("measures of what lasts"),
             _ => {}
         }
