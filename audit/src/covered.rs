@@ -2,8 +2,7 @@
 //!
 //! *In*: a metric. *Out*: why it cannot be recomputed. *Never*: a number that agrees because nobody looked.
 
-use contracts::catalog::{Agg, Catalog, Input, MeasureKind, Metric};
-use contracts::expr::AS_OF;
+use contracts::catalog::{Agg, Catalog, Input, Metric};
 
 use crate::ask::AuditError;
 
@@ -26,9 +25,6 @@ fn uncovered(catalog: &Catalog, metric: &Metric) -> Option<&'static str> {
     if relations().any(|relation| relation.parts.iter().any(|part| part.history.is_some())) {
         return Some("tables over change streams");
     }
-    if metric.feeds.iter().any(|feed| feed.moment.is_some()) {
-        return Some("rows with a `time.column`");
-    }
     let streamed = |feed: &contracts::catalog::Feed| match feed.input {
         Input::Entity(entity) => catalog.entities[entity].feeds.iter().any(|feed| feed.changelog),
         _ => false,
@@ -39,17 +35,6 @@ fn uncovered(catalog: &Catalog, metric: &Metric) -> Option<&'static str> {
     for fold in &metric.folds {
         match fold.agg {
             Agg::Concurrent | Agg::DurationInState => return Some("measures of what lasts"),
-            _ => {}
-        }
-    }
-    for measure in &metric.measures {
-        match &measure.kind {
-            MeasureKind::Over { .. } => return Some("measures over several windows"),
-            MeasureKind::Expr { expr, .. }
-                if expr.expr.column_refs().iter().any(|column| column.name == AS_OF) =>
-            {
-                return Some("measures with `as_of()`");
-            }
             _ => {}
         }
     }

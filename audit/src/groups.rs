@@ -122,7 +122,13 @@ impl Work<'_> {
         Ok(())
     }
 
-    fn key(&self, batch: &RecordBatch, row: usize, keys: &[Key]) -> Result<Vec<Value>, AuditError> {
+    /// The values that a row is grouped by.
+    pub(crate) fn key(
+        &self,
+        batch: &RecordBatch,
+        row: usize,
+        keys: &[Key],
+    ) -> Result<Vec<Value>, AuditError> {
         let value = |key: &Key| {
             let is_other = key.other.as_ref().and_then(|other| batch.column_by_name(&unquoted(other)));
             if is_other.is_some_and(|other| Value::from_arrow(other.as_ref(), row) == Value::Bool(true)) {

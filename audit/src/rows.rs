@@ -93,19 +93,25 @@ pub(crate) fn has_value(agg: &Agg) -> bool {
 /// The rows of one feed.
 pub(crate) fn of_feed(metric: &Metric, feed: &Feed, source: &Source) -> Result<RecordBatch, AuditError> {
     let rows = source.batch.num_rows();
-    let times = source
-        .batch
-        .column_by_name(&feed.time)
-        .and_then(|c| c.as_primitive_opt::<TimestampMicrosecondType>());
-    let times = times.ok_or_else(|| AuditError::Inner(format!("no time column `{}`", feed.time)))?;
     let mut failed = vec![false; rows];
+    let moments = match &feed.moment {
+        Some(moment) => {
+            let evaluated = evaluate(moment, &source.batch)?;
+            either(&mut failed, &evaluated.failed);
+            Some(evaluated.values)
+        }
+        None => None,
+    };
+    let times = moments.as_ref().or_else(|| source.batch.column_by_name(&feed.time));
+    let times = times.and_then(|times| times.as_primitive_opt::<TimestampMicrosecondType>());
+    let times = times.ok_or_else(|| AuditError::Inner(format!("no time column `{}`", feed.time)))?;
     let mut columns: Vec<ArrayRef> = vec![
         Arc::new(StringArray::from(vec![feed.alias.as_str(); rows])),
         Arc::new(source.names.clone()),
         Arc::new(source.ids.clone()),
         Arc::new(Int64Array::new(times.values().clone(), times.nulls().cloned())),
     ];
-    let (passed, filter_failed) = match &feed.filter {
+    let (mut passed, filter_failed) = match &feed.filter {
         Some(filter) => holds(filter, &source.batch)?,
         None => (vec![true; rows], vec![false; rows]),
     };
@@ -127,7 +133,9 @@ pub(crate) fn of_feed(metric: &Metric, feed: &Feed, source: &Source) -> Result<R
     let lost = (0..rows).map(|row| {
         let ahead = |received: &Vec<i64>| times.value(row).saturating_sub(received[row]) > metric.future;
         match () {
-            () if filter_failed[row] => Some("evaluation"),
+            () if filter_failed[row] || (moments.is_some() && failed[row]) => Some("evaluation"),
+            // A moment of null: the row does not count, and nothing is lost.
+            () if times.is_null(row) && moments.is_some() => None,
             () if times.is_null(row) => Some("no_time"),
             () if source.received.as_ref().is_some_and(ahead) => Some("future"),
             () if failed[row] => Some("evaluation"),
@@ -135,6 +143,12 @@ pub(crate) fn of_feed(metric: &Metric, feed: &Feed, source: &Source) -> Result<R
         }
     });
     let lost: StringArray = lost.collect();
+    if moments.is_some() {
+        passed
+            .iter_mut()
+            .enumerate()
+            .for_each(|(row, passed)| *passed &= times.is_valid(row) || !lost.is_null(row));
+    }
     columns.push(Arc::new(BooleanArray::from(passed)));
     columns.push(Arc::new(lost));
     columns.extend(cells);

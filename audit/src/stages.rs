@@ -38,8 +38,10 @@ pub(crate) struct Work<'a> {
     pub(crate) sql: Sql,
     /// How answers of the past are cut.
     step: i64,
-    /// Groups by instant, and whether they are split.
-    moments: BTreeMap<(i64, bool), Option<Arc<Moment>>>,
+    /// Groups by window and instant, and whether they are split.
+    moments: BTreeMap<(usize, i64, bool), Option<Arc<Moment>>>,
+    /// The first instant of each group, not split and split.
+    firsts: [Option<Arc<BTreeMap<Vec<Value>, i64>>>; 2],
     /// Last statements, for the text.
     pub(crate) last: Vec<String>,
     /// The rows of the window.
@@ -75,6 +77,7 @@ impl<'a> Work<'a> {
             sql: Sql::new()?,
             step: window::step(metric)?,
             moments: BTreeMap::new(),
+            firsts: [None, None],
             last: Vec::new(),
             counted: "counted".to_owned(),
             alone: Vec::new(),
@@ -87,7 +90,7 @@ impl<'a> Work<'a> {
         let (now, wanted) = (self.question.as_of, &self.question.measures);
         let split = !self.question.by.is_empty();
         let first = self.metric.measures.iter().position(|measure| !measure.hidden);
-        let moment = self.moment(now, split)?.ok_or_else(|| beyond("the window"))?;
+        let moment = self.moment(self.question.window, now, split)?.ok_or_else(|| beyond("the window"))?;
         let mut recomputed = Recomputed { span: moment.span, ..Recomputed::default() };
         let mut keys: Vec<Vec<Value>> = moment.groups.keys().cloned().collect();
         if !split && keys.is_empty() {
@@ -108,14 +111,41 @@ impl<'a> Work<'a> {
         Ok(recomputed)
     }
 
-    /// The groups as of an instant; `None`: it is not kept any more.
-    pub(crate) fn moment(&mut self, as_of: i64, split: bool) -> Result<Option<Arc<Moment>>, AuditError> {
-        if let Some(known) = self.moments.get(&(as_of, split)) {
+    /// The groups of a window as of an instant; `None`: it is not kept any more.
+    pub(crate) fn moment(
+        &mut self,
+        window: usize,
+        as_of: i64,
+        split: bool,
+    ) -> Result<Option<Arc<Moment>>, AuditError> {
+        if let Some(known) = self.moments.get(&(window, as_of, split)) {
             return Ok(known.clone());
         }
-        let made = self.make(as_of, split)?.map(Arc::new);
-        self.moments.insert((as_of, split), made.clone());
+        let made = self.make(window, as_of, split)?.map(Arc::new);
+        self.moments.insert((window, as_of, split), made.clone());
         Ok(made)
+    }
+
+    /// The first instant of each group, in all that is retained now.
+    pub(crate) fn firsts(&mut self, split: bool) -> Result<Arc<BTreeMap<Vec<Value>, i64>>, AuditError> {
+        if let Some(known) = &self.firsts[usize::from(split)] {
+            return Ok(Arc::clone(known));
+        }
+        let asked = self.asked(self.question.now)?;
+        let keys = self.keys(split, &asked)?;
+        let columns = key_columns(&keys);
+        let group =
+            if columns.is_empty() { String::new() } else { format!(" GROUP BY {}", columns.join(", ")) };
+        let selected: String = columns.iter().map(|column| format!("{column}, ")).collect();
+        let batch = self.sql.run(&format!("SELECT {selected}MIN(at) AS first FROM {asked}{group}"))?;
+        let is_there = |row: &usize| {
+            batch.column_by_name("first").is_some_and(|column| arrow::array::Array::is_valid(column, *row))
+        };
+        let rows = (0..batch.num_rows()).filter(is_there);
+        let firsts = rows.map(|row| Ok((self.key(&batch, row, &keys)?, aggs::count(&batch, "first", row))));
+        let firsts = Arc::new(firsts.collect::<Result<_, AuditError>>()?);
+        self.firsts[usize::from(split)] = Some(Arc::clone(&firsts));
+        Ok(firsts)
     }
 
     /// The instant that a measure shifted to `asked` is about.
@@ -148,28 +178,39 @@ impl<'a> Work<'a> {
         }
     }
 
-    fn make(&mut self, as_of: i64, split: bool) -> Result<Option<Moment>, AuditError> {
-        let kind = &self.metric.windows[self.question.window].kind;
+    fn make(&mut self, window: usize, as_of: i64, split: bool) -> Result<Option<Moment>, AuditError> {
+        let kind = &self.metric.windows[window].kind;
         let span = window::span(kind, as_of)?;
         let start = span.map_or(as_of, |(start, _)| start);
         let is_past = as_of != self.question.now && !self.over_entity();
         if is_past && *kind != WindowKind::All && start < self.oldest() {
             return Ok(None);
         }
-        let asked = self.name("asked", as_of);
-        if !self.moments.contains_key(&(as_of, !split)) {
-            self.until_asked(as_of, &asked)?;
-        }
+        let asked = self.asked(as_of)?;
         let keys = self.keys(split, &asked)?;
+        let own = window == self.question.window;
+        let of_window = if own { String::new() } else { format!("_w{window}") };
         let counted = match kind {
-            WindowKind::Session { gap } => self.session(*gap, as_of, &asked, &keys, split)?,
-            _ => self.windowed(span, as_of, &asked, split)?,
+            WindowKind::Session { gap } => {
+                let name = if split { "counted_by" } else { "counted" };
+                self.session(*gap, (as_of, &format!("{name}{of_window}")), &asked, &keys)?
+            }
+            _ => self.windowed(span, (as_of, &format!("counted{of_window}")), &asked)?,
         };
-        if as_of == self.question.as_of {
+        if own && as_of == self.question.as_of {
             self.counted.clone_from(&counted);
         }
         let groups = self.groups(&counted, &keys, kind)?;
         Ok(Some(Moment { as_of, span, groups }))
+    }
+
+    /// The rows that a question as of an instant is about, made once.
+    fn asked(&mut self, as_of: i64) -> Result<String, AuditError> {
+        let asked = self.name("asked", as_of);
+        if !self.sql.has(&asked) {
+            self.until_asked(as_of, &asked)?;
+        }
+        Ok(asked)
     }
 
     /// Everything before the window.
@@ -206,7 +247,7 @@ impl<'a> Work<'a> {
     /// The table of rows, made once; of an entity, once per instant.
     fn rows(&mut self, as_of: i64) -> Result<String, AuditError> {
         let name = if self.over_entity() { self.name("rows", as_of) } else { "rows".to_owned() };
-        if !self.over_entity() && !self.moments.is_empty() {
+        if self.sql.has(&name) {
             return Ok(name);
         }
         let mut batches = Vec::new();
@@ -237,7 +278,7 @@ impl<'a> Work<'a> {
             format!("{} AS alias", literal(if feed.alias.is_empty() { "joined" } else { &feed.alias })),
             "event".to_owned(),
             "id".to_owned(),
-            format!("{} AS at", quoted(&feed.time)),
+            format!("{} AS at", feed.moment.as_ref().map_or_else(|| quoted(&feed.time), |at| at.sql.clone())),
         ];
         let passed = feed.filter.as_ref().map_or("TRUE", |filter| filter.sql.as_str());
         columns.push(format!("{passed} AS passed"));
@@ -346,12 +387,11 @@ impl<'a> Work<'a> {
     fn windowed(
         &mut self,
         span: Option<(i64, i64)>,
-        as_of: i64,
+        (as_of, stage): (i64, &str),
         asked: &str,
-        split: bool,
     ) -> Result<String, AuditError> {
-        let counted = self.name("counted", as_of);
-        if self.moments.contains_key(&(as_of, !split)) {
+        let counted = self.name(stage, as_of);
+        if self.sql.has(&counted) {
             return Ok(counted);
         }
         let within =
@@ -365,12 +405,11 @@ impl<'a> Work<'a> {
     fn session(
         &mut self,
         gap: i64,
-        as_of: i64,
+        (as_of, stage): (i64, &str),
         asked: &str,
         keys: &[Key],
-        split: bool,
     ) -> Result<String, AuditError> {
-        let counted = self.name(if split { "counted_by" } else { "counted" }, as_of);
+        let counted = self.name(stage, as_of);
         let columns = key_columns(keys);
         let over = match columns.is_empty() {
             true => String::new(),
