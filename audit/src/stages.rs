@@ -6,6 +6,7 @@
 //! question's condition) → counted (the window) → groups. A shifted measure goes the same way as of its own instant.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use arrow::compute::concat_batches;
@@ -252,13 +253,25 @@ impl<'a> Work<'a> {
         }
         let mut batches = Vec::new();
         let mut told = Vec::new();
+        // Several kinds of rows of one sequence are several feeds of one relation.
+        let mut related: BTreeMap<usize, Source> = BTreeMap::new();
         for feed in &self.metric.feeds {
+            let made;
             let source = match feed.input {
-                Input::Event(event) => events_of(self.catalog, self.events, event)?,
-                Input::Entity(entity) => entity::rows(self, entity, as_of)?,
-                Input::Relation(relation) => relate::rows(self, relation)?,
+                Input::Event(event) => {
+                    made = events_of(self.catalog, self.events, event)?;
+                    &made
+                }
+                Input::Entity(entity) => {
+                    made = entity::rows(self, entity, as_of)?;
+                    &made
+                }
+                Input::Relation(relation) => match related.entry(relation) {
+                    Entry::Occupied(known) => known.into_mut(),
+                    Entry::Vacant(free) => free.insert(relate::rows(self, relation)?),
+                },
             };
-            batches.push(of_feed(self.metric, feed, &source)?);
+            batches.push(of_feed(self.metric, feed, source)?);
             told.push(self.told(feed));
         }
         let schema = schema(self.metric);
@@ -272,6 +285,9 @@ impl<'a> Work<'a> {
         let from = match feed.input {
             Input::Event(event) => quoted(&self.catalog.events[event].head.name),
             Input::Entity(entity) => quoted(&format!("entity_{}", self.catalog.entities[entity].head.name)),
+            Input::Relation(relation) if self.metric.relations[relation].sequence.is_some() => {
+                format!("sequence_{relation}")
+            }
             Input::Relation(relation) => format!("relation_{relation}"),
         };
         let mut columns = vec![
