@@ -39,11 +39,14 @@ pub(crate) fn columns(metric: &Metric, index: usize) -> Vec<String> {
 
 /// The same of any fold, over the column `value` of rows for which `sees` is true.
 pub(crate) fn columns_of(fold: &Fold, index: usize, value: &str, sees: &str) -> Vec<String> {
+    if fold.agg.is_span() {
+        return Vec::new();
+    }
     let filter = format!("FILTER (WHERE {sees})");
     let mut columns = vec![format!("COUNT(*) {filter} AS n{index}")];
     let own = match &fold.agg {
         Agg::Count | Agg::Quantile { .. } | Agg::QuantileSketch { .. } | Agg::Top { .. } => None,
-        // See `covered`.
+        // See `lasting`.
         Agg::Concurrent | Agg::DurationInState => None,
         Agg::Sum | Agg::Avg | Agg::Rate { .. } => Some(total(fold, value)),
         Agg::Stddev => Some(format!("exact_stddev(CAST({value} AS DOUBLE))")),
@@ -188,7 +191,8 @@ pub(crate) fn finish(fold: &Fold, folded: &Folded, covered: Option<i64>) -> Valu
         },
         Agg::Rate { per } => rate(fold, folded, *per, covered),
         Agg::Top { .. } => Value::Ranking(folded.ranking.clone().into()),
-        Agg::Concurrent | Agg::DurationInState => Value::Null,
+        Agg::Concurrent => Value::Int(folded.n),
+        Agg::DurationInState => i64::try_from(folded.sum.unwrap_or(0)).map_or(Value::Null, Value::Duration),
     }
 }
 

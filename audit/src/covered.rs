@@ -2,7 +2,7 @@
 //!
 //! *In*: a metric. *Out*: why it cannot be recomputed. *Never*: a number that agrees because nobody looked.
 
-use contracts::catalog::{Agg, Metric};
+use contracts::catalog::Metric;
 
 use crate::ask::AuditError;
 
@@ -18,15 +18,6 @@ fn uncovered(metric: &Metric) -> Option<&'static str> {
     let relations = || metric.relations.iter();
     if relations().any(|relation| relation.steps.iter().any(|step| step.ships.is_some())) {
         return Some("shipped sets");
-    }
-    if relations().any(|relation| relation.sequence.is_some()) {
-        return Some("sequences");
-    }
-    for fold in &metric.folds {
-        match fold.agg {
-            Agg::Concurrent | Agg::DurationInState => return Some("measures of what lasts"),
-            _ => {}
-        }
     }
     None
 }

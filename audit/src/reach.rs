@@ -42,8 +42,13 @@ pub fn kept(catalog: &Catalog) -> BTreeMap<usize, Micros> {
 /// Whether events older than `retain` matter no more.
 fn is_bounded(metric: &Metric) -> bool {
     let plain = metric.feeds.iter().all(|feed| matches!(feed.input, Input::Event(_)));
-    let own = metric.feeds.iter().all(|feed| feed.moment.is_none());
-    plain && own && metric.windows.iter().all(|window| window.kind != WindowKind::All)
+    plain && where_it_was(metric) && metric.windows.iter().all(|window| window.kind != WindowKind::All)
+}
+
+/// Whether rows count at their own times and then only.
+fn where_it_was(metric: &Metric) -> bool {
+    let lasts = metric.folds.iter().any(|fold| fold.agg.is_span());
+    !lasts && metric.feeds.iter().all(|feed| feed.moment.is_none())
 }
 
 /// The first instant whose events the answer depends on.
@@ -59,7 +64,7 @@ pub fn needs_from(metric: &Metric, question: &Question) -> Result<Micros, AuditE
     let oldest =
         if all { Micros::MIN } else { question.now.saturating_sub(metric.retain).saturating_sub(SLACK) };
     // A row may count long after its own time, where the contract says when.
-    let elsewhere = metric.feeds.iter().any(|feed| feed.moment.is_some());
+    let elsewhere = !where_it_was(metric);
     if !plain || elsewhere || *kind == WindowKind::All {
         return Ok(Micros::MIN);
     }

@@ -80,6 +80,10 @@ pub(crate) fn schema(metric: &Metric) -> SchemaRef {
         if has_value(&fold.agg) {
             fields.push(field(&format!("v_{name}"), sql_type(&fold.input)));
         }
+        if fold.agg.is_span() {
+            fields.push(field(&format!("from_{name}"), DataType::Int64));
+            fields.push(field(&format!("until_{name}"), DataType::Int64));
+        }
         fields.push(field(&format!("if_{name}"), DataType::Boolean));
     }
     Arc::new(Schema::new(fields))
@@ -87,7 +91,7 @@ pub(crate) fn schema(metric: &Metric) -> SchemaRef {
 
 /// Whether the values of a fold matter, beyond being there.
 pub(crate) fn has_value(agg: &Agg) -> bool {
-    *agg != Agg::Count
+    *agg != Agg::Count && !agg.is_span()
 }
 
 /// The rows of one feed.
@@ -128,6 +132,9 @@ pub(crate) fn of_feed(metric: &Metric, feed: &Feed, source: &Source) -> Result<R
     for (fold, input) in metric.folds.iter().zip(&feed.folds) {
         let (value, counts) = fold_columns(fold, input.as_ref(), &source.batch, &mut failed)?;
         cells.extend(value);
+        if fold.agg.is_span() {
+            cells.extend(span_columns(input.as_ref(), &source.batch)?);
+        }
         cells.push(counts);
     }
     let lost = (0..rows).map(|row| {
@@ -187,6 +194,16 @@ fn fold_columns(
     }
     let value = wanted.then(|| value.unwrap_or_else(|| new_null_array(&ty, rows)));
     Ok((value, Arc::new(BooleanArray::from(sees))))
+}
+
+/// From when and until when each row lasts; null where that cannot be said.
+fn span_columns(input: Option<&FoldInput>, batch: &RecordBatch) -> Result<[ArrayRef; 2], AuditError> {
+    let Some((start, end)) = input.and_then(|input| input.span.as_ref()) else {
+        let nothing = new_null_array(&DataType::Int64, batch.num_rows());
+        return Ok([Arc::clone(&nothing), nothing]);
+    };
+    let side = |typed| as_sql(&evaluate(typed, batch)?.values, &ValueType::Timestamp);
+    Ok([side(start)?, side(end)?])
 }
 
 fn either(failed: &mut [bool], more: &[bool]) {

@@ -25,7 +25,7 @@ use crate::groups::{Group, Key, key_columns};
 use crate::measure::Measures;
 use crate::rows::{Source, dimension_column, of_feed, schema};
 use crate::sql::{Sql, literal, quoted};
-use crate::{entity, relate, samples, window};
+use crate::{entity, lasting, relate, samples, window};
 
 /// What sums rows beyond a dimension's `max`.
 pub(crate) const OTHER: &str = "other";
@@ -38,7 +38,7 @@ pub(crate) struct Work<'a> {
     pub(crate) events: Events<'a>,
     pub(crate) sql: Sql,
     /// How answers of the past are cut.
-    step: i64,
+    pub(crate) step: i64,
     /// Groups by window and instant, and whether they are split.
     moments: BTreeMap<(usize, i64, bool), Option<Arc<Moment>>>,
     /// The first instant of each group, not split and split.
@@ -132,13 +132,17 @@ impl<'a> Work<'a> {
         if let Some(known) = &self.firsts[usize::from(split)] {
             return Ok(Arc::clone(known));
         }
-        let asked = self.asked(self.question.now)?;
+        let mut asked = self.asked(self.question.now)?;
+        let mut seen = "at";
+        if !lasting::folds(self.metric).is_empty() {
+            (asked, seen) = (self.name("asked_lasting", self.question.now), "first");
+        }
         let keys = self.keys(split, &asked)?;
         let columns = key_columns(&keys);
         let group =
             if columns.is_empty() { String::new() } else { format!(" GROUP BY {}", columns.join(", ")) };
         let selected: String = columns.iter().map(|column| format!("{column}, ")).collect();
-        let batch = self.sql.run(&format!("SELECT {selected}MIN(at) AS first FROM {asked}{group}"))?;
+        let batch = self.sql.run(&format!("SELECT {selected}MIN({seen}) AS first FROM {asked}{group}"))?;
         let is_there = |row: &usize| {
             batch.column_by_name("first").is_some_and(|column| arrow::array::Array::is_valid(column, *row))
         };
@@ -201,7 +205,11 @@ impl<'a> Work<'a> {
         if own && as_of == self.question.as_of {
             self.counted.clone_from(&counted);
         }
-        let groups = self.groups(&counted, &keys, kind)?;
+        let mut groups = self.groups(&counted, &keys, kind)?;
+        if !matches!(kind, WindowKind::Session { .. }) {
+            let extent = (span.map(|(start, _)| start), span.map_or(as_of, |(_, end)| end.min(as_of)));
+            self.outlasting(extent, as_of, split, &mut groups)?;
+        }
         Ok(Some(Moment { as_of, span, groups }))
     }
 
@@ -226,8 +234,16 @@ impl<'a> Work<'a> {
         }
         self.sql.stage(&matched, sql)?;
         self.all_retained(&matched)?;
-        let named = self.named(as_of, &matched)?;
-        self.ask(&named, asked)
+        let lasting = self.lasting(&rows, as_of)?;
+        let ranks = lasting.as_deref().map_or((matched.as_str(), "at"), |lasting| (lasting, "first"));
+        let named = self.named((as_of, "named"), &matched, ranks)?;
+        self.ask(&named, asked)?;
+        if let Some(lasting) = &lasting {
+            let named = self.named((as_of, "named_lasting"), lasting, (lasting, "first"))?;
+            let asked = self.name("asked_lasting", as_of);
+            self.ask(&named, &asked)?;
+        }
+        Ok(())
     }
 
     /// What relations have let go still counts in `all` windows, and nothing tells what it was.
@@ -315,6 +331,12 @@ impl<'a> Work<'a> {
             if aggs_value(fold) {
                 columns.push(format!("{} AS {}", value.unwrap_or("NULL"), quoted(&format!("v_{name}"))));
             }
+            if fold.agg.is_span() {
+                let span = input.and_then(|input| input.span.as_ref());
+                let (from, until) = span.map_or(("NULL", "NULL"), |(from, until)| (&from.sql, &until.sql));
+                columns.push(format!("{from} AS {}", quoted(&format!("from_{name}"))));
+                columns.push(format!("{until} AS {}", quoted(&format!("until_{name}"))));
+            }
             let filter = input.and_then(|input| input.filter.as_ref()).map(|filter| filter.sql.clone());
             let there = value.map(|value| format!("({value}) IS NOT NULL"));
             let both: Vec<String> = filter.into_iter().map(|f| format!("({f})")).chain(there).collect();
@@ -331,7 +353,12 @@ impl<'a> Work<'a> {
     }
 
     /// Values beyond a dimension's `max` lose their name, or do not count.
-    fn named(&mut self, as_of: i64, matched: &str) -> Result<String, AuditError> {
+    fn named(
+        &mut self,
+        (as_of, stage): (i64, &str),
+        matched: &str,
+        (ranks, seen): (&str, &str),
+    ) -> Result<String, AuditError> {
         let mut from = matched.to_owned();
         for (index, dimension) in self.metric.dimensions.iter().enumerate() {
             let refuses = dimension.overflow == Overflow::Refuse;
@@ -340,16 +367,18 @@ impl<'a> Work<'a> {
             }
             let column = quoted(&dimension_column(self.metric, index));
             let rank = format!(
-                "SELECT {column} AS v, TRUE AS kept FROM {matched} GROUP BY {column}\n\
-                 ORDER BY MIN(at), {column} NULLS FIRST LIMIT "
+                "SELECT {column} AS v, TRUE AS kept FROM {ranks} WHERE {seen} IS NOT NULL GROUP BY {column}\n\
+                 ORDER BY MIN({seen}), {column} NULLS FIRST LIMIT "
             );
             let max = dimension.max;
             if self.sql.run(&format!("{rank}{}", max.saturating_add(1)))?.num_rows() <= max {
                 continue;
             }
             let kept = self.name(&format!("kept_{index}"), as_of);
-            self.sql.stage(&kept, format!("{rank}{max}"))?;
-            let named = self.name(&format!("named_{index}"), as_of);
+            if !self.sql.has(&kept) {
+                self.sql.stage(&kept, format!("{rank}{max}"))?;
+            }
+            let named = self.name(&format!("{stage}_{index}"), as_of);
             let joined =
                 format!("FROM {from} AS r LEFT JOIN {kept} AS k ON r.{column} IS NOT DISTINCT FROM k.v");
             let columns = self.columns_but(&from, &column)?;
@@ -443,7 +472,8 @@ impl<'a> Work<'a> {
         Ok(counted)
     }
 
-    fn keys(&self, split: bool, table: &str) -> Result<Vec<Key>, AuditError> {
+    /// The columns to group by.
+    pub(crate) fn keys(&self, split: bool, table: &str) -> Result<Vec<Key>, AuditError> {
         let schema = self.sql.schema(table);
         let by = if split { self.question.by.as_slice() } else { &[] };
         let key = |dimension: &usize| {
