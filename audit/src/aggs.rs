@@ -27,6 +27,8 @@ pub(crate) struct Folded {
     pub(crate) high: Value,
     /// Buckets of a histogram.
     pub(crate) buckets: Vec<u64>,
+    /// The most frequent values, the first most often.
+    pub(crate) ranking: Vec<(Value, u64)>,
 }
 
 /// The columns of fold `index`, named `n<index>`, `x<index>`, `b<index>_<bucket>`.
@@ -37,19 +39,22 @@ pub(crate) fn columns(metric: &Metric, index: usize) -> Vec<String> {
 
 /// The same of any fold, over the column `value` of rows for which `sees` is true.
 pub(crate) fn columns_of(fold: &Fold, index: usize, value: &str, sees: &str) -> Vec<String> {
+    if fold.agg.is_span() {
+        return Vec::new();
+    }
     let filter = format!("FILTER (WHERE {sees})");
     let mut columns = vec![format!("COUNT(*) {filter} AS n{index}")];
     let own = match &fold.agg {
-        Agg::Count | Agg::Quantile { .. } | Agg::QuantileSketch { .. } => None,
-        // See `covered`.
-        Agg::Top { .. } | Agg::DistinctApprox | Agg::Concurrent | Agg::DurationInState => None,
+        Agg::Count | Agg::Quantile { .. } | Agg::QuantileSketch { .. } | Agg::Top { .. } => None,
+        // See `lasting`.
+        Agg::Concurrent | Agg::DurationInState => None,
         Agg::Sum | Agg::Avg | Agg::Rate { .. } => Some(total(fold, value)),
         Agg::Stddev => Some(format!("exact_stddev(CAST({value} AS DOUBLE))")),
         Agg::Min => Some(format!("MIN({value})")),
         Agg::Max => Some(format!("MAX({value})")),
         Agg::First => Some(format!("FIRST_VALUE({value} ORDER BY at, id NULLS FIRST, {value})")),
         Agg::Last => Some(format!("FIRST_VALUE({value} ORDER BY at DESC, id DESC NULLS LAST, {value} DESC)")),
-        Agg::Distinct => Some(format!("COUNT(DISTINCT {value})")),
+        Agg::Distinct | Agg::DistinctApprox => Some(format!("COUNT(DISTINCT {value})")),
         Agg::Histogram { bounds } => {
             columns.extend(buckets(fold, value, sees, bounds, index));
             None
@@ -109,6 +114,23 @@ pub(crate) fn quantile_sql(metric: &Metric, index: usize, keys: &[String]) -> Op
     ))
 }
 
+/// The most frequent values of each group: `v` with how often, `n`.
+pub(crate) fn top_sql(metric: &Metric, index: usize, keys: &[String]) -> Option<String> {
+    let Agg::Top { n: most } = &metric.folds[index].agg else { return None };
+    let name = fold_name(metric, index);
+    let (value, sees) = (quoted(&format!("v_{name}")), quoted(&format!("if_{name}")));
+    let split: String = keys.iter().map(|key| format!("{key}, ")).collect();
+    let over = match keys.is_empty() {
+        true => String::new(),
+        false => format!("PARTITION BY {} ", keys.join(", ")),
+    };
+    Some(format!(
+        "SELECT {split}v, n FROM (\n  SELECT {split}v, n, ROW_NUMBER() OVER ({over}ORDER BY n DESC, v) AS place FROM (\n    \
+         SELECT {split}{value} AS v, COUNT(*) AS n FROM {{from}} WHERE {sees} GROUP BY {split}{value}\n  )\n\
+         ) WHERE place <= {most} ORDER BY {split}place"
+    ))
+}
+
 /// Reads the columns of a fold back.
 pub(crate) fn read(batch: &RecordBatch, row: usize, fold: &Fold, index: usize) -> Folded {
     let mut folded = Folded { n: count(batch, &format!("n{index}"), row), ..Folded::default() };
@@ -125,7 +147,8 @@ pub(crate) fn read(batch: &RecordBatch, row: usize, fold: &Fold, index: usize) -
     } else if let (Some(floats), false) = (column.as_primitive_opt::<Float64Type>(), is_pick(&fold.agg)) {
         folded.float = Some(floats.value(row));
     } else {
-        let ty = if fold.agg == Agg::Distinct { &ValueType::Int } else { &fold.input };
+        let counts = matches!(fold.agg, Agg::Distinct | Agg::DistinctApprox);
+        let ty = if counts { &ValueType::Int } else { &fold.input };
         folded.value = value_of(column, row, ty);
     }
     folded
@@ -145,7 +168,7 @@ pub(crate) fn count(batch: &RecordBatch, name: &str, row: usize) -> i64 {
 pub(crate) fn finish(fold: &Fold, folded: &Folded, covered: Option<i64>) -> Value {
     match &fold.agg {
         Agg::Count => Value::Int(folded.n),
-        Agg::Distinct => match &folded.value {
+        Agg::Distinct | Agg::DistinctApprox => match &folded.value {
             Value::Null => Value::Int(0),
             value => value.clone(),
         },
@@ -167,7 +190,9 @@ pub(crate) fn finish(fold: &Fold, folded: &Folded, covered: Option<i64>) -> Valu
             value => value.as_f64().map_or(Value::Null, Value::Float),
         },
         Agg::Rate { per } => rate(fold, folded, *per, covered),
-        Agg::Top { .. } | Agg::DistinctApprox | Agg::Concurrent | Agg::DurationInState => Value::Null,
+        Agg::Top { .. } => Value::Ranking(folded.ranking.clone().into()),
+        Agg::Concurrent => Value::Int(folded.n),
+        Agg::DurationInState => i64::try_from(folded.sum.unwrap_or(0)).map_or(Value::Null, Value::Duration),
     }
 }
 

@@ -35,11 +35,14 @@ pub struct ServedRow {
 enum Slack {
     /// Not at all; floats by 1e-9.
     Exact,
-    /// By this share of the exact value.
-    Share(f64),
+    /// By this share of the exact value, and by so many.
+    Share(f64, f64),
     /// Nothing is promised.
     Any,
 }
+
+/// Of `distinct_approx`: four standard errors of a HyperLogLog of 4,096 registers, and a few of few.
+const RANKS: Slack = Slack::Share(4.0 * 0.016_25, 3.0);
 
 /// Floats may differ by this share of their size.
 const FLOATS: f64 = 1e-9;
@@ -89,15 +92,24 @@ fn slack(metric: &Metric, measure: usize) -> Slack {
         _ => Slack::Any,
     };
     match &metric.measures[measure].kind {
-        MeasureKind::Fold(fold) => match metric.folds[*fold].agg {
-            Agg::QuantileSketch { error, .. } => Slack::Share(error),
-            _ => Slack::Exact,
+        MeasureKind::Fold(fold) => of_fold(&metric.folds[*fold].agg),
+        MeasureKind::Shift { of, .. } => slack(metric, *of),
+        MeasureKind::Over { of, agg, .. } => match slack(metric, *of) {
+            Slack::Exact => of_fold(agg),
+            _ => Slack::Any,
         },
-        MeasureKind::Shift { of, .. } | MeasureKind::Over { of, .. } => slack(metric, *of),
         MeasureKind::Ratio(a, b) => both(slack(metric, *a), slack(metric, *b)),
         MeasureKind::Expr { inputs, .. } => {
             inputs.iter().map(|input| slack(metric, *input)).fold(Slack::Exact, both)
         }
+    }
+}
+
+fn of_fold(agg: &Agg) -> Slack {
+    match agg {
+        Agg::QuantileSketch { error, .. } => Slack::Share(*error, 0.0),
+        Agg::DistinctApprox => RANKS,
+        _ => Slack::Exact,
     }
 }
 
@@ -111,11 +123,11 @@ fn alike(served: &Value, again: &Value, slack: Slack) -> bool {
         (a, b, _) if a == b => true,
         (Value::Null, _, _) | (_, Value::Null, _) => false,
         (Value::Float(a), Value::Float(b), Slack::Exact) => near(*a, *b, FLOATS),
-        (Value::Duration(a), Value::Duration(b), Slack::Share(share)) => {
+        (Value::Duration(a), Value::Duration(b), Slack::Share(share, _)) => {
             (a - b).abs() as f64 <= (*b as f64).abs() * share * (1.0 + FLOATS) + 1.0
         }
-        (a, b, Slack::Share(share)) => match (a.as_f64(), b.as_f64()) {
-            (Some(a), Some(b)) => (a - b).abs() <= b.abs() * share * (1.0 + FLOATS) + 1e-12,
+        (a, b, Slack::Share(share, plus)) => match (a.as_f64(), b.as_f64()) {
+            (Some(a), Some(b)) => (a - b).abs() <= b.abs() * share * (1.0 + FLOATS) + plus + 1e-12,
             _ => false,
         },
         _ => false,

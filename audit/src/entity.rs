@@ -3,6 +3,7 @@
 //! *In*: an entity, its events, an instant. *Out*: one row per key. *Never*: a row carried over from another instant.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use arrow::array::{
@@ -10,6 +11,7 @@ use arrow::array::{
 };
 use arrow::compute::{cast, concat_batches, is_not_null};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimestampMicrosecondType};
+use contracts::batch::{ChangeOp, Partition};
 use contracts::catalog::{Agg, Entity, EntityFeed, EntityField, EntityFold, Fold};
 use contracts::value::{Value, ValueType, to_arrow};
 
@@ -114,8 +116,71 @@ fn touches_of(work: &Work<'_>, entity: &Entity, feed: &EntityFeed) -> Result<Rec
         columns.extend([value, there]);
     }
     let batch = RecordBatch::try_new(schema(entity), columns).map_err(AuditError::arrow)?;
-    let good = BooleanArray::from(bad.iter().map(|bad| !bad).collect::<Vec<_>>());
+    let mut good: Vec<bool> = bad.iter().map(|bad| !bad).collect();
+    if feed.changelog {
+        good = current(work, feed, &good, times.values())?;
+    }
+    let good = BooleanArray::from(good);
     arrow::compute::filter_record_batch(&batch, &good).map_err(AuditError::arrow)
+}
+
+/// Of a change stream: the rows that are the newest version of their key, not ended, and whole. A version that says
+/// nothing of the entity replaces the one before all the same.
+fn current(
+    work: &Work<'_>,
+    feed: &EntityFeed,
+    good: &[bool],
+    times: &[i64],
+) -> Result<Vec<bool>, AuditError> {
+    // Where each version stands: partition, offset, place in the record; and when the source committed it.
+    struct Version<'k> {
+        row: usize,
+        partition: &'k Partition,
+        place: (i64, u32),
+        committed: i64,
+    }
+    let after = |a: &Version<'_>, b: &Version<'_>| match a.partition == b.partition {
+        true => a.place > b.place,
+        false => a.committed > b.committed,
+    };
+    let mut newest: BTreeMap<&str, Version<'_>> = BTreeMap::new();
+    let mut truncates: Vec<Version<'_>> = Vec::new();
+    let mut upserts = vec![false; good.len()];
+    let mut first = 0;
+    for kept in work.events.iter().filter(|kept| kept.batch.event == feed.event) {
+        let Some(changes) = &kept.batch.changes else {
+            return Err(AuditError::Inner("a change stream without changes".to_owned()));
+        };
+        for (number, change) in changes.iter().enumerate() {
+            let row = first + number;
+            let place = (kept.batch.offsets[number], kept.batch.parts[number]);
+            let version = Version { row, partition: &kept.partition, place, committed: change.at };
+            upserts[row] = change.op == ChangeOp::Upsert;
+            if times[row] >= work.question.now {
+                continue;
+            }
+            if change.op == ChangeOp::Truncate {
+                truncates.push(version);
+                continue;
+            }
+            match newest.entry(kept.batch.ids.value(number)) {
+                Entry::Occupied(mut known) if after(&version, known.get()) => {
+                    known.insert(version);
+                }
+                Entry::Occupied(_) => {}
+                Entry::Vacant(free) => {
+                    free.insert(version);
+                }
+            }
+        }
+        first += changes.len();
+    }
+    let mut current = vec![false; good.len()];
+    for version in newest.values() {
+        let gone = truncates.iter().any(|truncate| after(truncate, version));
+        current[version.row] = good[version.row] && upserts[version.row] && !gone;
+    }
+    Ok(current)
 }
 
 fn as_sql(values: &ArrayRef, ty: &ValueType) -> Result<ArrayRef, AuditError> {

@@ -6,7 +6,7 @@
 //!
 //! Modules in the order a question meets them: ask (what is asked, what is answered), eval (expressions over
 //! events), rows (events become rows of the metric), entity and relate (rows that remember others), window (which
-//! stretch of time), stages (from rows to counted rows, one SQL statement each), aggs (one SQL expression per fold),
+//! stretch of time), stages (from rows to counted rows, one SQL statement each), groups (from counted rows to groups), lasting (rows that last), aggs (one SQL expression per fold),
 //! measure (measures from folds), samples (the events behind them), compare (do they agree). reach says which events a
 //! question needs, sql is DataFusion.
 
@@ -16,6 +16,8 @@ mod compare;
 mod covered;
 mod entity;
 mod eval;
+mod groups;
+mod lasting;
 mod measure;
 mod numbers;
 mod reach;

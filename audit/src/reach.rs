@@ -42,7 +42,13 @@ pub fn kept(catalog: &Catalog) -> BTreeMap<usize, Micros> {
 /// Whether events older than `retain` matter no more.
 fn is_bounded(metric: &Metric) -> bool {
     let plain = metric.feeds.iter().all(|feed| matches!(feed.input, Input::Event(_)));
-    plain && metric.windows.iter().all(|window| window.kind != WindowKind::All)
+    plain && where_it_was(metric) && metric.windows.iter().all(|window| window.kind != WindowKind::All)
+}
+
+/// Whether rows count at their own times and then only.
+fn where_it_was(metric: &Metric) -> bool {
+    let lasts = metric.folds.iter().any(|fold| fold.agg.is_span());
+    !lasts && metric.feeds.iter().all(|feed| feed.moment.is_none())
 }
 
 /// The first instant whose events the answer depends on.
@@ -57,9 +63,14 @@ pub fn needs_from(metric: &Metric, question: &Question) -> Result<Micros, AuditE
     let named = refuses || question.filter.is_some() || !question.by.is_empty();
     let oldest =
         if all { Micros::MIN } else { question.now.saturating_sub(metric.retain).saturating_sub(SLACK) };
-    if !plain || *kind == WindowKind::All {
+    // A row may count long after its own time, where the contract says when.
+    let elsewhere = !where_it_was(metric);
+    if !plain || elsewhere || *kind == WindowKind::All {
         return Ok(Micros::MIN);
     }
+    // What windows of windows look back to depends on the first row of a group.
+    let named =
+        named || metric.measures.iter().any(|measure| matches!(measure.kind, MeasureKind::Over { .. }));
     // Which values keep their name, and where a session began, depends on all that is retained.
     if named || matches!(kind, WindowKind::Session { .. }) {
         return Ok(oldest);

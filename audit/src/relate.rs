@@ -23,6 +23,7 @@ use crate::stages::{Work, instant};
 use crate::window;
 
 mod part;
+mod sequence;
 mod told;
 
 use part::PartRows;
@@ -42,7 +43,7 @@ struct Row {
 pub(crate) fn rows(work: &mut Work<'_>, number: usize) -> Result<Source, AuditError> {
     let relation = work.metric.relations[number].clone();
     // All fields by name: what is added to a relation must be looked at here.
-    let Relation { schema: _, flat: _, parts, steps, sequence: _ } = &relation;
+    let Relation { schema: _, flat: _, parts, steps, sequence } = &relation;
     let mut made = Vec::with_capacity(parts.len());
     for (index, part) in parts.iter().enumerate() {
         made.push(part::rows(work, (number, index), part)?);
@@ -58,7 +59,15 @@ pub(crate) fn rows(work: &mut Work<'_>, number: usize) -> Result<Source, AuditEr
         rows = add(work, (number, index), step, rows, &made)?;
     }
     work.sql.tell(&format!("relation_{number}"), told::relation(number, &relation));
-    batch(&relation, &rows, &made)
+    let before = batch(&relation, &rows, &made)?;
+    let Some(sequence) = sequence else { return Ok(before) };
+    let times: Vec<i64> = rows.iter().map(|row| row.time).collect();
+    // Rows are as late as their first part: what tables add comes and goes.
+    let arrived: Vec<(u64, i64)> =
+        rows.iter().map(|row| row.parts[0].map_or((0, i64::MIN), |at| made[0].arrived[at])).collect();
+    let told = told::sequence(number, sequence);
+    work.sql.tell(&format!("sequence_{number}"), told);
+    sequence::rows(work, sequence, &before, (&times, &arrived))
 }
 
 /// Events of the window, and those that are rows of an alias.

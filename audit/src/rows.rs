@@ -80,6 +80,10 @@ pub(crate) fn schema(metric: &Metric) -> SchemaRef {
         if has_value(&fold.agg) {
             fields.push(field(&format!("v_{name}"), sql_type(&fold.input)));
         }
+        if fold.agg.is_span() {
+            fields.push(field(&format!("from_{name}"), DataType::Int64));
+            fields.push(field(&format!("until_{name}"), DataType::Int64));
+        }
         fields.push(field(&format!("if_{name}"), DataType::Boolean));
     }
     Arc::new(Schema::new(fields))
@@ -87,25 +91,31 @@ pub(crate) fn schema(metric: &Metric) -> SchemaRef {
 
 /// Whether the values of a fold matter, beyond being there.
 pub(crate) fn has_value(agg: &Agg) -> bool {
-    *agg != Agg::Count
+    *agg != Agg::Count && !agg.is_span()
 }
 
 /// The rows of one feed.
 pub(crate) fn of_feed(metric: &Metric, feed: &Feed, source: &Source) -> Result<RecordBatch, AuditError> {
     let rows = source.batch.num_rows();
-    let times = source
-        .batch
-        .column_by_name(&feed.time)
-        .and_then(|c| c.as_primitive_opt::<TimestampMicrosecondType>());
-    let times = times.ok_or_else(|| AuditError::Inner(format!("no time column `{}`", feed.time)))?;
     let mut failed = vec![false; rows];
+    let moments = match &feed.moment {
+        Some(moment) => {
+            let evaluated = evaluate(moment, &source.batch)?;
+            either(&mut failed, &evaluated.failed);
+            Some(evaluated.values)
+        }
+        None => None,
+    };
+    let times = moments.as_ref().or_else(|| source.batch.column_by_name(&feed.time));
+    let times = times.and_then(|times| times.as_primitive_opt::<TimestampMicrosecondType>());
+    let times = times.ok_or_else(|| AuditError::Inner(format!("no time column `{}`", feed.time)))?;
     let mut columns: Vec<ArrayRef> = vec![
         Arc::new(StringArray::from(vec![feed.alias.as_str(); rows])),
         Arc::new(source.names.clone()),
         Arc::new(source.ids.clone()),
         Arc::new(Int64Array::new(times.values().clone(), times.nulls().cloned())),
     ];
-    let (passed, filter_failed) = match &feed.filter {
+    let (mut passed, filter_failed) = match &feed.filter {
         Some(filter) => holds(filter, &source.batch)?,
         None => (vec![true; rows], vec![false; rows]),
     };
@@ -122,12 +132,17 @@ pub(crate) fn of_feed(metric: &Metric, feed: &Feed, source: &Source) -> Result<R
     for (fold, input) in metric.folds.iter().zip(&feed.folds) {
         let (value, counts) = fold_columns(fold, input.as_ref(), &source.batch, &mut failed)?;
         cells.extend(value);
+        if fold.agg.is_span() {
+            cells.extend(span_columns(input.as_ref(), &source.batch)?);
+        }
         cells.push(counts);
     }
     let lost = (0..rows).map(|row| {
         let ahead = |received: &Vec<i64>| times.value(row).saturating_sub(received[row]) > metric.future;
         match () {
-            () if filter_failed[row] => Some("evaluation"),
+            () if filter_failed[row] || (moments.is_some() && failed[row]) => Some("evaluation"),
+            // A moment of null: the row does not count, and nothing is lost.
+            () if times.is_null(row) && moments.is_some() => None,
             () if times.is_null(row) => Some("no_time"),
             () if source.received.as_ref().is_some_and(ahead) => Some("future"),
             () if failed[row] => Some("evaluation"),
@@ -135,6 +150,12 @@ pub(crate) fn of_feed(metric: &Metric, feed: &Feed, source: &Source) -> Result<R
         }
     });
     let lost: StringArray = lost.collect();
+    if moments.is_some() {
+        passed
+            .iter_mut()
+            .enumerate()
+            .for_each(|(row, passed)| *passed &= times.is_valid(row) || !lost.is_null(row));
+    }
     columns.push(Arc::new(BooleanArray::from(passed)));
     columns.push(Arc::new(lost));
     columns.extend(cells);
@@ -173,6 +194,16 @@ fn fold_columns(
     }
     let value = wanted.then(|| value.unwrap_or_else(|| new_null_array(&ty, rows)));
     Ok((value, Arc::new(BooleanArray::from(sees))))
+}
+
+/// From when and until when each row lasts; null where that cannot be said.
+fn span_columns(input: Option<&FoldInput>, batch: &RecordBatch) -> Result<[ArrayRef; 2], AuditError> {
+    let Some((start, end)) = input.and_then(|input| input.span.as_ref()) else {
+        let nothing = new_null_array(&DataType::Int64, batch.num_rows());
+        return Ok([Arc::clone(&nothing), nothing]);
+    };
+    let side = |typed| as_sql(&evaluate(typed, batch)?.values, &ValueType::Timestamp);
+    Ok([side(start)?, side(end)?])
 }
 
 fn either(failed: &mut [bool], more: &[bool]) {

@@ -3,11 +3,12 @@
 //! *In*: the stages of a question. *Out*: how many rows came how far, which events they are. *Never*: more than a few.
 
 use arrow::array::{Array, AsArray, BooleanArray, RecordBatch};
-use contracts::catalog::{Agg, MeasureKind, Metric, Overflow};
+use contracts::catalog::{Agg, MeasureKind, Metric, Overflow, WindowKind};
 use contracts::value::Value;
 
 use crate::aggs::{count, quantile};
 use crate::ask::{AuditError, Counts, Lost, Recomputed, Sample};
+use crate::lasting;
 use crate::numbers::NANO;
 use crate::rows::{fold_name, has_value, value_of};
 use crate::sql::quoted;
@@ -26,9 +27,18 @@ pub(crate) fn explain(work: &mut Work<'_>, to: &mut Recomputed) -> Result<(), Au
     let fold = fold_of(work.metric, measure);
     let within = to.span.map(|(start, end)| format!(" AND at >= {start} AND at < {end}")).unwrap_or_default();
     let number = |sql: String| Ok::<_, AuditError>(count(&work.sql.run(&sql)?, "n", 0).unsigned_abs());
-    let counted = work.counted.clone();
+    let mut counted = work.counted.clone();
     let sees = fold.map(|fold| quoted(&format!("if_{}", fold_name(work.metric, fold))));
-    let sees = sees.unwrap_or_else(|| "TRUE".to_owned());
+    let mut sees = sees.unwrap_or_else(|| "TRUE".to_owned());
+    let kind = &work.metric.windows[work.question.window].kind;
+    if let (Some(fold), false) = (fold, matches!(kind, WindowKind::Session { .. }))
+        && work.metric.folds[fold].agg.is_span()
+    {
+        let as_of = work.question.as_of;
+        let extent = (to.span.map(|(start, _)| start), to.span.map_or(as_of, |(_, end)| end.min(as_of)));
+        counted = work.name("asked_lasting", as_of);
+        sees = lasting::counts(work.metric, fold, extent);
+    }
     to.counts = Counts {
         admitted: number(format!("SELECT COUNT(*) AS n FROM admitted WHERE TRUE{within}"))?,
         matched: number(format!("SELECT COUNT(*) AS n FROM matched WHERE TRUE{within}"))?,

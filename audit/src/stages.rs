@@ -6,9 +6,9 @@
 //! question's condition) → counted (the window) → groups. A shifted measure goes the same way as of its own instant.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
 use arrow::datatypes::{Field, Schema};
 use contracts::Catalog;
@@ -19,15 +19,16 @@ use datafusion::common::Column;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::logical_expr::Expr;
 
-use crate::aggs::{self, Folded};
+use crate::aggs;
 use crate::ask::{AuditError, Events, Lost, Question, Recomputed, Row};
+use crate::groups::{Group, Key, key_columns};
 use crate::measure::Measures;
-use crate::rows::{Source, dimension_column, of_feed, schema, value_of};
+use crate::rows::{Source, dimension_column, of_feed, schema};
 use crate::sql::{Sql, literal, quoted};
-use crate::{entity, relate, samples, window};
+use crate::{entity, lasting, relate, samples, window};
 
 /// What sums rows beyond a dimension's `max`.
-const OTHER: &str = "other";
+pub(crate) const OTHER: &str = "other";
 
 /// One question at work.
 pub(crate) struct Work<'a> {
@@ -37,11 +38,13 @@ pub(crate) struct Work<'a> {
     pub(crate) events: Events<'a>,
     pub(crate) sql: Sql,
     /// How answers of the past are cut.
-    step: i64,
-    /// Groups by instant, and whether they are split.
-    moments: BTreeMap<(i64, bool), Option<Arc<Moment>>>,
+    pub(crate) step: i64,
+    /// Groups by window and instant, and whether they are split.
+    moments: BTreeMap<(usize, i64, bool), Option<Arc<Moment>>>,
+    /// The first instant of each group, not split and split.
+    firsts: [Option<Arc<BTreeMap<Vec<Value>, i64>>>; 2],
     /// Last statements, for the text.
-    last: Vec<String>,
+    pub(crate) last: Vec<String>,
     /// The rows of the window.
     pub(crate) counted: String,
     /// Rows that relations have left out.
@@ -60,20 +63,6 @@ pub(crate) struct Moment {
     pub(crate) groups: BTreeMap<Vec<Value>, Group>,
 }
 
-/// One group.
-#[derive(Debug)]
-pub(crate) struct Group {
-    pub(crate) session: Option<(i64, i64)>,
-    pub(crate) folds: Vec<Folded>,
-}
-
-/// The column(s) of a dimension to group by: its value, and whether it is `other`.
-struct Key {
-    dimension: usize,
-    value: String,
-    other: Option<String>,
-}
-
 impl<'a> Work<'a> {
     pub(crate) fn new(
         catalog: &'a Catalog,
@@ -89,6 +78,7 @@ impl<'a> Work<'a> {
             sql: Sql::new()?,
             step: window::step(metric)?,
             moments: BTreeMap::new(),
+            firsts: [None, None],
             last: Vec::new(),
             counted: "counted".to_owned(),
             alone: Vec::new(),
@@ -101,7 +91,7 @@ impl<'a> Work<'a> {
         let (now, wanted) = (self.question.as_of, &self.question.measures);
         let split = !self.question.by.is_empty();
         let first = self.metric.measures.iter().position(|measure| !measure.hidden);
-        let moment = self.moment(now, split)?.ok_or_else(|| beyond("the window"))?;
+        let moment = self.moment(self.question.window, now, split)?.ok_or_else(|| beyond("the window"))?;
         let mut recomputed = Recomputed { span: moment.span, ..Recomputed::default() };
         let mut keys: Vec<Vec<Value>> = moment.groups.keys().cloned().collect();
         if !split && keys.is_empty() {
@@ -122,14 +112,45 @@ impl<'a> Work<'a> {
         Ok(recomputed)
     }
 
-    /// The groups as of an instant; `None`: it is not kept any more.
-    pub(crate) fn moment(&mut self, as_of: i64, split: bool) -> Result<Option<Arc<Moment>>, AuditError> {
-        if let Some(known) = self.moments.get(&(as_of, split)) {
+    /// The groups of a window as of an instant; `None`: it is not kept any more.
+    pub(crate) fn moment(
+        &mut self,
+        window: usize,
+        as_of: i64,
+        split: bool,
+    ) -> Result<Option<Arc<Moment>>, AuditError> {
+        if let Some(known) = self.moments.get(&(window, as_of, split)) {
             return Ok(known.clone());
         }
-        let made = self.make(as_of, split)?.map(Arc::new);
-        self.moments.insert((as_of, split), made.clone());
+        let made = self.make(window, as_of, split)?.map(Arc::new);
+        self.moments.insert((window, as_of, split), made.clone());
         Ok(made)
+    }
+
+    /// The first instant of each group, in all that is retained now.
+    pub(crate) fn firsts(&mut self, split: bool) -> Result<Arc<BTreeMap<Vec<Value>, i64>>, AuditError> {
+        if let Some(known) = &self.firsts[usize::from(split)] {
+            return Ok(Arc::clone(known));
+        }
+        let mut asked = self.asked(self.question.now)?;
+        let mut seen = "at";
+        if !lasting::folds(self.metric).is_empty() {
+            (asked, seen) = (self.name("asked_lasting", self.question.now), "first");
+        }
+        let keys = self.keys(split, &asked)?;
+        let columns = key_columns(&keys);
+        let group =
+            if columns.is_empty() { String::new() } else { format!(" GROUP BY {}", columns.join(", ")) };
+        let selected: String = columns.iter().map(|column| format!("{column}, ")).collect();
+        let batch = self.sql.run(&format!("SELECT {selected}MIN({seen}) AS first FROM {asked}{group}"))?;
+        let is_there = |row: &usize| {
+            batch.column_by_name("first").is_some_and(|column| arrow::array::Array::is_valid(column, *row))
+        };
+        let rows = (0..batch.num_rows()).filter(is_there);
+        let firsts = rows.map(|row| Ok((self.key(&batch, row, &keys)?, aggs::count(&batch, "first", row))));
+        let firsts = Arc::new(firsts.collect::<Result<_, AuditError>>()?);
+        self.firsts[usize::from(split)] = Some(Arc::clone(&firsts));
+        Ok(firsts)
     }
 
     /// The instant that a measure shifted to `asked` is about.
@@ -162,28 +183,43 @@ impl<'a> Work<'a> {
         }
     }
 
-    fn make(&mut self, as_of: i64, split: bool) -> Result<Option<Moment>, AuditError> {
-        let kind = &self.metric.windows[self.question.window].kind;
+    fn make(&mut self, window: usize, as_of: i64, split: bool) -> Result<Option<Moment>, AuditError> {
+        let kind = &self.metric.windows[window].kind;
         let span = window::span(kind, as_of)?;
         let start = span.map_or(as_of, |(start, _)| start);
         let is_past = as_of != self.question.now && !self.over_entity();
         if is_past && *kind != WindowKind::All && start < self.oldest() {
             return Ok(None);
         }
-        let asked = self.name("asked", as_of);
-        if !self.moments.contains_key(&(as_of, !split)) {
-            self.until_asked(as_of, &asked)?;
-        }
+        let asked = self.asked(as_of)?;
         let keys = self.keys(split, &asked)?;
+        let own = window == self.question.window;
+        let of_window = if own { String::new() } else { format!("_w{window}") };
         let counted = match kind {
-            WindowKind::Session { gap } => self.session(*gap, as_of, &asked, &keys, split)?,
-            _ => self.windowed(span, as_of, &asked, split)?,
+            WindowKind::Session { gap } => {
+                let name = if split { "counted_by" } else { "counted" };
+                self.session(*gap, (as_of, &format!("{name}{of_window}")), &asked, &keys)?
+            }
+            _ => self.windowed(span, (as_of, &format!("counted{of_window}")), &asked)?,
         };
-        if as_of == self.question.as_of {
+        if own && as_of == self.question.as_of {
             self.counted.clone_from(&counted);
         }
-        let groups = self.groups(&counted, &keys, kind)?;
+        let mut groups = self.groups(&counted, &keys, kind)?;
+        if !matches!(kind, WindowKind::Session { .. }) {
+            let extent = (span.map(|(start, _)| start), span.map_or(as_of, |(_, end)| end.min(as_of)));
+            self.outlasting(extent, as_of, split, &mut groups)?;
+        }
         Ok(Some(Moment { as_of, span, groups }))
+    }
+
+    /// The rows that a question as of an instant is about, made once.
+    fn asked(&mut self, as_of: i64) -> Result<String, AuditError> {
+        let asked = self.name("asked", as_of);
+        if !self.sql.has(&asked) {
+            self.until_asked(as_of, &asked)?;
+        }
+        Ok(asked)
     }
 
     /// Everything before the window.
@@ -198,8 +234,16 @@ impl<'a> Work<'a> {
         }
         self.sql.stage(&matched, sql)?;
         self.all_retained(&matched)?;
-        let named = self.named(as_of, &matched)?;
-        self.ask(&named, asked)
+        let lasting = self.lasting(&rows, as_of)?;
+        let ranks = lasting.as_deref().map_or((matched.as_str(), "at"), |lasting| (lasting, "first"));
+        let named = self.named((as_of, "named"), &matched, ranks)?;
+        self.ask(&named, asked)?;
+        if let Some(lasting) = &lasting {
+            let named = self.named((as_of, "named_lasting"), lasting, (lasting, "first"))?;
+            let asked = self.name("asked_lasting", as_of);
+            self.ask(&named, &asked)?;
+        }
+        Ok(())
     }
 
     /// What relations have let go still counts in `all` windows, and nothing tells what it was.
@@ -220,18 +264,30 @@ impl<'a> Work<'a> {
     /// The table of rows, made once; of an entity, once per instant.
     fn rows(&mut self, as_of: i64) -> Result<String, AuditError> {
         let name = if self.over_entity() { self.name("rows", as_of) } else { "rows".to_owned() };
-        if !self.over_entity() && !self.moments.is_empty() {
+        if self.sql.has(&name) {
             return Ok(name);
         }
         let mut batches = Vec::new();
         let mut told = Vec::new();
+        // Several kinds of rows of one sequence are several feeds of one relation.
+        let mut related: BTreeMap<usize, Source> = BTreeMap::new();
         for feed in &self.metric.feeds {
+            let made;
             let source = match feed.input {
-                Input::Event(event) => events_of(self.catalog, self.events, event)?,
-                Input::Entity(entity) => entity::rows(self, entity, as_of)?,
-                Input::Relation(relation) => relate::rows(self, relation)?,
+                Input::Event(event) => {
+                    made = events_of(self.catalog, self.events, event)?;
+                    &made
+                }
+                Input::Entity(entity) => {
+                    made = entity::rows(self, entity, as_of)?;
+                    &made
+                }
+                Input::Relation(relation) => match related.entry(relation) {
+                    Entry::Occupied(known) => known.into_mut(),
+                    Entry::Vacant(free) => free.insert(relate::rows(self, relation)?),
+                },
             };
-            batches.push(of_feed(self.metric, feed, &source)?);
+            batches.push(of_feed(self.metric, feed, source)?);
             told.push(self.told(feed));
         }
         let schema = schema(self.metric);
@@ -245,13 +301,16 @@ impl<'a> Work<'a> {
         let from = match feed.input {
             Input::Event(event) => quoted(&self.catalog.events[event].head.name),
             Input::Entity(entity) => quoted(&format!("entity_{}", self.catalog.entities[entity].head.name)),
+            Input::Relation(relation) if self.metric.relations[relation].sequence.is_some() => {
+                format!("sequence_{relation}")
+            }
             Input::Relation(relation) => format!("relation_{relation}"),
         };
         let mut columns = vec![
             format!("{} AS alias", literal(if feed.alias.is_empty() { "joined" } else { &feed.alias })),
             "event".to_owned(),
             "id".to_owned(),
-            format!("{} AS at", quoted(&feed.time)),
+            format!("{} AS at", feed.moment.as_ref().map_or_else(|| quoted(&feed.time), |at| at.sql.clone())),
         ];
         let passed = feed.filter.as_ref().map_or("TRUE", |filter| filter.sql.as_str());
         columns.push(format!("{passed} AS passed"));
@@ -272,6 +331,12 @@ impl<'a> Work<'a> {
             if aggs_value(fold) {
                 columns.push(format!("{} AS {}", value.unwrap_or("NULL"), quoted(&format!("v_{name}"))));
             }
+            if fold.agg.is_span() {
+                let span = input.and_then(|input| input.span.as_ref());
+                let (from, until) = span.map_or(("NULL", "NULL"), |(from, until)| (&from.sql, &until.sql));
+                columns.push(format!("{from} AS {}", quoted(&format!("from_{name}"))));
+                columns.push(format!("{until} AS {}", quoted(&format!("until_{name}"))));
+            }
             let filter = input.and_then(|input| input.filter.as_ref()).map(|filter| filter.sql.clone());
             let there = value.map(|value| format!("({value}) IS NOT NULL"));
             let both: Vec<String> = filter.into_iter().map(|f| format!("({f})")).chain(there).collect();
@@ -288,7 +353,12 @@ impl<'a> Work<'a> {
     }
 
     /// Values beyond a dimension's `max` lose their name, or do not count.
-    fn named(&mut self, as_of: i64, matched: &str) -> Result<String, AuditError> {
+    fn named(
+        &mut self,
+        (as_of, stage): (i64, &str),
+        matched: &str,
+        (ranks, seen): (&str, &str),
+    ) -> Result<String, AuditError> {
         let mut from = matched.to_owned();
         for (index, dimension) in self.metric.dimensions.iter().enumerate() {
             let refuses = dimension.overflow == Overflow::Refuse;
@@ -297,16 +367,18 @@ impl<'a> Work<'a> {
             }
             let column = quoted(&dimension_column(self.metric, index));
             let rank = format!(
-                "SELECT {column} AS v, TRUE AS kept FROM {matched} GROUP BY {column}\n\
-                 ORDER BY MIN(at), {column} NULLS FIRST LIMIT "
+                "SELECT {column} AS v, TRUE AS kept FROM {ranks} WHERE {seen} IS NOT NULL GROUP BY {column}\n\
+                 ORDER BY MIN({seen}), {column} NULLS FIRST LIMIT "
             );
             let max = dimension.max;
             if self.sql.run(&format!("{rank}{}", max.saturating_add(1)))?.num_rows() <= max {
                 continue;
             }
             let kept = self.name(&format!("kept_{index}"), as_of);
-            self.sql.stage(&kept, format!("{rank}{max}"))?;
-            let named = self.name(&format!("named_{index}"), as_of);
+            if !self.sql.has(&kept) {
+                self.sql.stage(&kept, format!("{rank}{max}"))?;
+            }
+            let named = self.name(&format!("{stage}_{index}"), as_of);
             let joined =
                 format!("FROM {from} AS r LEFT JOIN {kept} AS k ON r.{column} IS NOT DISTINCT FROM k.v");
             let columns = self.columns_but(&from, &column)?;
@@ -360,12 +432,11 @@ impl<'a> Work<'a> {
     fn windowed(
         &mut self,
         span: Option<(i64, i64)>,
-        as_of: i64,
+        (as_of, stage): (i64, &str),
         asked: &str,
-        split: bool,
     ) -> Result<String, AuditError> {
-        let counted = self.name("counted", as_of);
-        if self.moments.contains_key(&(as_of, !split)) {
+        let counted = self.name(stage, as_of);
+        if self.sql.has(&counted) {
             return Ok(counted);
         }
         let within =
@@ -379,12 +450,11 @@ impl<'a> Work<'a> {
     fn session(
         &mut self,
         gap: i64,
-        as_of: i64,
+        (as_of, stage): (i64, &str),
         asked: &str,
         keys: &[Key],
-        split: bool,
     ) -> Result<String, AuditError> {
-        let counted = self.name(if split { "counted_by" } else { "counted" }, as_of);
+        let counted = self.name(stage, as_of);
         let columns = key_columns(keys);
         let over = match columns.is_empty() {
             true => String::new(),
@@ -402,7 +472,8 @@ impl<'a> Work<'a> {
         Ok(counted)
     }
 
-    fn keys(&self, split: bool, table: &str) -> Result<Vec<Key>, AuditError> {
+    /// The columns to group by.
+    pub(crate) fn keys(&self, split: bool, table: &str) -> Result<Vec<Key>, AuditError> {
         let schema = self.sql.schema(table);
         let by = if split { self.question.by.as_slice() } else { &[] };
         let key = |dimension: &usize| {
@@ -415,98 +486,10 @@ impl<'a> Work<'a> {
         };
         Ok(by.iter().map(key).collect())
     }
-
-    fn groups(
-        &mut self,
-        counted: &str,
-        keys: &[Key],
-        kind: &WindowKind,
-    ) -> Result<BTreeMap<Vec<Value>, Group>, AuditError> {
-        let columns = key_columns(keys);
-        let mut selected = columns.clone();
-        selected.push("COUNT(*) AS rows, MIN(at) AS first_at, MAX(at) AS last_at".to_owned());
-        for index in 0..self.metric.folds.len() {
-            selected.extend(aggs::columns(self.metric, index));
-        }
-        let group =
-            if columns.is_empty() { String::new() } else { format!("\nGROUP BY {}", columns.join(", ")) };
-        let sql = format!("SELECT {}\nFROM {counted}{group}", selected.join(",\n  "));
-        let batch = self.sql.run(&sql)?;
-        self.last.push(sql);
-        let mut groups = BTreeMap::new();
-        for row in 0..batch.num_rows() {
-            if aggs::count(&batch, "rows", row) == 0 {
-                continue;
-            }
-            let folds = self.metric.folds.iter().enumerate();
-            let folds = folds.map(|(index, fold)| aggs::read(&batch, row, fold, index)).collect();
-            let session = match kind {
-                WindowKind::Session { gap } => Some((
-                    aggs::count(&batch, "first_at", row),
-                    aggs::count(&batch, "last_at", row).saturating_add(*gap),
-                )),
-                _ => None,
-            };
-            groups.insert(self.key(&batch, row, keys)?, Group { session, folds });
-        }
-        for index in 0..self.metric.folds.len() {
-            self.quantile(counted, keys, index, &mut groups)?;
-        }
-        Ok(groups)
-    }
-
-    fn quantile(
-        &mut self,
-        counted: &str,
-        keys: &[Key],
-        index: usize,
-        groups: &mut BTreeMap<Vec<Value>, Group>,
-    ) -> Result<(), AuditError> {
-        let Some(sql) = aggs::quantile_sql(self.metric, index, &key_columns(keys)) else { return Ok(()) };
-        let sql = sql.replace("{from}", counted);
-        let batch = self.sql.run(&sql)?;
-        self.last.push(sql);
-        let fold = &self.metric.folds[index];
-        let nano = aggs::quantile(&fold.agg).unwrap_or(0);
-        for row in 0..batch.num_rows() {
-            let (at, n) = (aggs::count(&batch, "i", row), aggs::count(&batch, "n", row));
-            let low = (i128::from(nano) * i128::from(n - 1) / i128::from(crate::numbers::NANO)) as i64;
-            let key = self.key(&batch, row, keys)?;
-            let column = batch.column_by_name("v").ok_or_else(|| AuditError::Inner("no `v`".to_owned()))?;
-            let value = value_of(column, row, &fold.input);
-            let Some(group) = groups.get_mut(&key) else { continue };
-            match at == low {
-                true => group.folds[index].value = value,
-                false => group.folds[index].high = value,
-            }
-        }
-        Ok(())
-    }
-
-    fn key(&self, batch: &RecordBatch, row: usize, keys: &[Key]) -> Result<Vec<Value>, AuditError> {
-        let value = |key: &Key| {
-            let is_other = key.other.as_ref().and_then(|other| batch.column_by_name(&unquoted(other)));
-            if is_other.is_some_and(|other| Value::from_arrow(other.as_ref(), row) == Value::Bool(true)) {
-                return Ok(Value::Text(Arc::from(OTHER)));
-            }
-            let column = batch.column_by_name(&unquoted(&key.value));
-            let column = column.ok_or_else(|| AuditError::Inner(format!("no {}", key.value)))?;
-            Ok(value_of(column, row, &self.metric.dimensions[key.dimension].ty))
-        };
-        keys.iter().map(value).collect()
-    }
 }
 
 fn aggs_value(fold: &contracts::catalog::Fold) -> bool {
     crate::rows::has_value(&fold.agg)
-}
-
-fn key_columns(keys: &[Key]) -> Vec<String> {
-    keys.iter().flat_map(|key| std::iter::once(key.value.clone()).chain(key.other.clone())).collect()
-}
-
-fn unquoted(name: &str) -> String {
-    name.trim_matches('"').replace("\"\"", "\"")
 }
 
 /// Microseconds, with the instant for people beside them.

@@ -5,7 +5,9 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, StringArray};
+use arrow::array::{
+    Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
+};
 use arrow::compute::{cast, concat, take};
 use arrow::datatypes::{DataType, Int64Type, TimestampMicrosecondType};
 use contracts::batch::{ChangeOp, Kept};
@@ -29,6 +31,8 @@ pub(super) struct PartRows {
     pub(super) names: Vec<String>,
     /// Where each row stands among those alike in time and id.
     places: Vec<(String, String, String, i32, i64, u32)>,
+    /// The tick that admitted each row, and its clock.
+    pub(super) arrived: Vec<(u64, i64)>,
     /// Event time, event type and name of every event, whether or not it is a row.
     pub(super) events: Vec<(i64, usize, String)>,
     /// Rows of a table.
@@ -71,6 +75,7 @@ struct Brought {
     /// Event time.
     times: Vec<i64>,
     places: Vec<(String, String, String, i32, i64, u32)>,
+    arrived: Vec<(u64, i64)>,
 }
 
 /// The rows of part `index` of relation `number`.
@@ -80,25 +85,35 @@ pub(super) fn rows(
     part: &Part,
 ) -> Result<PartRows, AuditError> {
     // All fields by name: what is added to a part must be looked at here.
-    let Part { name: _, fields: _, feeds, history: _ } = part;
+    let Part { name: _, fields: _, feeds, history } = part;
     let mut all = PartRows { is_table: feeds.iter().any(|feed| feed.of_table), ..PartRows::default() };
     let mut columns: Vec<Vec<ArrayRef>> = Vec::new();
     for (turn, feed) in feeds.iter().enumerate() {
         let brought = bring(work, feed)?;
         let known = brought.times.iter().enumerate().filter(|(_, at)| **at < work.question.now);
         all.events.extend(known.map(|(row, at)| (*at, feed.event, brought.names.value(row).to_owned())));
-        let chosen = match feed.identity.is_empty() {
-            true => (0..brought.whole.len())
+        let place = format!("{number}_{index}_{turn}");
+        let mut ends: Vec<Option<i64>> = Vec::new();
+        let chosen = match (feed.identity.is_empty(), history) {
+            (true, _) => (0..brought.whole.len())
                 .filter(|row| brought.whole[*row] && brought.times[*row] < work.question.now)
                 .collect(),
-            false => newest(work, &format!("{number}_{index}_{turn}"), feed, &brought)?,
+            (false, None) => newest(work, &place, feed, &brought)?,
+            (false, Some(_)) => {
+                let held;
+                (held, ends) = every(work, &place, feed, &brought)?;
+                held
+            }
         };
         let positions = Int64Array::from(chosen.iter().map(|row| *row as i64).collect::<Vec<_>>());
         for (cell, column) in brought.cells.iter().enumerate() {
             if columns.len() <= cell {
                 columns.push(Vec::new());
             }
-            let column = take(column, &positions, None).map_err(AuditError::arrow)?;
+            let mut column = take(column, &positions, None).map_err(AuditError::arrow)?;
+            if *history == Some(cell) && !feed.identity.is_empty() {
+                column = sooner(&column, &ends)?;
+            }
             let column = match columns[cell].first() {
                 Some(first) => cast(&column, first.data_type()).map_err(AuditError::arrow)?,
                 None => column,
@@ -110,6 +125,7 @@ pub(super) fn rows(
             all.ids.push(brought.ids.is_valid(row).then(|| brought.ids.value(row).to_owned()));
             all.names.push(brought.names.value(row).to_owned());
             all.places.push(brought.places[row].clone());
+            all.arrived.push(brought.arrived[row]);
         }
     }
     for parts in columns {
@@ -152,8 +168,11 @@ fn bring(work: &Work<'_>, feed: &PartFeed) -> Result<Brought, AuditError> {
     let name = &work.catalog.events[*event].head.name;
     let kept = work.events.iter().filter(|kept| kept.batch.event == *event);
     let places = kept.flat_map(|kept| (0..kept.batch.offsets.len()).map(|row| place(name, kept, row)));
+    let kept = work.events.iter().filter(|kept| kept.batch.event == *event);
+    let arrived = kept.flat_map(|kept| vec![(kept.tick, kept.now); kept.batch.offsets.len()]);
     Ok(Brought {
         places: places.collect(),
+        arrived: arrived.collect(),
         cells: columns,
         names: source.names,
         ids: source.ids,
@@ -219,6 +238,49 @@ fn newest(
     Ok(numbers.map(|numbers| numbers.values().iter().map(|n| *n as usize).collect()).unwrap_or_default())
 }
 
+/// Every version that holds at some instant, with the instant from which on it does not.
+///
+/// At an instant the version holds that is the newest of those whose time has come: one that is followed, in its
+/// stream, by another with an earlier time never holds.
+fn every(
+    work: &mut Work<'_>,
+    place: &str,
+    feed: &PartFeed,
+    brought: &Brought,
+) -> Result<(Vec<usize>, Vec<Option<i64>>), AuditError> {
+    let versions = versions(work, feed, brought)?;
+    let table = format!("versions_{place}");
+    work.sql.table(&table, versions, None)?;
+    let known = before_now(work);
+    let sql = format!(
+        "SELECT v.n AS n, MIN(w.since) AS until\nFROM {table} AS v LEFT JOIN {table} AS w\n  \
+         ON (w.op = 'truncate' OR w.who = v.who) AND w.{known}\n  \
+         AND CASE WHEN w.stream <> v.stream THEN w.committed > v.committed\n    \
+         ELSE w.\"offset\" > v.\"offset\" OR (w.\"offset\" = v.\"offset\" AND w.part > v.part) END\n\
+         WHERE v.op = 'upsert' AND v.whole AND v.who IS NOT NULL AND v.{known}\n\
+         GROUP BY v.n, v.since HAVING MIN(w.since) IS NULL OR MIN(w.since) > v.since ORDER BY v.n"
+    );
+    let rows = work.sql.stage(&format!("current_{place}"), sql)?;
+    let column = |name: &str| {
+        let column = rows.column_by_name(name).and_then(|column| column.as_primitive_opt::<Int64Type>());
+        column.ok_or_else(|| AuditError::Inner(format!("no column `{name}`")))
+    };
+    let numbers = column("n")?.values().iter().map(|n| *n as usize).collect();
+    Ok((numbers, column("until")?.iter().collect()))
+}
+
+/// The end that a row tells of itself, or the one given where that is sooner.
+fn sooner(own: &ArrayRef, ends: &[Option<i64>]) -> Result<ArrayRef, AuditError> {
+    let own = match own.data_type() {
+        DataType::Null => Arc::new(Int64Array::new_null(own.len())),
+        _ => micros(own)?,
+    };
+    let own = own.as_primitive::<Int64Type>().iter();
+    let ends = own.zip(ends).map(|(own, end)| own.into_iter().chain(*end).min());
+    let ends: TimestampMicrosecondArray = ends.collect();
+    Ok(Arc::new(ends.with_timezone("UTC")))
+}
+
 fn versions(work: &Work<'_>, feed: &PartFeed, brought: &Brought) -> Result<RecordBatch, AuditError> {
     let rows = brought.whole.len();
     let mut names: Vec<Option<String>> = vec![Some(String::new()); rows];
@@ -257,6 +319,7 @@ fn versions(work: &Work<'_>, feed: &PartFeed, brought: &Brought) -> Result<Recor
             }),
         ),
         ("at", Arc::new(Int64Array::from(brought.times.clone()))),
+        ("since", Arc::new(Int64Array::from(brought.at.clone()))),
         ("op", Arc::new(ops.collect::<StringArray>())),
         ("whole", Arc::new(BooleanArray::from(brought.whole.clone()))),
     ];

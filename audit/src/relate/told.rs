@@ -4,7 +4,7 @@
 //! statement that is run.
 
 use contracts::Catalog;
-use contracts::catalog::{Missing, Part, Relation, Step};
+use contracts::catalog::{Missing, Part, Relation, Sequence, Step};
 
 use crate::sql::quoted;
 
@@ -55,6 +55,20 @@ pub(super) fn relation(number: usize, relation: &Relation) -> String {
     let names = relation.parts.iter().enumerate();
     let names: Vec<String> = names.map(|(p, part)| format!("p{p}.* AS {}", quoted(&part.name))).collect();
     format!("SELECT {}\n{}", names.join(", "), joins(number, relation.steps.len(), keeps))
+}
+
+/// The rows that intervals are made of: those of a key in order, each until the next.
+pub(super) fn sequence(number: usize, sequence: &Sequence) -> String {
+    let sql = |typed: &Option<contracts::expr::Typed>, otherwise: &str| {
+        typed.as_ref().map_or_else(|| otherwise.to_owned(), |typed| typed.sql.clone())
+    };
+    let key = &sequence.key.sql;
+    let (state, start, end) =
+        (sql(&sequence.state, "NULL"), sql(&sequence.start, "TRUE"), sql(&sequence.end, "FALSE"));
+    format!(
+        "SELECT *, {key} AS key, {state} AS state, {start} AS starts, {end} AS ends,\n  \
+         LEAD(time) OVER (PARTITION BY {key} ORDER BY time, id) AS until\nFROM relation_{number}"
+    )
 }
 
 /// The first `steps` steps.
