@@ -124,6 +124,9 @@ pub const RELATED: u64 = 2_000_000_000;
 /// Seeds from here on are about which deployment ships which commit.
 pub const SHIPPED: u64 = 4_000_000_000;
 
+/// Seeds from here on are about sequences: intervals, what lasts, windows of windows.
+pub const SEQUENCED: u64 = 5_000_000_000;
+
 /// Seeds from here on use what came later: `top`, `distinct_approx`, tables over change streams, events without ids.
 /// Odd ones are about rows that relate.
 pub const FRESH: u64 = 8_000_000_000;
@@ -135,7 +138,10 @@ pub fn relates(seed: u64) -> bool {
 
 /// Everything about a seed.
 pub fn case(seed: u64) -> Case {
-    if (SHIPPED..FRESH).contains(&seed) {
+    if (SEQUENCED..FRESH).contains(&seed) {
+        return related::sequenced_case(seed);
+    }
+    if (SHIPPED..SEQUENCED).contains(&seed) {
         return related::shipped_case(seed);
     }
     if relates(seed) {

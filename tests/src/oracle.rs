@@ -17,6 +17,7 @@ pub mod metric;
 pub mod num;
 pub mod relation;
 pub mod rows;
+pub mod sequence;
 pub mod ships;
 pub mod sql;
 pub mod val;
@@ -59,6 +60,9 @@ pub const CHOICES: &[&str] = &[
     "without a declared `valid_from`, a table's row is named by its key and the time of its event: history is kept",
     "a row of a table without a key, or whose declared `valid_from` is null, is none; a date means its midnight in UTC",
     "the newest of a table's rows of one name is the one with the greatest offset within a partition",
+    "rows of a sequence, as joined rows, stand beside those of aliases that a measure is `of`; both are looked up",
+    "a row that opened an interval names it, one that closed a key names its item; `first` and `last` go by their ids",
+    "the row that closes an interval counts for `entered`, those after it at the same instant do not",
     "`valid_from` and `valid_to` both select before the greatest `valid_from` is taken; `as_of: now` looks at neither",
     "a Debezium snapshot (`r`) without a time of its own is at 1970-01-01",
     "an update of the key ends the row of the old key",

@@ -7,6 +7,7 @@ mod contracts;
 mod entities;
 mod metric;
 mod records;
+mod sequenced;
 mod shipped;
 
 use super::{Case, Column, chance, pick};
@@ -96,6 +97,24 @@ pub(super) fn shipped_case(seed: u64) -> Case {
     let mut yaml = String::new();
     let models = shipped::contracts(&mut rng, &mut yaml);
     shipped::metrics(&mut rng, &theme, grid, &models, &mut yaml);
+    let partitions = rng.usize(1..4);
+    let (topics, start, segments) = records::segments(&mut rng, &theme, grid, &models, partitions);
+    Case { seed, yaml, start, segments, partitions, topics }
+}
+
+/// Everything about a seed of sequences. Those that 3 divides have plain events alone.
+pub(super) fn sequenced_case(seed: u64) -> Case {
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let mut theme = super::theme(&mut rng);
+    theme.span = *pick(&mut rng, &[10 * MINUTE, 2 * HOUR, 30 * HOUR]);
+    theme.late = theme.span;
+    theme.rich = true;
+    // What is said to be retained would have to reach over the windows of `over`.
+    theme.retain = None;
+    let grid = Grid { step: (theme.span / *pick(&mut rng, &[8, 16, 40]) / SECOND).max(1) * SECOND };
+    let mut yaml = String::new();
+    let (models, tables) = sequenced::contracts(&mut rng, seed.is_multiple_of(3), &mut yaml);
+    sequenced::metrics(&mut rng, &theme, &models, &tables, &mut yaml);
     let partitions = rng.usize(1..4);
     let (topics, start, segments) = records::segments(&mut rng, &theme, grid, &models, partitions);
     Case { seed, yaml, start, segments, partitions, topics }

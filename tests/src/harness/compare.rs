@@ -121,12 +121,19 @@ impl Asking<'_> {
 
     /// Rows without a partner or a row of a table, by reason.
     fn lost(&self) -> Option<String> {
-        const REASONS: [&str; 6] = ["waiting", "unmatched", "cold_start", "missing", "held", "failed"];
+        const REASONS: [&str; 8] =
+            ["waiting", "unmatched", "cold_start", "missing", "held", "failed", "no_key", "no_state"];
         if self.metric.aliases.iter().any(|alias| alias.entity) {
             return None;
         }
-        let wanted = crate::oracle::rows::rows(self.oracle, self.metric, self.oracle.now).lost;
-        let got = self.published.lost(self.index).into_iter().filter(|(reason, _)| REASONS.contains(reason));
+        // Rows that change say what they lack more than once; a row of a table without its key has none either.
+        let changes = |name: &String| self.oracle.contracts.event(name).is_some_and(|event| event.changelog);
+        let once = self.metric.lookups.is_empty()
+            && !self.metric.aliases.iter().flat_map(|alias| &alias.types).any(changes);
+        let told = |reason: &str| REASONS.contains(&reason) && (once || !reason.starts_with("no_"));
+        let mut wanted = crate::oracle::rows::rows(self.oracle, self.metric, self.oracle.now).lost;
+        wanted.retain(|reason, _| told(reason));
+        let got = self.published.lost(self.index).into_iter().filter(|(reason, _)| told(reason));
         let got: BTreeMap<String, u64> = got.map(|(reason, count)| (reason.to_string(), count)).collect();
         (wanted != got).then(|| format!("metric {} lost: {got:?} instead of {wanted:?}", self.metric.name))
     }

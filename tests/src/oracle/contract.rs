@@ -6,7 +6,8 @@
 use super::fold::Agg;
 use super::num::Rat;
 use super::relation::{Join, Lookup, Table, joins, lookups, table};
-use super::sql::{Ex, parse};
+use super::sequence::{Sequence, sequence};
+use super::sql::{Ex, Op, parse};
 use super::val::Val;
 use super::window::Kind;
 use super::yaml::Node;
@@ -105,6 +106,7 @@ pub struct Metric {
     pub aliases: Vec<Alias>,
     pub joins: Vec<Join>,
     pub lookups: Vec<Lookup>,
+    pub sequence: Option<Sequence>,
     pub dimensions: Vec<Dimension>,
     pub measures: Vec<Measure>,
     pub windows: Vec<(String, Kind)>,
@@ -155,16 +157,49 @@ pub struct Measure {
 #[allow(missing_docs)]
 pub enum MeasureKind {
     Fold { agg: Agg, of: Option<Vec<String>>, value: Option<Ex>, filter: Option<Ex> },
+    Lasting(Lasting),
+    Over(Over),
     Ratio(String, String),
     Expr(Ex),
     Shift(String, i64),
 }
 
+/// How many rows last, or for how long.
+#[derive(Debug)]
+#[allow(missing_docs)]
+pub struct Lasting {
+    /// Time spent; else the number at the end.
+    pub spent: bool,
+    pub of: Option<Vec<String>>,
+    pub start: Ex,
+    pub end: Ex,
+    pub filter: Option<Ex>,
+}
+
+/// Another measure in the last windows of a kind.
+#[derive(Debug)]
+#[allow(missing_docs)]
+pub struct Over {
+    pub of: String,
+    pub window: String,
+    pub last: usize,
+    pub running: bool,
+    pub zeros: bool,
+    pub agg: Agg,
+}
+
 impl Metric {
+    /// Is there a measure about rows that last?
+    pub fn lasts(&self) -> bool {
+        self.measures.iter().any(|measure| matches!(measure.kind, MeasureKind::Lasting(_)))
+    }
+
     /// Is there a measure `of` this alias?
     pub fn folds(&self, alias: &str) -> bool {
         self.measures.iter().any(|measure| match &measure.kind {
-            MeasureKind::Fold { of: Some(of), .. } => of.iter().any(|name| name == alias),
+            MeasureKind::Fold { of: Some(of), .. } | MeasureKind::Lasting(Lasting { of: Some(of), .. }) => {
+                of.iter().any(|name| name == alias)
+            }
             _ => false,
         })
     }
@@ -366,11 +401,20 @@ fn metric(doc: &Node) -> Metric {
     let retain = doc.get("retain").and_then(|r| duration(r, "live"));
     let joins = joins(doc);
     // With a join, a measure without `of` folds the joined rows, whatever it mentions.
-    let implied: &[Alias] = if joins.is_empty() { &aliases } else { &[] };
+    let implied: Vec<String> =
+        if joins.is_empty() { aliases.iter().map(|alias| alias.name.clone()).collect() } else { Vec::new() };
+    let mut sequence = sequence(doc);
+    let sequenced = sequence.is_some();
+    let read = |(name, node): &(String, Node)| measure(name, node, &implied, sequenced);
+    let measures: Vec<Measure> = doc.entries("measures").iter().map(read).collect();
+    if let Some(sequence) = &mut sequence {
+        sequence.kinds = super::sequence::kinds(&measures);
+    }
     Metric {
         name: name(doc),
         dimensions: dimensions.collect(),
-        measures: doc.entries("measures").iter().map(|(name, node)| measure(name, node, implied)).collect(),
+        measures,
+        sequence,
         joins,
         lookups: lookups(doc),
         retain: retain.unwrap_or((2 * longest).max(7 * DAY)),
@@ -426,18 +470,57 @@ fn length(kind: &Kind) -> i64 {
     }
 }
 
-fn measure(name: &str, node: &Node, aliases: &[Alias]) -> Measure {
-    let kind = if let Some(agg) = node.str("agg") {
+/// The rows a measure is about: `of`, else what it mentions; of a sequence its kinds of rows, else intervals.
+fn rows_of(node: &Node, aliases: &[String], sequenced: bool) -> Option<Vec<String>> {
+    if let Some(alias) = node.str("of") {
+        return Some(vec![alias.to_string()]);
+    }
+    let mut found = Vec::new();
+    for ex in ["value", "where", "start", "end"].iter().filter_map(|key| ex(node, key)) {
+        ex.qualifiers(&mut found);
+    }
+    if sequenced {
+        let kinds = super::sequence::KINDS.iter().map(|kind| kind.to_string());
+        let named: Vec<String> = kinds.filter(|kind| found.contains(kind)).collect();
+        return Some(if named.is_empty() { vec!["interval".to_string()] } else { named });
+    }
+    let names: Vec<String> = aliases.iter().filter(|alias| found.contains(alias)).cloned().collect();
+    Some(names).filter(|names| !names.is_empty())
+}
+
+fn lasting(agg: &str, node: &Node, of: Option<Vec<String>>) -> Lasting {
+    let about = node.str("of").unwrap_or("interval");
+    let side = |key: &str| ex(node, key).unwrap_or_else(|| Ex::Col(vec![about.to_string(), key.to_string()]));
+    let state = |state: &str| {
+        let column = Ex::Col(vec!["interval".to_string(), "state".to_string()]);
+        Ex::Bin(Op::Eq, Box::new(column), Box::new(Ex::Lit(Val::Text(state.to_string()))))
+    };
+    let filter = match (ex(node, "where"), node.str("state").map(state)) {
+        (Some(a), Some(b)) => Some(Ex::Bin(Op::And, Box::new(a), Box::new(b))),
+        (a, b) => a.or(b),
+    };
+    Lasting { spent: agg == "duration_in_state", of, start: side("start"), end: side("end"), filter }
+}
+
+fn over(of: &str, node: &Node) -> Over {
+    Over {
+        of: of.to_string(),
+        window: node.str("window").expect("`window`").to_string(),
+        last: node.str("last").and_then(|last| last.parse().ok()).expect("`last`"),
+        running: node.is_true("running"),
+        zeros: node.str("before") == Some("zero"),
+        agg: aggregate(node.str("agg").expect("`agg`"), node),
+    }
+}
+
+fn measure(name: &str, node: &Node, aliases: &[String], sequenced: bool) -> Measure {
+    let kind = if let Some(of) = node.str("over") {
+        MeasureKind::Over(over(of, node))
+    } else if let Some(agg @ ("concurrent" | "duration_in_state")) = node.str("agg") {
+        MeasureKind::Lasting(lasting(agg, node, rows_of(node, aliases, sequenced)))
+    } else if let Some(agg) = node.str("agg") {
         let (value, filter) = (ex(node, "value"), ex(node, "where"));
-        let mut of = node.str("of").map(|alias| vec![alias.to_string()]);
-        if of.is_none() {
-            let mut found = Vec::new();
-            for ex in value.iter().chain(&filter) {
-                ex.qualifiers(&mut found);
-            }
-            let names = aliases.iter().map(|a| a.name.clone()).filter(|a| found.contains(a));
-            of = Some(names.collect::<Vec<_>>()).filter(|names| !names.is_empty());
-        }
+        let of = rows_of(node, aliases, sequenced);
         MeasureKind::Fold { agg: aggregate(agg, node), of, value, filter }
     } else if let Some(pair) = node.get("ratio") {
         let names = pair.texts();

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use super::Oracle;
-use super::contract::{Alias, Measure, MeasureKind, Metric};
+use super::contract::{Alias, Lasting, Measure, MeasureKind, Metric, Over};
 use super::eval::Env;
 use super::fold::{Item, fold};
 use super::num::Rat;
@@ -124,10 +124,25 @@ impl<'a> View<'a> {
             kind => span(kind, t),
         };
         let rows = self.rows(t);
-        let inside =
-            rows.iter().filter(|row| extent.is_none_or(|(start, end)| start <= row.time && row.time < end));
+        let inside = rows.iter().filter(|row| self.counts(row, extent, t) || self.lasts(row, extent, t));
         let counted = inside.filter(|row| self.passes(scope, row));
         counted.map(|row| scope.by.iter().map(|&d| row.dims[d].clone()).collect()).collect()
+    }
+
+    /// Is the row in the window?
+    fn counts(&self, row: &Row, extent: Option<(i64, i64)>, t: i64) -> bool {
+        row.time < t && extent.is_none_or(|(start, end)| start <= row.time && row.time < end)
+    }
+
+    /// Does some measure see the row last in the window, or where it ends?
+    fn lasts(&self, row: &Row, extent: Option<(i64, i64)>, t: i64) -> bool {
+        let until = extent.map_or(t, |(_, end)| end.min(t));
+        self.metric.measures.iter().any(|measure| {
+            let MeasureKind::Lasting(lasting) = &measure.kind else { return false };
+            stretch(lasting, row).is_some_and(|(start, end)| {
+                start < until && end.is_none_or(|end| extent.is_none_or(|(from, _)| end > from))
+            })
+        })
     }
 
     fn passes(&self, scope: &Scope<'_>, row: &Row) -> bool {
@@ -150,7 +165,7 @@ impl<'a> View<'a> {
         let Kind::Session(gap) = scope.window else { return span(scope.window, t) };
         let rows = self.rows(t);
         let mut times: Vec<i64> =
-            rows.iter().filter(|row| self.passes(scope, row)).map(|row| row.time).collect();
+            rows.iter().filter(|row| row.time < t && self.passes(scope, row)).map(|row| row.time).collect();
         times.sort_unstable();
         let Some(&last) = times.last() else { return Some((t, t)) };
         let mut start = last;
@@ -170,6 +185,8 @@ impl<'a> View<'a> {
         };
         let value = match &measure.kind {
             MeasureKind::Fold { .. } => self.folded(measure, scope, t),
+            MeasureKind::Lasting(lasting) => self.lasting(lasting, scope, t),
+            MeasureKind::Over(over) => self.over(over, named(&over.of), scope, t),
             MeasureKind::Ratio(a, b) => {
                 ratio(&self.measure(named(a), scope, t), &self.measure(named(b), scope, t))
             }
@@ -177,7 +194,8 @@ impl<'a> View<'a> {
                 let mut inputs = Vec::new();
                 ex.columns(&mut inputs);
                 let values = inputs.iter().map(|name| (name.clone(), self.measure(named(name), scope, t)));
-                let cols = values.collect();
+                let mut cols: BTreeMap<String, Val> = values.collect();
+                cols.insert("as_of()".to_string(), Val::Ts(t));
                 Env::plain(&cols).eval(ex).unwrap_or(Val::Null)
             }
             MeasureKind::Shift(of, by) => {
@@ -199,13 +217,72 @@ impl<'a> View<'a> {
         }
     }
 
+    /// How many rows last where the answer ends, or for how long they did in the window.
+    fn lasting(&self, lasting: &Lasting, scope: &Scope<'_>, t: i64) -> Val {
+        let extent = self.extent(scope, t);
+        let until = extent.map_or(t, |(_, end)| end.min(t));
+        let from = extent.map_or(i64::MIN, |(start, _)| start);
+        let (mut count, mut spent) = (0, 0);
+        for row in self.rows(t).iter().filter(|row| self.passes(scope, row)) {
+            let Some((start, end)) = stretch(lasting, row) else { continue };
+            if start < until && end.is_none_or(|end| end >= until) {
+                count += 1;
+            }
+            spent += (end.unwrap_or(until).min(until) - start.max(from)).max(0);
+        }
+        if lasting.spent { Val::Dur(spent) } else { Val::Int(count) }
+    }
+
+    /// A measure in each of the last windows, folded.
+    fn over(&self, over: &Over, of: &Measure, scope: &Scope<'_>, t: i64) -> Val {
+        let kind = &self.metric.windows.iter().find(|(name, _)| *name == over.window).expect("a window").1;
+        let wide = Scope { window: kind, ..*scope };
+        let Some(first) = self.first(&Scope { window: &Kind::All, ..*scope }, t) else {
+            return self.over_values(over, of, &wide, t, i64::MAX);
+        };
+        self.over_values(over, of, &wide, t, first)
+    }
+
+    fn over_values(&self, over: &Over, of: &Measure, scope: &Scope<'_>, t: i64, first: i64) -> Val {
+        let mut items = Vec::new();
+        let mut at = t;
+        while items.len() < over.last {
+            let window = span(scope.window, at);
+            let follows = !matches!(scope.window, Kind::All | Kind::Sliding { .. });
+            let (start, end) = window.unwrap_or((i64::MIN, i64::MAX));
+            if follows && end > t && !over.running {
+                at = start;
+                continue;
+            }
+            let value = self.measure(of, scope, if follows { end.min(t) } else { t });
+            let begun = over.zeros || first < end;
+            items.push(Item { time: start, id: None, value: if begun { value } else { Val::Null } });
+            at = start;
+        }
+        items.retain(|item| !item.value.is_null());
+        fold(&over.agg, &items, true, None)
+    }
+
+    /// The group's first instant of all that is known.
+    fn first(&self, scope: &Scope<'_>, t: i64) -> Option<i64> {
+        let rows = self.rows(t);
+        let begins = |row: &Row| {
+            let stretches = self.metric.measures.iter().filter_map(|measure| match &measure.kind {
+                MeasureKind::Lasting(lasting) => stretch(lasting, row).map(|(start, _)| start),
+                _ => None,
+            });
+            stretches.chain([row.time]).min()
+        };
+        rows.iter().filter(|row| self.passes(scope, row)).filter_map(begins).min()
+    }
+
     fn folded(&self, measure: &Measure, scope: &Scope<'_>, t: i64) -> Val {
         let MeasureKind::Fold { agg, of, value, filter } = &measure.kind else { panic!("not a fold") };
         let extent = self.extent(scope, t);
         let rows = self.rows(t);
         let mut items = Vec::new();
         for row in rows.iter() {
-            let inside = extent.is_none_or(|(start, end)| start <= row.time && row.time < end);
+            let inside = self.counts(row, extent, t);
             let aliased = match of {
                 Some(of) => row.alias.as_ref().is_some_and(|alias| of.contains(alias)),
                 None => self.metric.joins.is_empty() || row.alias.is_none(),
@@ -239,7 +316,11 @@ impl<'a> View<'a> {
             // Rows are made from everything known now, whatever instant is asked about.
             _ => self.made(t.max(self.oracle.now)),
         };
-        let mut rows: Vec<Row> = made.iter().filter(|row| row.time < t).map(|row| self.split(row)).collect();
+        // What lasts at `t` may count as a row later; groups begin with the first row known.
+        let over = self.metric.measures.iter().any(|measure| matches!(measure.kind, MeasureKind::Over(_)));
+        let all = over || self.metric.lasts();
+        let known = made.iter().filter(|row| all || row.time < t);
+        let mut rows: Vec<Row> = known.map(|row| self.split(row)).collect();
         let everything = self.metric.windows.iter().any(|(_, kind)| *kind == Kind::All);
         rows.retain(|row| row.recent || everything);
         self.overflow(&mut rows);
@@ -321,6 +402,21 @@ impl<'a> View<'a> {
             true
         });
     }
+}
+
+/// From when to when the row lasts (none: still); one that ends before it starts does not.
+fn stretch(lasting: &Lasting, row: &Row) -> Option<(i64, Option<i64>)> {
+    let of = lasting.of.as_ref().is_none_or(|of| row.alias.as_ref().is_some_and(|alias| of.contains(alias)));
+    let env = Env { cols: &row.cols, parts: &row.parts };
+    if !of || !env.holds(lasting.filter.as_ref()).expect("a condition of a measure has a value") {
+        return None;
+    }
+    let at = |ex: &Ex| match env.eval(ex).expect("an end of a stretch") {
+        Val::Ts(at) => Some(at),
+        _ => None,
+    };
+    let (start, end) = (at(&lasting.start)?, at(&lasting.end));
+    end.is_none_or(|end| start < end).then_some((start, end))
 }
 
 fn ratio(a: &Val, b: &Val) -> Val {

@@ -55,6 +55,16 @@ pub struct Rows {
 /// The rows of a metric over events, of everything admitted with a time before `now`.
 pub fn rows(oracle: &Oracle, metric: &Metric, now: i64) -> Rows {
     let mut made = Rows::default();
+    if let Some(sequence) = &metric.sequence {
+        let folded = metric.aliases.iter().filter(|alias| metric.folds(&alias.name));
+        let rows = folded.flat_map(|alias| of_alias(oracle, metric, alias, now)).collect();
+        made.rows = looked_up(oracle, metric, now, rows, &mut made.lost);
+        let followed = metric.aliases.iter().find(|alias| alias.name == sequence.of).expect("an alias");
+        let rows = of_alias(oracle, metric, followed, now);
+        let rows = looked_up(oracle, metric, now, rows, &mut made.lost);
+        made.rows.extend(super::sequence::spans(sequence, rows, &mut made.lost));
+        return made;
+    }
     if metric.joins.is_empty() {
         made.rows = metric.aliases.iter().flat_map(|alias| of_alias(oracle, metric, alias, now)).collect();
     } else {
@@ -63,19 +73,31 @@ pub fn rows(oracle: &Oracle, metric: &Metric, now: i64) -> Rows {
         let joined = joined(oracle, metric, now, &mut made);
         made.rows.extend(joined);
     }
+    let rows = std::mem::take(&mut made.rows);
+    made.rows = looked_up(oracle, metric, now, rows, &mut made.lost);
+    made
+}
+
+/// The rows with those of tables beside them.
+fn looked_up(
+    oracle: &Oracle,
+    metric: &Metric,
+    now: i64,
+    mut rows: Vec<Made>,
+    lost: &mut BTreeMap<String, u64>,
+) -> Vec<Made> {
     for lookup in &metric.lookups {
         let table = oracle.contracts.tables.iter().find(|table| table.name == lookup.table);
         let table = table.expect("a table of the contracts");
         let today = versions(oracle, table, now, None);
-        let rows = std::mem::take(&mut made.rows);
-        for row in rows {
+        for row in std::mem::take(&mut rows) {
             // A version of a change stream holds until the next one.
             let then = (lookup.as_of_event && is_stream(oracle, table) && table.valid_from.is_none())
                 .then(|| versions(oracle, table, now, Some(row.time)));
-            made.rows.extend(look_up(lookup, then.as_ref().unwrap_or(&today), row, &mut made.lost));
+            rows.extend(look_up(lookup, then.as_ref().unwrap_or(&today), row, lost));
         }
     }
-    made
+    rows
 }
 
 /// The rows of one alias.
@@ -131,7 +153,9 @@ fn columns(oracle: &Oracle, metric: &Metric) -> BTreeMap<String, Val> {
 
 /// Every alias as null. Tables come when they are looked up.
 fn nothing(metric: &Metric) -> BTreeMap<String, Val> {
-    metric.aliases.iter().map(|alias| (alias.name.clone(), Val::Null)).collect()
+    let kinds = super::sequence::KINDS.iter().filter(|_| metric.sequence.is_some());
+    let names = metric.aliases.iter().map(|alias| alias.name.clone()).chain(kinds.map(|k| k.to_string()));
+    names.map(|name| (name, Val::Null)).collect()
 }
 
 /// What a rename means: a field by its place in the payload, a column, or a path into a column.

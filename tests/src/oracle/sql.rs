@@ -48,7 +48,9 @@ impl Ex {
     pub fn columns(&self, found: &mut Vec<String>) {
         match self {
             Ex::Col(path) => found.push(path[0].clone()),
-            Ex::Call(name, args) if name.ends_with("_of") => args[0].columns(found),
+            Ex::Call(name, args) if name.ends_with("_of") => {
+                args.first().into_iter().for_each(|list| list.columns(found));
+            }
             _ => self.children().into_iter().for_each(|child| child.columns(found)),
         }
     }
