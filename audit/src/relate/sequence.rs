@@ -120,7 +120,9 @@ pub(super) fn rows(
     let mut out = Vec::new();
     for (key, stands) in by_key {
         in_time(&stands, arrived, work.metric.retain)?;
-        told(&key, history(&stands, states.is_some()), kinds, &mut out);
+        for life in lives(&stands, states.is_some(), work.metric.retain) {
+            told(&key, life, kinds, &mut out);
+        }
     }
     source(sequence, before, &out)
 }
@@ -140,7 +142,9 @@ fn in_time(stands: &BTreeMap<Stand, Said>, arrived: &[(u64, i64)], retain: i64) 
     Ok(())
 }
 
-fn history(stands: &BTreeMap<Stand, Said>, by_state: bool) -> History {
+/// A key that comes back more than `retain` after it was done begins a new life.
+fn lives(stands: &BTreeMap<Stand, Said>, by_state: bool, retain: i64) -> Vec<History> {
+    let mut lives = Vec::new();
     let mut history = History::default();
     let mut open: Option<(usize, i64, Value)> = None;
     for (stand, said) in stands {
@@ -158,6 +162,9 @@ fn history(stands: &BTreeMap<Stand, Said>, by_state: bool) -> History {
         if !opens {
             continue;
         }
+        if history.done.is_some_and(|(done, _)| stand.time.saturating_sub(done) > retain) {
+            lives.push(std::mem::take(&mut history));
+        }
         // It goes on: what was done is not.
         history.done = None;
         if said.start {
@@ -169,7 +176,8 @@ fn history(stands: &BTreeMap<Stand, Said>, by_state: bool) -> History {
         }
     }
     history.close(&mut open, None, Value::Null);
-    history
+    lives.push(history);
+    lives
 }
 
 impl History {

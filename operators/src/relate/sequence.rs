@@ -98,11 +98,58 @@ pub struct SequenceState {
     pub lost: Lost,
 }
 
-/// The intervals of a key in order, and what holds for it as a whole.
-struct History {
+/// The intervals of a key in order, until it is done, and what holds for it as a whole.
+struct Life {
     spans: Vec<Told>,
     entered: Option<i64>,
     done: Option<(i64, Arc<Stay>)>,
+    /// Time of its last row.
+    last: i64,
+}
+
+impl Life {
+    fn new(entered: Option<i64>) -> Self {
+        Self { spans: Vec::new(), entered, done: None, last: i64::MIN }
+    }
+}
+
+/// A life with what is open of it.
+struct Growing {
+    name: Value,
+    life: Life,
+    open: Option<Arc<Stay>>,
+}
+
+impl Growing {
+    /// A row that leads into a state.
+    fn enter(&mut self, stay: &Arc<Stay>) {
+        if stay.start && self.life.entered.is_none() {
+            self.life.entered = Some(stay.row.time);
+        }
+        self.life.done = None;
+        if self.open.as_ref().is_some_and(|open| open.state == stay.state) {
+            return;
+        }
+        self.close(Some(stay.row.time), stay.state.clone());
+        self.open = Some(Arc::clone(stay));
+    }
+
+    fn close(&mut self, end: Option<i64>, next: Value) {
+        let Some(by) = self.open.take() else { return };
+        let start = by.row.time;
+        let span = Span {
+            kind: SpanKind::Interval as SpanNumber,
+            time: end.unwrap_or(start),
+            key: self.name.clone(),
+            state: by.state.clone(),
+            next,
+            start: Some(start),
+            end,
+            entered: self.life.entered,
+            done: None,
+        };
+        self.life.spans.push((by, span));
+    }
 }
 
 impl SequenceState {
@@ -182,7 +229,13 @@ impl SequenceState {
 
     /// Every row that the key makes, in order.
     fn spans(&self, key: &Key, held: &Held) -> Vec<Told> {
-        let History { mut spans, entered, done } = self.history(key, held);
+        let lives = self.lives(key, held);
+        lives.into_iter().flat_map(|life| self.of_life(key, life)).collect()
+    }
+
+    /// The rows of one life, in order.
+    fn of_life(&self, key: &Key, life: Life) -> Vec<Told> {
+        let Life { mut spans, entered, done, .. } = life;
         let name = key.values.first().cloned().unwrap_or(Value::Null);
         let mut passed = Vec::new();
         if let Some((done, by)) = done {
@@ -216,94 +269,75 @@ impl SequenceState {
         spans
     }
 
-    fn history(&self, key: &Key, held: &Held) -> History {
+    /// The lives of a key: one that comes back long after it was done begins anew.
+    fn lives(&self, key: &Key, held: &Held) -> Vec<Life> {
+        let mut lives: Vec<Life> = Vec::new();
         let name = key.values.first().cloned().unwrap_or(Value::Null);
-        let mut history = History { spans: Vec::new(), entered: held.entered, done: None };
-        let mut open: Option<(Arc<Stay>, Value)> = None;
-        let close =
-            |spans: &mut Vec<Told>, open: (Arc<Stay>, Value), end: Option<i64>, next: Value, entered| {
-                let (by, state) = open;
-                let start = by.row.time;
-                let kind = SpanKind::Interval as SpanNumber;
-                let key = name.clone();
-                let time = end.unwrap_or(start);
-                let span =
-                    Span { kind, time, key, state, next, start: Some(start), end, entered, done: None };
-                spans.push((by, span));
-            };
+        let mut growing = Growing { name, life: Life::new(held.entered), open: None };
         for stay in held.stays.iter().filter(|(_, weight)| **weight > 0).map(|(stay, _)| stay) {
             let time = stay.row.time;
             if stay.end {
-                let was_open = open.is_some();
-                if let Some(open) = open.take() {
-                    close(&mut history.spans, open, Some(time), Value::Null, history.entered);
-                }
-                if history.done.is_none() && (was_open || self.by_state) {
-                    history.done = Some((time, Arc::clone(stay)));
-                }
-                if self.by_state {
-                    continue;
+                let was_open = growing.open.is_some();
+                growing.close(Some(time), Value::Null);
+                if growing.life.done.is_none() && (was_open || self.by_state) {
+                    growing.life.done = Some((time, Arc::clone(stay)));
                 }
             }
-            let opens = if self.by_state { !stay.state.is_null() } else { stay.start && open.is_none() };
-            if !opens {
-                continue;
+            let opens = match self.by_state {
+                true => !stay.end && !stay.state.is_null(),
+                false => stay.start && growing.open.is_none(),
+            };
+            if opens {
+                let anew = |done: i64| time.saturating_sub(done) > self.retain;
+                if growing.life.done.as_ref().is_some_and(|(done, _)| anew(*done)) {
+                    lives.push(std::mem::replace(&mut growing.life, Life::new(None)));
+                }
+                growing.enter(stay);
             }
-            if stay.start && history.entered.is_none() {
-                history.entered = Some(time);
-            }
-            history.done = None;
-            if open.as_ref().is_some_and(|(_, state)| *state == stay.state) {
-                continue;
-            }
-            if let Some(open) = open.take() {
-                close(&mut history.spans, open, Some(time), stay.state.clone(), history.entered);
-            }
-            open = Some((Arc::clone(stay), stay.state.clone()));
+            growing.life.last = time;
         }
-        if let Some(open) = open {
-            close(&mut history.spans, open, None, Value::Null, history.entered);
-        }
-        history
+        growing.close(None, Value::Null);
+        lives.push(growing.life);
+        lives
     }
 
-    /// Lets go what can no longer move a number.
+    /// Lets go what can no longer move a number. Twice the retention, so that a row that is late by less finds the key
+    /// as it was.
     fn settle(&mut self, held: &mut Held) {
-        let bound = self.now.saturating_sub(self.retain);
-        let old = |held: &Held| held.stays.first_key_value().is_some_and(|(stay, _)| stay.row.time < bound);
-        if !old(held) {
+        let bound = self.now.saturating_sub(self.retain).saturating_sub(self.retain);
+        if held.stays.first_key_value().is_none_or(|(stay, _)| stay.row.time >= bound) {
             return;
         }
-        let whole = self.kinds[SpanKind::Item as usize] || self.kinds[SpanKind::Passed as usize];
-        let history = self.history(&Key::new([Value::Null].into_iter()), held);
-        let last = held.stays.last_key_value().map_or(i64::MIN, |(stay, _)| stay.row.time);
-        let lasts = |span: &Span| span.end.is_none_or(|end| end >= bound);
-        let first = history.spans.iter().position(|(_, span)| lasts(span));
-        let from = match (first, &history.done) {
-            // A key that is not done (or was done lately) keeps what its numbers will be made of.
-            (_, done) if whole && done.as_ref().is_none_or(|(done, _)| *done >= bound) => return,
-            (_, _) if whole => None,
-            (Some(first), _) => Some((Arc::clone(&history.spans[first].0), first)),
-            (None, _) if last < bound => None,
-            (None, _) => return,
-        };
+        let key = Key::new([Value::Null].into_iter());
         let before = held.stays.len();
-        match from {
-            Some((opener, first)) => {
-                held.stays = held.stays.split_off(&opener);
-                held.told.drain(..first.min(held.told.len()));
-                held.entered = history.entered.filter(|entered| *entered < opener.row.time);
-                if before > held.stays.len() {
-                    held.settled = Some(opener.row.time.saturating_sub(1));
-                }
-            }
-            None => {
-                held.stays.clear();
-                held.told.clear();
+        for life in self.lives(&key, held) {
+            if life.done.as_ref().is_some_and(|(done, _)| *done < bound) && life.last < bound {
+                let last = life.last;
+                let told = self.of_life(&key, life).len();
+                held.told.drain(..told.min(held.told.len()));
+                held.stays.retain(|stay, _| stay.row.time > last);
                 held.settled = Some(last);
+                held.entered = None;
+                continue;
             }
+            self.settle_part(held, &life, bound);
+            break;
         }
         self.held -= before - held.stays.len();
+    }
+
+    /// Lets go the intervals of a life that ended long ago, where only intervals are read.
+    fn settle_part(&self, held: &mut Held, life: &Life, bound: i64) {
+        if self.kinds[SpanKind::Item as usize] || self.kinds[SpanKind::Passed as usize] {
+            return;
+        }
+        let lasts = |(_, span): &Told| span.end.is_none_or(|end| end >= bound);
+        let Some(first) = life.spans.iter().position(lasts).filter(|first| *first > 0) else { return };
+        let opener = Arc::clone(&life.spans[first].0);
+        held.stays = held.stays.split_off(&opener);
+        held.told.drain(..first.min(held.told.len()));
+        held.entered = life.entered.filter(|entered| *entered < opener.row.time);
+        held.settled = Some(opener.row.time.saturating_sub(1));
     }
 
     /// Keeps a key; one that holds nothing but where it has been settled is forgotten a retention later.

@@ -62,7 +62,7 @@ pub fn rows(oracle: &Oracle, metric: &Metric, now: i64) -> Rows {
         let followed = metric.aliases.iter().find(|alias| alias.name == sequence.of).expect("an alias");
         let rows = of_alias(oracle, metric, followed, now);
         let rows = looked_up(oracle, metric, now, rows, &mut made.lost);
-        made.rows.extend(super::sequence::spans(sequence, rows, &mut made.lost));
+        made.rows.extend(super::sequence::spans(sequence, rows, metric.retain, &mut made.lost));
         return made;
     }
     if metric.joins.is_empty() {

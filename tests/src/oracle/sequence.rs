@@ -70,7 +70,12 @@ struct Interval {
 }
 
 /// The rows of a sequence.
-pub fn spans(sequence: &Sequence, rows: Vec<Made>, lost: &mut BTreeMap<String, u64>) -> Vec<Made> {
+pub fn spans(
+    sequence: &Sequence,
+    rows: Vec<Made>,
+    retain: i64,
+    lost: &mut BTreeMap<String, u64>,
+) -> Vec<Made> {
     let mut keys: BTreeMap<Val, Vec<Made>> = BTreeMap::new();
     for row in rows {
         let value = |ex: &Ex| row.env().eval(ex).expect("a key and a state have a value");
@@ -87,7 +92,39 @@ pub fn spans(sequence: &Sequence, rows: Vec<Made>, lost: &mut BTreeMap<String, u
         };
         *lost.entry(reason.to_string()).or_default() += 1;
     }
-    keys.into_iter().flat_map(|(key, rows)| of_key(sequence, &key, rows)).collect()
+    let of_key = |(key, rows): (Val, Vec<Made>)| {
+        let lives = lives(sequence, rows, retain);
+        lives.into_iter().flat_map(move |rows| of_life(sequence, &key, rows)).collect::<Vec<Made>>()
+    };
+    keys.into_iter().flat_map(of_key).collect()
+}
+
+/// A key that comes back more than `retain` after it was done begins anew.
+fn lives(sequence: &Sequence, mut rows: Vec<Made>, retain: i64) -> Vec<Vec<Made>> {
+    rows.sort_by(|a, b| (a.time, &a.id).cmp(&(b.time, &b.id)));
+    let (mut cuts, mut open, mut done) = (Vec::new(), false, None);
+    for says in said(sequence, &rows) {
+        match says.into {
+            None => {
+                if done.is_none() && (open || sequence.state.is_some()) {
+                    done = Some(says.time);
+                }
+                open = false;
+            }
+            Some(_) => {
+                if done.take().is_some_and(|done| says.time - done > retain) {
+                    cuts.push(says.row);
+                }
+                open = true;
+            }
+        }
+    }
+    let mut lives = Vec::new();
+    for cut in cuts.into_iter().rev() {
+        lives.push(rows.split_off(cut));
+    }
+    lives.push(rows);
+    lives
 }
 
 /// What each row says, in order. Without `state` there is one state, that of being open.
@@ -111,8 +148,7 @@ fn said(sequence: &Sequence, rows: &[Made]) -> Vec<Says> {
     all
 }
 
-fn of_key(sequence: &Sequence, key: &Val, mut rows: Vec<Made>) -> Vec<Made> {
-    rows.sort_by(|a, b| (a.time, &a.id).cmp(&(b.time, &b.id)));
+fn of_life(sequence: &Sequence, key: &Val, rows: Vec<Made>) -> Vec<Made> {
     let said = said(sequence, &rows);
     let opens = |at: usize| said[at].into.is_some() && (at == 0 || said[at - 1].into != said[at].into);
     let from = (0..said.len()).filter(|at| opens(*at));

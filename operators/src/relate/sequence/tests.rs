@@ -163,8 +163,34 @@ fn what_is_done_for_long_is_let_go_and_what_is_open_is_not() {
     told.sort();
     assert_eq!(told, [(0, None, -1), (0, Some(898), 1), (1, Some(898), 1), (2, Some(898), 1)]);
     assert_eq!(state.lost["beyond_retention"], 1);
-    state.turn(1_101);
+    state.turn(1_110);
     assert_eq!((state.held(), state.keys.len()), (0, 1), "only that the second key was there is known");
-    state.turn(1_202);
+    state.turn(1_211);
     assert!(state.keys.is_empty());
+}
+
+#[test]
+fn a_key_that_comes_back_long_after_it_was_done_begins_anew() {
+    let rows = [
+        stay(1, 1, Some("a"), true, false),
+        stay(5, 2, None, false, true),
+        stay(105, 3, Some("a"), true, false),
+        stay(110, 4, None, false, true),
+        stay(211, 5, Some("b"), true, false),
+    ];
+    let items = |state: &mut SequenceState, rows: &[Arc<Stay>]| {
+        let mut told: BTreeMap<Listed, i64> = BTreeMap::new();
+        for stay in rows {
+            state.turn(stay.row.time);
+            let rows = vec![(key(1), Arc::clone(stay), 1)];
+            state.apply(rows, |_, span, weight| *told.entry(list(&span)).or_default() += weight);
+        }
+        told.retain(|_, weight| *weight != 0);
+        told.into_keys().filter(|listed| listed.0 == 1).collect::<Vec<_>>()
+    };
+    let wanted = [(1, 110, "Null".to_owned(), None, None, Some(1), Some(110))];
+    assert_eq!(items(&mut sequence_state(true, 100), &rows), wanted, "back within 100, then after 101");
+    let mut late = rows.clone();
+    late.reverse();
+    assert_eq!(items(&mut sequence_state(true, 100), &late), wanted);
 }
