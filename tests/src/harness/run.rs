@@ -113,12 +113,7 @@ fn run(case: &Case, road: Road) -> Result<Vec<String>, String> {
         if found.is_empty() && questions > 0 && !segment.far && (is_last || questions == usize::MAX) {
             let kept = rig.told.kept.lock().unwrap_or_else(PoisonError::into_inner).clone();
             let mut few = fastrand::Rng::with_seed(road.seed);
-            found = second::differences(
-                &published,
-                &kept,
-                &segment.instants,
-                (questions, &mut few),
-            );
+            found = second::differences(&published, &kept, &segment.instants, (questions, &mut few));
         }
         if !found.is_empty() {
             found.insert(0, format!("after segment {i} with {road:?}"));
