@@ -15,6 +15,9 @@ pub(super) fn part(catalog: &Catalog, (relation, index): (usize, usize), part: &
         let mut columns = vec!["n".to_owned(), "id".to_owned(), format!("{time} AS at")];
         let cells = feed.cells.iter().enumerate();
         columns.extend(cells.map(|(cell, typed)| format!("{} AS c{cell}", typed.sql)));
+        let lists = feed.lists.iter().enumerate();
+        columns
+            .extend(lists.map(|(list, path)| format!("{} AS c{}", path.join("."), feed.cells.len() + list)));
         let from = quoted(&catalog.events[feed.event].head.name);
         let filter = feed.filter.as_ref().map(|filter| format!("({})", filter.sql));
         let current = (!feed.identity.is_empty())
