@@ -47,13 +47,21 @@ pub(crate) fn counts(metric: &Metric, fold: usize, (start, end): (Option<i64>, i
 }
 
 impl Work<'_> {
+    /// Rows that last are the same whichever instant is asked for, but for those of entities.
+    pub(crate) fn lasting_at(&self, as_of: i64) -> i64 {
+        if self.over_entity() { as_of } else { self.question.as_of }
+    }
+
     /// All rows known now, whenever they count, with the instant they were first seen at; `None`: nothing lasts.
     pub(crate) fn lasting(&mut self, rows: &str, as_of: i64) -> Result<Option<String>, AuditError> {
         let folds = folds(self.metric);
         if folds.is_empty() {
             return Ok(None);
         }
-        let name = self.name("lasting", as_of);
+        let name = self.name("lasting", self.lasting_at(as_of));
+        if self.sql.has(&name) {
+            return Ok(Some(name));
+        }
         let (oldest, step) = (self.oldest(), self.step);
         let own = match self.keeps_everything() {
             true => "at".to_owned(),
@@ -63,7 +71,8 @@ impl Work<'_> {
         let begins = folds.iter().map(|fold| {
             let (from, _) = columns(self.metric, *fold);
             format!(
-                "CASE WHEN {} THEN CASE WHEN {from} < {oldest} THEN {} ELSE {from} - (({from} % {step}) + {step}) % {step} END END",
+                "CASE WHEN {} THEN\n    CASE WHEN {from} < {oldest} THEN {} \
+                 ELSE {from} - (({from} % {step}) + {step}) % {step} END END",
                 lasts(self.metric, *fold),
                 i64::MIN + 1
             )
@@ -71,8 +80,8 @@ impl Work<'_> {
         let all: Vec<String> = std::iter::once(own).chain(begins).collect();
         let now = instant(self.question.now);
         let sql = format!(
-            "SELECT *, LEAST({}) AS first FROM {rows}\nWHERE passed AND lost IS NULL AND at < {now}",
-            all.join(", ")
+            "SELECT *, LEAST({}) AS first\nFROM {rows}\nWHERE passed AND lost IS NULL AND at < {now}",
+            all.join(",\n  ")
         );
         self.sql.stage(&name, sql)?;
         Ok(Some(name))
@@ -87,7 +96,7 @@ impl Work<'_> {
         split: bool,
         groups: &mut BTreeMap<Vec<Value>, Group>,
     ) -> Result<(), AuditError> {
-        let table = self.name("asked_lasting", as_of);
+        let table = self.name("asked_lasting", self.lasting_at(as_of));
         let keys = self.keys(split, &table)?;
         let key_columns = key_columns(&keys);
         for fold in folds(self.metric) {
@@ -95,10 +104,11 @@ impl Work<'_> {
             let (ends, begins) = (instant(end), start.map(instant));
             let lasts = lasts(self.metric, fold);
             let begins = begins.map_or_else(|| from.clone(), |start| format!("GREATEST({from}, {start})"));
-            let time = format!("LEAST(COALESCE({until}, {ends}), {ends}) - {begins}");
+            // A row that ends before the window begins was nothing of it.
+            let time = format!("GREATEST(LEAST(COALESCE({until}, {ends}), {ends}) - {begins}, 0)");
             let sql = format!(
                 "SELECT {}COUNT(*) FILTER (WHERE {until} IS NULL OR {until} >= {ends}) AS n,\n  \
-                 CAST(SUM(CASE WHEN {time} > 0 THEN {time} ELSE 0 END) AS BIGINT) AS spent\n\
+                 SUM({time}) AS spent\n\
                  FROM {table}\nWHERE {lasts} AND {from} < {ends}{}",
                 key_columns.iter().map(|key| format!("{key}, ")).collect::<String>(),
                 match key_columns.is_empty() {

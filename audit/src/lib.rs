@@ -13,7 +13,6 @@
 mod aggs;
 mod ask;
 mod compare;
-mod covered;
 mod entity;
 mod eval;
 mod groups;

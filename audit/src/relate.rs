@@ -24,6 +24,7 @@ use crate::window;
 
 mod part;
 mod sequence;
+mod ships;
 mod told;
 
 use part::PartRows;
@@ -56,7 +57,10 @@ pub(crate) fn rows(work: &mut Work<'_>, number: usize) -> Result<Source, AuditEr
         .map(|row| Row { parts: vec![Some(row)], time: first.at[row], id: first.id(row) })
         .collect();
     for (index, step) in steps.iter().enumerate() {
-        rows = add(work, (number, index), step, rows, &made)?;
+        rows = match &step.ships {
+            Some(ships) => ships::add(work, (number, index), (step, ships), rows, &made)?,
+            None => add(work, (number, index), step, rows, &made)?,
+        };
     }
     work.sql.tell(&format!("relation_{number}"), told::relation(number, &relation));
     let before = batch(&relation, &rows, &made)?;

@@ -36,7 +36,7 @@ pub(crate) fn explain(work: &mut Work<'_>, to: &mut Recomputed) -> Result<(), Au
     {
         let as_of = work.question.as_of;
         let extent = (to.span.map(|(start, _)| start), to.span.map_or(as_of, |(_, end)| end.min(as_of)));
-        counted = work.name("asked_lasting", as_of);
+        counted = work.name("asked_lasting", work.lasting_at(as_of));
         sees = lasting::counts(work.metric, fold, extent);
     }
     to.counts = Counts {

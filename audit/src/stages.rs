@@ -135,7 +135,7 @@ impl<'a> Work<'a> {
         let mut asked = self.asked(self.question.now)?;
         let mut seen = "at";
         if !lasting::folds(self.metric).is_empty() {
-            (asked, seen) = (self.name("asked_lasting", self.question.now), "first");
+            (asked, seen) = (self.name("asked_lasting", self.lasting_at(self.question.now)), "first");
         }
         let keys = self.keys(split, &asked)?;
         let columns = key_columns(&keys);
@@ -239,9 +239,12 @@ impl<'a> Work<'a> {
         let named = self.named((as_of, "named"), &matched, ranks)?;
         self.ask(&named, asked)?;
         if let Some(lasting) = &lasting {
-            let named = self.named((as_of, "named_lasting"), lasting, (lasting, "first"))?;
-            let asked = self.name("asked_lasting", as_of);
-            self.ask(&named, &asked)?;
+            let then = self.lasting_at(as_of);
+            let asked = self.name("asked_lasting", then);
+            if !self.sql.has(&asked) {
+                let named = self.named((then, "named_lasting"), lasting, (lasting, "first"))?;
+                self.ask(&named, &asked)?;
+            }
         }
         Ok(())
     }

@@ -112,3 +112,59 @@ windows: { day: { tumbling: 1d, tz: Europe/London } }
 "#;
     check("join", &format!("{ORDER}{more}"), &[], 0);
 }
+
+#[test]
+fn a_shipped_set() {
+    let more = r#"
+apiVersion: streamgauge/v1
+kind: Event
+name: commit
+version: 1.0.0
+fields: { repo: { type: string }, sha: { type: string }, parents: { type: list, items: string } }
+---
+apiVersion: streamgauge/v1
+kind: Event
+name: deployed
+version: 1.0.0
+fields: { repo: { type: string }, sha: { type: string }, service: { type: string } }
+---
+apiVersion: streamgauge/v1
+kind: Metric
+name: lead
+version: 1.0.0
+events: { commit: { type: commit }, deploy: { type: deployed } }
+join:
+  - from: commit
+    to: deploy
+    match: commit.repo = deploy.repo
+    within: 9d
+    ships:
+      commit: commit.sha
+      head: deploy.sha
+      line: [deploy.service]
+      history: [{ of: commit, sha: commit.sha, parents: commit.parents }]
+measures: { median: { agg: quantile, q: 0.5, value: deploy.time - commit.time, unit: h } }
+windows: { day: { tumbling: 1d, tz: Europe/London } }
+"#;
+    check("shipped", more, &[], 0);
+}
+
+#[test]
+fn a_sequence_and_what_is_made_of_windows() {
+    let more = r#"---
+apiVersion: streamgauge/v1
+kind: Metric
+name: flow
+version: 1.0.0
+events: { order: { type: order.created } }
+sequence: { of: order, key: order.order, state: order.region, end: order.paid }
+measures:
+  open: { agg: concurrent }
+  spent: { agg: duration_in_state, state: eu }
+  done: { of: item, agg: count }
+  regions: { agg: top, n: 2, value: interval.state }
+  mean: { over: done, window: day, last: 3, agg: avg }
+windows: { day: { tumbling: 1d, tz: Europe/London } }
+"#;
+    check("sequence", &format!("{ORDER}{more}"), &[], 0);
+}

@@ -243,8 +243,62 @@ retain: { live: 30d }
         (2, 9, booking(at(2, 11), at(2, 12), "a")),
     ];
     let lines: Vec<(u32, u32, &str)> = lines.iter().map(|(d, h, text)| (*d, *h, text.as_str())).collect();
-    let steps = [(at(2, 13), records(&lines, at(2, 13), 0))];
-    let found = answers(yaml, &steps, &[("day", &[], at(2, 13)), ("day", &["room"], at(2, 13))]);
+    let steps = [(at(6, 13), records(&lines, at(6, 13), 0))];
+    let asked: [(&str, &[&str], i64); 3] =
+        [("day", &[], at(2, 13)), ("day", &["room"], at(2, 13)), ("day", &[], at(2, 12))];
+    let found = answers(yaml, &steps, &asked);
     assert_eq!(found[0], format!("3 2 {}.0", (3 + 4 + 1) * 3_600));
     assert_eq!(found[1], format!("\"a\" 2 1 {}.0; \"b\" 1 1 {}.0", 4 * 3_600, 4 * 3_600));
+    // What ends at noon lasts until then.
+    assert_eq!(found[2], format!("3 3 {}.0", (2 + 3 + 1) * 3_600));
+}
+
+/// An end that is announced is still to come: the row lasts. The second truth alone: the engine counts such ends
+/// as soon as it knows them.
+#[test]
+fn an_announced_end_is_still_to_come() {
+    let yaml = r#"
+apiVersion: streamgauge/v1
+kind: Event
+name: booking
+version: 1.0.0
+fields: { opens: { type: timestamp }, closes: { type: timestamp } }
+---
+apiVersion: streamgauge/v1
+kind: Metric
+name: bookings
+version: 1.0.0
+events: { b: { type: booking } }
+measures:
+  taken: { agg: concurrent, start: b.opens, end: b.closes }
+  time: { agg: duration_in_state, start: b.opens, end: b.closes, unit: h }
+windows: { day: { tumbling: 1d, tz: UTC } }
+"#;
+    let catalog = catalog(yaml).expect("contracts");
+    let booking = |opens: i64, closes: i64| {
+        let (opens, closes) = (instant(opens), instant(closes));
+        format!("\"type\": \"booking\", \"opens\": \"{opens}\", \"closes\": \"{closes}\"")
+    };
+    let (a, b) = (booking(at(2, 10), at(2, 14)), booking(at(2, 14), at(5, 9)));
+    let now = at(2, 13);
+    let mut rig = Rig::start(&catalog, 1, 1, &[], now).expect("an engine");
+    rig.send(&records(&[(2, 8, &a), (2, 9, &b)], now, 0).iter().collect::<Vec<_>>());
+    rig.published();
+    let kept = rig.told.kept.lock().expect("no panic").clone();
+    let question = audit::Question {
+        metric: 0,
+        window: 0,
+        by: Vec::new(),
+        measures: vec![0, 1],
+        explain: Some(0),
+        filter: None,
+        as_of: now,
+        now,
+    };
+    let again = audit::recompute(&catalog, &question, &kept).expect("a number");
+    let cells: Vec<String> =
+        again.rows[0].values.iter().map(|value| value.to_json(None).to_string()).collect();
+    assert_eq!(cells, ["1".to_owned(), format!("{}.0", 3 * 3_600)]);
+    assert_eq!(again.counts.counted, 1, "the event behind the number is shown");
+    rig.stop();
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use arrow::array::{
     Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
+    new_null_array,
 };
 use arrow::compute::{cast, concat, take};
 use arrow::datatypes::{DataType, Int64Type, TimestampMicrosecondType};
@@ -114,10 +115,6 @@ pub(super) fn rows(
             if *history == Some(cell) && !feed.identity.is_empty() {
                 column = sooner(&column, &ends)?;
             }
-            let column = match columns[cell].first() {
-                Some(first) => cast(&column, first.data_type()).map_err(AuditError::arrow)?,
-                None => column,
-            };
             columns[cell].push(column);
         }
         for row in chosen {
@@ -129,6 +126,11 @@ pub(super) fn rows(
         }
     }
     for parts in columns {
+        // An event type that lacks the column brings nulls of no type.
+        let typed = parts.iter().find(|part| *part.data_type() != DataType::Null).or(parts.first());
+        let ty = typed.map_or(DataType::Null, |part| part.data_type().clone());
+        let parts = parts.iter().map(|part| cast(part, &ty)).collect::<Result<Vec<_>, _>>();
+        let parts = parts.map_err(AuditError::arrow)?;
         let parts: Vec<&dyn Array> = parts.iter().map(AsRef::as_ref).collect();
         all.cells.push(concat(&parts).map_err(AuditError::arrow)?);
     }
@@ -136,7 +138,7 @@ pub(super) fn rows(
 }
 
 fn bring(work: &Work<'_>, feed: &PartFeed) -> Result<Brought, AuditError> {
-    let PartFeed { event, filter, cells, time, identity: _, of_table: _, lists: _ } = feed;
+    let PartFeed { event, filter, cells, time, identity: _, of_table: _, lists } = feed;
     let source = events_of(work.catalog, work.events, *event)?;
     let batch = source.batch;
     let rows = batch.num_rows();
@@ -152,6 +154,9 @@ fn bring(work: &Work<'_>, feed: &PartFeed) -> Result<Brought, AuditError> {
         let evaluated = evaluate(cell, &batch)?;
         whole.iter_mut().zip(&evaluated.failed).for_each(|(whole, failed)| *whole &= !failed);
         columns.push(plain(&evaluated.values)?);
+    }
+    for path in lists {
+        columns.push(list(&batch, path)?);
     }
     let mut at = vec![i64::MIN; rows];
     if let Some(time) = time {
@@ -187,6 +192,23 @@ fn place(name: &str, kept: &Kept, row: usize) -> (String, String, String, i32, i
     let at = &kept.partition;
     let (offset, part) = (kept.batch.offsets[row], kept.batch.parts[row]);
     (name.to_owned(), at.source.to_string(), at.topic.to_string(), at.number, offset, part)
+}
+
+/// A column that is a list, by its path; nulls where there is none.
+fn list(batch: &RecordBatch, path: &[String]) -> Result<ArrayRef, AuditError> {
+    let none = || new_null_array(&DataType::Null, batch.num_rows());
+    let Some((first, below)) = path.split_first() else { return Ok(none()) };
+    let Some(column) = batch.column_by_name(first) else { return Ok(none()) };
+    let mut column = Arc::clone(column);
+    for name in below {
+        let Some(structs) = column.as_struct_opt() else { return Ok(none()) };
+        let Some(inner) = structs.column_by_name(name) else { return Ok(none()) };
+        // What an absent struct holds is absent.
+        let there: Int64Array =
+            (0..structs.len()).map(|row| structs.is_valid(row).then_some(row as i64)).collect();
+        column = take(inner, &there, None).map_err(AuditError::arrow)?;
+    }
+    Ok(column)
 }
 
 /// Text that is not interned: rows of several types come together.

@@ -4,7 +4,7 @@
 //! statement that is run.
 
 use contracts::Catalog;
-use contracts::catalog::{Missing, Part, Relation, Sequence, Step};
+use contracts::catalog::{HistoryKind, Missing, Part, Relation, Sequence, Ships, Step};
 
 use crate::sql::quoted;
 
@@ -15,6 +15,9 @@ pub(super) fn part(catalog: &Catalog, (relation, index): (usize, usize), part: &
         let mut columns = vec!["n".to_owned(), "id".to_owned(), format!("{time} AS at")];
         let cells = feed.cells.iter().enumerate();
         columns.extend(cells.map(|(cell, typed)| format!("{} AS c{cell}", typed.sql)));
+        let lists = feed.lists.iter().enumerate();
+        columns
+            .extend(lists.map(|(list, path)| format!("{} AS c{}", path.join("."), feed.cells.len() + list)));
         let from = quoted(&catalog.events[feed.event].head.name);
         let filter = feed.filter.as_ref().map(|filter| format!("({})", filter.sql));
         let current = (!feed.identity.is_empty())
@@ -55,6 +58,40 @@ pub(super) fn relation(number: usize, relation: &Relation) -> String {
     let names = relation.parts.iter().enumerate();
     let names: Vec<String> = names.map(|(p, part)| format!("p{p}.* AS {}", quoted(&part.name))).collect();
     format!("SELECT {}\n{}", names.join(", "), joins(number, relation.steps.len(), keeps))
+}
+
+/// The deployments that ship each row; parts of history have the numbers from `first` on.
+pub(super) fn ships((relation, index): (usize, usize), ships: &Ships, first: usize) -> String {
+    let edges = ships.history.iter().enumerate().map(|(number, history)| {
+        let graph: Vec<String> = history.graph.iter().map(|cell| format!("c{cell}")).collect();
+        let from = format!("part_{relation}_{}", first + number);
+        match history.kind {
+            HistoryKind::Parents { sha, parents } => {
+                format!("SELECT [{}] AS graph, c{sha} AS sha, UNNEST(c{parents}) AS parent FROM {from}", graph.join(", "))
+            }
+            HistoryKind::Chain { before, commits } => {
+                let before = before.map_or_else(|| "NULL".to_owned(), |cell| format!("c{cell}"));
+                format!(
+                    "SELECT [{}] AS graph, UNNEST(c{commits}) AS sha, UNNEST([{before}] || c{commits}) AS parent FROM {from}",
+                    graph.join(", ")
+                )
+            }
+        }
+    });
+    let edges = edges.collect::<Vec<_>>().join("\n  UNION ALL ");
+    let line: Vec<String> = ships.line.iter().map(|cell| format!("c{cell}")).collect();
+    let commits: Vec<String> = ships.commits.iter().map(|(part, cell)| format!("p{part}.c{cell}")).collect();
+    format!(
+        "-- ancestors by sets of our own; of each commit and line the first deployment that contains it\n\
+         WITH RECURSIVE edges AS (\n  {edges}\n), shipped AS (\n  \
+         SELECT n, at, id, [{}] AS line, c{} AS sha FROM part_{relation}_{}\n  \
+         UNION SELECT s.n, s.at, s.id, s.line, e.parent FROM shipped AS s JOIN edges AS e USING (graph, sha)\n)\n\
+         SELECT l, FIRST_VALUE(r ORDER BY at, id) AS r FROM shipped WHERE sha IN (COALESCE({})) GROUP BY l, line",
+        line.join(", "),
+        ships.head,
+        index + 1,
+        commits.join(", ")
+    )
 }
 
 /// The rows that intervals are made of: those of a key in order, each until the next.
