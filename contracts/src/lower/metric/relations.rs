@@ -6,6 +6,7 @@
 mod draft;
 mod sequence;
 mod ships;
+mod tables;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use arrow::datatypes::{DataType, Field as ArrowField, Fields, Schema};
 
 use crate::catalog::{Input, Missing, Order, Part, PartFeed, Pick, Relation, Step};
 use crate::expr::{self, Side};
-use crate::lower::{Cx, Lowered, World, one_or_many};
+use crate::lower::{Cx, World, one_or_many};
 use crate::value::timestamp_type;
 use crate::yaml::{Entry, Node, Yaml};
 
@@ -35,7 +36,7 @@ pub(super) struct Related {
 /// Reads `join`, `enrich` and what of `events` is a change stream.
 pub(super) fn read(cx: &mut Cx<'_>, node: &Node, world: &World, plain: &mut Inputs) -> Related {
     let filters = plain.filters(cx, node);
-    let tables = tables(cx, node, world);
+    let tables = tables::read(cx, node, world);
     for name in &tables.aliases {
         plain.names.insert(name.clone(), tables.columns_of(name));
     }
@@ -126,65 +127,6 @@ fn mentions(node: &Node) -> BTreeSet<Vec<String>> {
     }
     texts.extend(node.get("time").and_then(|time| time.get("column")).and_then(Node::scalar));
     texts.iter().filter_map(|sql| expr::mentions(sql).ok()).flatten().collect()
-}
-
-/// The tables of `enrich`, each as an alias of its name.
-fn tables(cx: &mut Cx<'_>, node: &Node, world: &World) -> Inputs {
-    let mut inputs = Inputs::none();
-    inputs.typed = true;
-    for entry in node.get("enrich").map(Node::entries).unwrap_or_default() {
-        let Some(place) = entry.value.get("table") else { continue };
-        let Some(name) = place.scalar() else { continue };
-        inputs.aliases.push(entry.key.clone());
-        let taken = node.get("events").is_some_and(|events| events.get(&entry.key).is_some());
-        if taken || entry.key == "row" {
-            let message = format!("`{}` is an alias already", entry.key);
-            let diagnostic =
-                cx.at("reserved_name", entry.key_span, message).fix("give the table another name here");
-            cx.push(diagnostic);
-            inputs.typed = false;
-            continue;
-        }
-        let Some(table) = world.tables.iter().find(|table| table.item.head.name == name) else {
-            inputs.typed = false;
-            if !world.names.contains(&(crate::shape::Kind::Table, name.to_string())) {
-                let names = world.names(crate::shape::Kind::Table);
-                let message = format!("there is no table `{name}`");
-                let diagnostic =
-                    cx.at("unknown_table", place.span, message).names(name, names.iter().map(String::as_str));
-                cx.push(diagnostic);
-            }
-            continue;
-        };
-        inputs.typed &= table.typed;
-        for event in std::iter::once(table.item.event).chain(table.item.fed_by) {
-            inputs.sources.push(table_source(&entry.key, table, event, world));
-        }
-    }
-    for name in inputs.aliases.clone() {
-        inputs.names.insert(name.clone(), inputs.columns_of(&name));
-    }
-    inputs
-}
-
-fn table_source(name: &str, table: &Lowered<crate::catalog::Table>, event: usize, world: &World) -> Source {
-    let admitted = &world.events[event].item.admitted;
-    let own = |field: &&Arc<ArrowField>| {
-        table.item.fields.iter().any(|f| f.name == *field.name()) || field.name() == "time"
-    };
-    let schema = match event == table.item.event {
-        true => Arc::clone(admitted),
-        // What else the events carry is not the table's.
-        false => Arc::new(Schema::new(admitted.fields().iter().filter(own).cloned().collect::<Vec<_>>())),
-    };
-    Source {
-        alias: name.to_string(),
-        input: Input::Event(event),
-        schema,
-        time: "time".to_string(),
-        renames: BTreeMap::new(),
-        parts: BTreeMap::new(),
-    }
 }
 
 struct Builder<'a> {
