@@ -98,14 +98,11 @@ pub(crate) fn has_value(agg: &Agg) -> bool {
 pub(crate) fn of_feed(metric: &Metric, feed: &Feed, source: &Source) -> Result<RecordBatch, AuditError> {
     let rows = source.batch.num_rows();
     let mut failed = vec![false; rows];
-    let moments = match &feed.moment {
-        Some(moment) => {
-            let evaluated = evaluate(moment, &source.batch)?;
-            either(&mut failed, &evaluated.failed);
-            Some(evaluated.values)
-        }
-        None => None,
-    };
+    let moments = feed.moment.as_ref().map(|moment| evaluate(moment, &source.batch)).transpose()?;
+    let moments = moments.map(|evaluated| {
+        either(&mut failed, &evaluated.failed);
+        evaluated.values
+    });
     let times = moments.as_ref().or_else(|| source.batch.column_by_name(&feed.time));
     let times = times.and_then(|times| times.as_primitive_opt::<TimestampMicrosecondType>());
     let times = times.ok_or_else(|| AuditError::Inner(format!("no time column `{}`", feed.time)))?;

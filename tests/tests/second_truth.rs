@@ -302,3 +302,57 @@ windows: { day: { tumbling: 1d, tz: UTC } }
     assert_eq!(again.counts.counted, 1, "the event behind the number is shown");
     rig.stop();
 }
+
+#[test]
+fn values_of_windows() {
+    let yaml = r#"
+apiVersion: streamgauge/v1
+kind: Event
+name: sale
+version: 1.0.0
+fields: { amount: { type: "decimal(9,2)" }, shop: { type: string } }
+---
+apiVersion: streamgauge/v1
+kind: Metric
+name: sales
+version: 1.0.0
+events: { s: { type: sale } }
+dimensions: { shop: { from: s.shop, max: 2 } }
+measures:
+  sales: { agg: count }
+  sum: { agg: sum, value: s.amount, empty: "0.00" }
+  mean: { over: sum, window: day, last: 3, agg: avg }
+  with_today: { over: sum, window: day, last: 3, running: true, agg: sum }
+  median: { over: sales, window: day, last: 4, before: zero, agg: quantile, q: 0.5 }
+  most: { over: mean, window: day, last: 2, agg: max }
+  earlier: { shift: with_today, by: 1d }
+windows: { day: { tumbling: 1d, tz: Europe/London }, 6h: { tumbling: 6h } }
+retain: { live: 30d }
+"#;
+    let sale = |amount: &str, shop: &str| {
+        format!("\"type\": \"sale\", \"amount\": \"{amount}\", \"shop\": \"{shop}\"")
+    };
+    let lines = [
+        (2, 8, sale("1.00", "a")),
+        (2, 9, sale("2.01", "b")),
+        (4, 10, sale("4.00", "a")),
+        (5, 1, sale("8.00", "c")),
+        (5, 8, sale("16.00", "a")),
+    ];
+    let lines: Vec<(u32, u32, &str)> = lines.iter().map(|(d, h, text)| (*d, *h, text.as_str())).collect();
+    let steps =
+        [(at(4, 12), records(&lines[..3], at(4, 12), 0)), (at(5, 10), records(&lines[3..], at(5, 10), 3))];
+    let asked: [(&str, &[&str], i64); 3] =
+        [("day", &[], at(5, 10)), ("day", &["shop"], at(5, 10)), ("6h", &[], at(4, 12))];
+    let found = answers(yaml, &steps, &asked);
+    // The days: 3.01, 0, 4.00, and 24.00 so far; sales 0 (before the first), 2, 0, 1.
+    // `most`: the mean as of the ends of the 4th and the 3rd, which are of days that were over then.
+    // `earlier` is of the 4th at 10:00, before the sale of that instant.
+    assert_eq!(found[0], "2 \"24.00\" \"2.34\" \"28.00\" 0.5 \"2.34\" \"3.01\"");
+    assert_eq!(
+        found[1],
+        "\"a\" 1 \"16.00\" \"1.67\" \"20.00\" 0.5 \"1.67\" \"1.00\"; \
+         \"other\" 1 \"8.00\" null \"8.00\" 0.0 null null"
+    );
+    assert_eq!(found[2], "1 \"4.00\" \"1.51\" \"7.01\" 0.0 \"3.01\" \"3.01\"");
+}

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef};
 use arrow::compute::cast;
+use arrow::datatypes::DataType;
 use contracts::catalog::{ColdStart, History, HistoryKind, Ships, Step};
 use contracts::value::Value;
 
@@ -63,25 +64,12 @@ pub(super) fn add(
     let partner = &made[index + 1];
     let types = right.iter().map(|cell| Ok(partner.cell(*cell)?.data_type().clone()));
     let types = types.collect::<Result<Vec<_>, AuditError>>()?;
-    let names =
-        |part: &PartRows, cells: &mut dyn Iterator<Item = usize>| -> Result<Vec<Option<Name>>, AuditError> {
-            let columns =
-                cells.zip(&types).map(|(cell, ty)| cast(&part.cell(cell)?, ty).map_err(AuditError::arrow));
-            Ok(whole(&columns.collect::<Result<Vec<_>, _>>()?, part.len()))
-        };
     let reach = within.unwrap_or(i64::MAX);
     let bound = work.metric.retain.saturating_add(reach.saturating_mul(2));
-    let mut graphs: BTreeMap<Name, Parents> = BTreeMap::new();
-    for (number, history) in history.iter().enumerate() {
-        let History { part, graph, kind } = history;
-        let place = (relation, HISTORY * (index + 1) + number);
-        let rows = part::rows(work, place, part)?;
-        work.sql.tell(&format!("part_{}_{}", place.0, place.1), told::part(work.catalog, place, part));
-        let names = names(&rows, &mut graph.iter().copied())?;
-        edges(&rows, *kind, &names, bound, &mut graphs)?;
-    }
-    let names_of_deployments = names(partner, &mut right.iter().copied())?;
-    let lines = lines(partner, (*head, line), &names_of_deployments, bound, &graphs)?;
+    let first = HISTORY * (index + 1);
+    let graphs = graphs(work, (relation, first), history, &types, bound)?;
+    let deployed = names(partner, right, &types)?;
+    let lines = lines(partner, (*head, line), &deployed, bound, &graphs)?;
     let mut longer = Vec::new();
     let mut lost: Vec<(&'static str, i64, String)> = Vec::new();
     let sides = left.iter().zip(&types).map(|((part, cell), ty)| {
@@ -100,24 +88,14 @@ pub(super) fn add(
         let wanted = commits.iter().map(|(part, column)| cell(*part, column));
         let wanted: Vec<Arc<str>> = wanted.filter_map(|value| as_text(&value)).collect();
         let own = name.as_ref().filter(|_| !wanted.is_empty());
-        let mut found = 0;
-        for line in own.and_then(|name| lines.get(name)).into_iter().flat_map(BTreeMap::values) {
-            let Some(by) = wanted.iter().find_map(|commit| line.ships.get(commit)).copied() else { continue };
-            let age = partner.at[by].saturating_sub(at);
-            let whole = match cold_start {
-                ColdStart::All => true,
-                ColdStart::Skip => false,
-                ColdStart::Within(most) => age <= *most,
-            };
-            if line.deployments.first() == Some(&by) && !whole {
-                lost.push(("cold_start", row.time, name_of(&row, made)));
-                found += 1;
-            } else if age.saturating_abs() <= reach {
-                longer.push(with(&row, Some(by), *missing, partner));
-                found += 1;
-            }
-        }
-        if found == 0 {
+        let none = BTreeMap::new();
+        let lines = own.and_then(|name| lines.get(name)).unwrap_or(&none);
+        let found = shipped(lines, &wanted, *cold_start, |by| partner.at[by].saturating_sub(at));
+        let near = |by: &usize| partner.at[*by].saturating_sub(at).saturating_abs() <= reach;
+        let by: Vec<usize> = found.partners.into_iter().filter(near).collect();
+        longer.extend(by.iter().map(|by| with(&row, Some(*by), *missing, partner)));
+        lost.extend((0..found.cold).map(|_| ("cold_start", row.time, name_of(&row, made))));
+        if by.is_empty() && found.cold == 0 {
             let late = own.is_none() || at.saturating_add(reach) < work.question.now;
             lost.push((if late { "unmatched" } else { "waiting" }, row.time, name_of(&row, made)));
         }
@@ -125,9 +103,69 @@ pub(super) fn add(
     for reason in lost.iter().map(|(reason, ..)| *reason).collect::<BTreeSet<_>>() {
         tell(work, reason, &lost);
     }
-    let told = told::ships((relation, index), ships, HISTORY * (index + 1));
+    let told = told::ships((relation, index), ships, first);
     work.sql.tell(&format!("pairs_{relation}_{index}"), told);
     Ok(longer)
+}
+
+/// What ships a row's commits.
+#[derive(Debug, Default)]
+struct Found {
+    /// One deployment per line.
+    partners: Vec<usize>,
+    /// Lines whose first deployment it was, which does not ship it.
+    cold: usize,
+}
+
+/// Per line the deployment that counts for the first of the commits that the line ships; `age` is how much later
+/// than the row a deployment is.
+fn shipped(
+    lines: &BTreeMap<Name, Line>,
+    commits: &[Arc<str>],
+    cold_start: ColdStart,
+    age: impl Fn(usize) -> i64,
+) -> Found {
+    let mut found = Found::default();
+    for line in lines.values() {
+        let Some(by) = commits.iter().find_map(|commit| line.ships.get(commit)).copied() else { continue };
+        let counts = match cold_start {
+            ColdStart::All => true,
+            ColdStart::Skip => false,
+            ColdStart::Within(most) => age(by) <= most,
+        };
+        if counts || line.deployments.first() != Some(&by) {
+            found.partners.push(by);
+        } else {
+            found.cold += 1;
+        }
+    }
+    found
+}
+
+/// Parents of commits, by graph; parts of history have the numbers from `first` on.
+fn graphs(
+    work: &mut Work<'_>,
+    (relation, first): (usize, usize),
+    history: &[History],
+    types: &[DataType],
+    bound: i64,
+) -> Result<BTreeMap<Name, Parents>, AuditError> {
+    let mut graphs = BTreeMap::new();
+    for (number, history) in history.iter().enumerate() {
+        let History { part, graph, kind } = history;
+        let place = (relation, first + number);
+        let rows = part::rows(work, place, part)?;
+        work.sql.tell(&format!("part_{}_{}", place.0, place.1), told::part(work.catalog, place, part));
+        edges(&rows, *kind, &names(&rows, graph, types)?, bound, &mut graphs)?;
+    }
+    Ok(graphs)
+}
+
+/// Per row the graph that it is of; `None`: a null is of none.
+fn names(part: &PartRows, cells: &[usize], types: &[DataType]) -> Result<Vec<Option<Name>>, AuditError> {
+    let columns = cells.iter().zip(types);
+    let columns = columns.map(|(cell, ty)| cast(&part.cell(*cell)?, ty).map_err(AuditError::arrow));
+    Ok(whole(&columns.collect::<Result<Vec<_>, _>>()?, part.len()))
 }
 
 /// Per row the values of all columns; `None`: one is null.

@@ -24,6 +24,7 @@ use std::sync::{Arc, PoisonError};
 use engine::{MetricQuery, Published};
 
 use super::compare::compare;
+use super::second::differences;
 use super::{Rig, catalog, envelope};
 use crate::oracle::admit::Raw;
 use crate::oracle::val::instant;
@@ -66,6 +67,9 @@ pub enum Road {
 }
 
 const PARTITIONS: usize = 4;
+
+/// Questions per metric that are recomputed at each step that asks.
+const FEW: usize = 2;
 
 impl Journey {
     /// Reads a file.
@@ -127,6 +131,13 @@ impl Journey {
                     let found = compare(&mut oracle, &published, &instants);
                     if let Some(first) = found.first() {
                         return Err(format!("`{question}`, the oracle differs: {first}"));
+                    }
+                    if road == Road::Straight {
+                        let kept = rig.told.kept.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                        let few = (FEW, &mut rng);
+                        if let Some(first) = differences(&published, &kept, &instants, few).first() {
+                            return Err(format!("`{question}`, the second truth differs: {first}"));
+                        }
                     }
                     let _ = write!(out, "{question}\n{}", answer(question, &published, &rig));
                 }
