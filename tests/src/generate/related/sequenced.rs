@@ -18,8 +18,10 @@ pub(super) fn contracts(
     loop {
         let mut text = String::new();
         let (models, tables) = any::contracts(rng, false, &mut text);
-        let fits = models.iter().any(|model| model.feed == Feed::Plain && !model.columns.is_empty());
-        if !plain || fits && tables.is_empty() {
+        let streams = || models.iter().filter(|model| !model.columns.is_empty());
+        let fits = !plain || streams().any(|model| model.feed == Feed::Plain) && tables.is_empty();
+        // Few types, so that keys move often.
+        if fits && (streams().count() == 1 || chance(rng, 15)) {
             *yaml += &text;
             return (models, tables);
         }
@@ -39,7 +41,11 @@ pub(super) fn metrics(
     let streams = if tables.is_empty() && !plain.is_empty() { plain } else { streams };
     for i in 0..rng.usize(1..3) {
         let model = *pick(rng, &streams);
-        metric(rng, theme, i, model, tables, yaml);
+        match rng.u8(..10) {
+            0 => apart(rng, theme, i, &streams, yaml),
+            1 => over_entity(rng, theme, i, model, yaml),
+            _ => metric(rng, theme, i, model, tables, yaml),
+        }
     }
 }
 
@@ -77,8 +83,65 @@ fn metric(
     }
     lasting(rng, &intervals, state, yaml);
     if chance(rng, 60) {
-        over(rng, &windows, yaml);
+        *yaml += "  rows: { agg: count }\n";
+        *yaml += "  dwelt: { agg: max, value: interval.dwell }\n";
+        over(rng, &windows, "dwelt", yaml);
     }
+    finish(rng, theme, &windows, yaml);
+}
+
+/// What lasts without a sequence: rows of one type, or of two that are joined.
+fn apart(rng: &mut fastrand::Rng, theme: &Theme, index: usize, streams: &[&Model], yaml: &mut String) {
+    head(yaml, "Metric", &format!("m{index}"));
+    let (a, b) = (*pick(rng, streams), *pick(rng, streams));
+    *yaml += &format!("events:\n  a: {{ type: {} }}\n  b: {{ type: {} }}\n", a.name, b.name);
+    let joined = chance(rng, 50);
+    if joined {
+        let pick = word(rng, &["first", "last", "each"]);
+        *yaml += &format!("join:\n  - {{ from: a, to: b, match: a.k1 = b.k1, within: 20m, pick: {pick} }}\n");
+    }
+    if chance(rng, 60) {
+        let from = if joined { "a.k2" } else { "k2" };
+        *yaml += &format!("dimensions:\n  d0: {{ from: {from}, max: 1000 }}\n");
+    }
+    let windows = lasting_windows(rng, theme);
+    *yaml += "measures:\n";
+    let spans: &[&str] = match joined {
+        true => {
+            &["start: a.time, end: b.time", "of: b, start: \"b.time - INTERVAL '3 minutes'\", end: b.time"]
+        }
+        false => &[
+            "of: a, start: \"a.time - INTERVAL '10 minutes'\", end: a.time",
+            "start: \"b.time - INTERVAL '1 hour'\", end: \"b.time - INTERVAL '5 minutes'\"",
+            "of: b, start: b.time, end: \"CASE WHEN b.qty > 5 THEN b.time END\"",
+            "of: a, start: \"CASE WHEN a.n > 0 THEN a.time END\", end: \"nullif(a.time, a.time)\"",
+        ],
+    };
+    for i in 0..rng.usize(1..4) {
+        let agg = word(rng, &["concurrent", "duration_in_state"]);
+        *yaml += &format!("  c{i}: {{ agg: {agg}, {} }}\n", pick(rng, spans));
+    }
+    *yaml += "  rows: { agg: count }\n";
+    if chance(rng, 60) {
+        over(rng, &windows, "rows", yaml);
+    }
+    finish(rng, theme, &windows, yaml);
+}
+
+/// Rows of an entity, which last from their first event to their last.
+fn over_entity(rng: &mut fastrand::Rng, theme: &Theme, index: usize, model: &Model, yaml: &mut String) {
+    let key = word(rng, &["k1", "k2", "n"]);
+    head(yaml, "Entity", &format!("thing{index}"));
+    *yaml += &format!("key: {key}\nevents: [{}]\nfields:\n  touched: {{ count: \"*\" }}\n", model.name);
+    head(yaml, "Metric", &format!("m{index}"));
+    *yaml += &format!("entity: thing{index}\n");
+    if chance(rng, 40) {
+        *yaml += &format!("dimensions:\n  d0: {{ from: {key}, max: 1000, overflow: refuse }}\n");
+    }
+    let windows = lasting_windows(rng, theme);
+    *yaml += "measures:\n  c0: { agg: concurrent, start: first_time, end: \"nullif(time, first_time)\" }\n";
+    *yaml += "  c1: { agg: duration_in_state, start: first_time, end: time, where: touched > 1 }\n";
+    *yaml += "  rows: { agg: count }\n";
     finish(rng, theme, &windows, yaml);
 }
 
@@ -145,7 +208,7 @@ fn sequence(rng: &mut fastrand::Rng, columns: &[Column], yaml: &mut String) -> (
         options += &format!(", state: {state}");
     }
     for side in ["start", "end"] {
-        if state.is_none() || chance(rng, 60) {
+        if state.is_none() || chance(rng, if side == "end" { 85 } else { 60 }) {
             options += &format!(", {side}: \"{}\"", pick(rng, &conditions).0);
         }
     }
@@ -252,9 +315,7 @@ fn lasting(rng: &mut fastrand::Rng, scope: &Scope, state: Option<T>, yaml: &mut 
 }
 
 /// One or two measures over the last windows of a kind.
-fn over(rng: &mut fastrand::Rng, windows: &str, yaml: &mut String) {
-    *yaml += "  rows: { agg: count }\n";
-    *yaml += "  dwelt: { agg: max, value: interval.dwell }\n";
+fn over(rng: &mut fastrand::Rng, windows: &str, also: &'static str, yaml: &mut String) {
     for i in 0..rng.usize(1..3) {
         let lines: Vec<&str> = windows.lines().collect();
         let window = *pick(rng, &lines);
@@ -262,7 +323,7 @@ fn over(rng: &mut fastrand::Rng, windows: &str, yaml: &mut String) {
         let follows = window.contains("tumbling") || window.contains("to_date");
         let last = if follows { rng.usize(1..6) } else { 1 };
         let lasting = yaml.rfind("  c0: {").is_some_and(|at| !yaml[at..].contains("kind: "));
-        let of = if lasting && chance(rng, 30) { "c0" } else { word(rng, &["rows", "rows", "dwelt"]) };
+        let of = if lasting && chance(rng, 30) { "c0" } else { word(rng, &["rows", "rows", also]) };
         let agg = word(
             rng,
             &["quantile, q: 0.5", "quantile, q: 0.9, method: lower", "avg", "min", "max", "sum", "count"],
