@@ -74,14 +74,15 @@ fn metric(
     let mut scopes: Vec<Scope> = kinds.iter().map(|(kind, own)| scope(Some(kind), own)).collect();
     scopes.push(scope(Some("s"), &[]));
     let intervals = scope(None, &kinds[0].1);
-    let by_state = dimensions(rng, &columns, state, yaml);
+    let last = rng.usize(..4);
+    let by_state = dimensions(rng, &columns, (state, last == 0), yaml);
     let windows = lasting_windows(rng, theme);
     measures(rng, theme, &intervals, &scopes, yaml);
     // A dimension must say something about some row.
     if by_state {
         *yaml += "  kept: { agg: count, of: interval, hidden: true }\n";
     }
-    lasting(rng, &intervals, state, yaml);
+    lasting(rng, &intervals, state, last, yaml);
     if chance(rng, 60) {
         *yaml += "  rows: { agg: count }\n";
         *yaml += "  dwelt: { agg: max, value: interval.dwell }\n";
@@ -239,7 +240,12 @@ fn kinds(key: T, state: Option<T>) -> Vec<(&'static str, Vec<Column>)> {
 }
 
 /// Is one of them the state?
-fn dimensions(rng: &mut fastrand::Rng, columns: &[Column], state: Option<T>, yaml: &mut String) -> bool {
+fn dimensions(
+    rng: &mut fastrand::Rng,
+    columns: &[Column],
+    (state, narrow): (Option<T>, bool),
+    yaml: &mut String,
+) -> bool {
     let mut lines = String::new();
     let mut by_state = false;
     for i in 0..rng.usize(..3) {
@@ -251,8 +257,9 @@ fn dimensions(rng: &mut fastrand::Rng, columns: &[Column], state: Option<T>, yam
             column = Column { name: "interval.state".into(), t };
             by_state = true;
         }
+        let max = if narrow && chance(rng, 50) { rng.usize(1..4) } else { 1000 };
         let overflow = if column.t == T::Text { "" } else { ", overflow: refuse" };
-        lines += &format!("  d{i}: {{ from: {}, max: 1000{overflow} }}\n", column.name);
+        lines += &format!("  d{i}: {{ from: {}, max: {max}{overflow} }}\n", column.name);
     }
     if !lines.is_empty() {
         *yaml += &format!("dimensions:\n{lines}");
@@ -271,9 +278,9 @@ fn lasting_windows(rng: &mut fastrand::Rng, theme: &Theme) -> String {
     }
 }
 
-fn lasting(rng: &mut fastrand::Rng, scope: &Scope, state: Option<T>, yaml: &mut String) {
+fn lasting(rng: &mut fastrand::Rng, scope: &Scope, state: Option<T>, last: usize, yaml: &mut String) {
     let mut counts = 0;
-    for i in 0..rng.usize(..4) {
+    for i in 0..last {
         let agg = word(rng, &["concurrent", "duration_in_state"]);
         let mut options = format!("agg: {agg}");
         if chance(rng, 40)
