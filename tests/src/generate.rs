@@ -472,12 +472,86 @@ mod tests {
         assert!(rare.is_empty(), "hardly ever: {rare:?} of {seen:?}");
     }
 
+    /// Keys that stay where they are prove nothing.
+    #[test]
+    fn keys_move() {
+        let mut seen: BTreeMap<String, u64> = BTreeMap::new();
+        for n in 0..300 {
+            let case = case(SEQUENCED + n);
+            let mut count = |what: &str, n: u64| *seen.entry(what.to_string()).or_default() += n;
+            let words = [
+                "changelog: true",
+                "enrich:",
+                "agg: concurrent",
+                "duration_in_state",
+                "state: a }",
+                "as_of()",
+            ];
+            let more = [
+                "over:",
+                "before: zero",
+                "running: true",
+                "shift: c",
+                "of: passed",
+                "of: item",
+                "entity:",
+                "join:",
+            ];
+            words
+                .iter()
+                .chain(&more)
+                .filter(|word| case.yaml.contains(**word))
+                .for_each(|word| count(word, 1));
+            let oracle = told(&case);
+            let over_events = |m: &&crate::oracle::contract::Metric| m.aliases.iter().all(|a| !a.entity);
+            for metric in oracle.contracts.metrics.iter().filter(over_events) {
+                let made = crate::oracle::rows::rows(&oracle, metric, oracle.now);
+                made.lost.iter().for_each(|(reason, n)| count(reason, *n));
+                for row in &made.rows {
+                    let kind = row.alias.clone().unwrap_or_default();
+                    let open =
+                        kind == "interval" && row.parts["interval"].to_string().contains("\"end\", Null");
+                    count(if open { "open" } else { &kind }, 1);
+                }
+            }
+        }
+        let wanted = [
+            ("interval", 1200),
+            ("open", 500),
+            ("item", 90),
+            ("passed", 100),
+            ("no_key", 100),
+            ("no_state", 100),
+            ("changelog: true", 60),
+            ("enrich:", 60),
+            ("agg: concurrent", 100),
+            ("duration_in_state", 100),
+            ("state: a }", 15),
+            ("as_of()", 100),
+            ("over:", 100),
+            ("before: zero", 30),
+            ("running: true", 30),
+            ("shift: c", 60),
+            ("of: passed", 60),
+            ("entity:", 20),
+            ("join:", 8),
+            ("of: item", 60),
+        ];
+        let rare: Vec<_> =
+            wanted.iter().filter(|(what, least)| seen.get(*what).copied().unwrap_or(0) < *least).collect();
+        assert!(rare.is_empty(), "hardly ever: {rare:?} of {seen:?}");
+    }
+
     /// What is told twice, with noise or in another order is the same.
     #[test]
     fn twists_change_no_answer() {
         use crate::oracle::View;
         use twist::{Twist, twist};
-        for n in (0..60).map(|n| RELATED + n).chain((0..60).map(|n| SHIPPED + n)) {
+        for n in (0..60)
+            .map(|n| RELATED + n)
+            .chain((0..60).map(|n| SHIPPED + n))
+            .chain((0..60).map(|n| SEQUENCED + n))
+        {
             let plain = case(n);
             let wanted = told(&plain);
             for how in [Twist::Doubled, Twist::Noise, Twist::Reversed] {

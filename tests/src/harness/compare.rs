@@ -54,12 +54,14 @@ pub fn compare(oracle: &mut Oracle, published: &Published, instants: &[i64]) -> 
 }
 
 /// After a jump of the clock over more than what is retained: windows that lie in the present, and
-/// `all`. Which values a dimension names, sessions and shifts depend on what is still retained.
+/// `all`. Which values a dimension names, sessions, shifts and when a group began depend on what is still retained.
 pub fn compare_far(oracle: &Oracle, published: &Published) -> Vec<String> {
     let mut found = counters(oracle, published);
     for metric in &oracle.contracts.metrics {
         let named = metric.dimensions.iter().all(|d| d.max >= 1000);
-        let shifts = metric.measures.iter().any(|m| matches!(m.kind, MeasureKind::Shift(..)));
+        let reaches =
+            |measure: &Measure| matches!(measure.kind, MeasureKind::Shift(..) | MeasureKind::Over(_));
+        let shifts = metric.measures.iter().any(reaches);
         let entity = metric.aliases.iter().any(|alias| alias.entity);
         let (true, false, false, Some(index)) =
             (named, shifts, entity, published.catalog.metric_index(&metric.name))

@@ -1,6 +1,7 @@
 //! Hand-computed cases for the oracle itself.
 
 mod related;
+mod sequence;
 
 use super::zone::{DAY, HOUR, MINUTE, SECOND, parse_instant};
 use super::*;

@@ -18,8 +18,10 @@ pub(super) fn contracts(
     loop {
         let mut text = String::new();
         let (models, tables) = any::contracts(rng, false, &mut text);
-        let fits = models.iter().any(|model| model.feed == Feed::Plain && !model.columns.is_empty());
-        if !plain || fits && tables.is_empty() {
+        let streams = || models.iter().filter(|model| !model.columns.is_empty());
+        let fits = !plain || streams().any(|model| model.feed == Feed::Plain) && tables.is_empty();
+        // Few types, so that keys move often.
+        if fits && (streams().count() == 1 || chance(rng, 15)) {
             *yaml += &text;
             return (models, tables);
         }
@@ -39,7 +41,11 @@ pub(super) fn metrics(
     let streams = if tables.is_empty() && !plain.is_empty() { plain } else { streams };
     for i in 0..rng.usize(1..3) {
         let model = *pick(rng, &streams);
-        metric(rng, theme, i, model, tables, yaml);
+        match rng.u8(..10) {
+            0 => apart(rng, theme, i, &streams, yaml),
+            1 => over_entity(rng, theme, i, model, yaml),
+            _ => metric(rng, theme, i, model, tables, yaml),
+        }
     }
 }
 
@@ -68,17 +74,75 @@ fn metric(
     let mut scopes: Vec<Scope> = kinds.iter().map(|(kind, own)| scope(Some(kind), own)).collect();
     scopes.push(scope(Some("s"), &[]));
     let intervals = scope(None, &kinds[0].1);
-    let by_state = dimensions(rng, &columns, state, yaml);
+    let last = rng.usize(..4);
+    let by_state = dimensions(rng, &columns, (state, last == 0), yaml);
     let windows = lasting_windows(rng, theme);
     measures(rng, theme, &intervals, &scopes, yaml);
     // A dimension must say something about some row.
     if by_state {
         *yaml += "  kept: { agg: count, of: interval, hidden: true }\n";
     }
-    lasting(rng, &intervals, state, yaml);
+    lasting(rng, &intervals, state, last, yaml);
     if chance(rng, 60) {
-        over(rng, &windows, yaml);
+        *yaml += "  rows: { agg: count }\n";
+        *yaml += "  dwelt: { agg: max, value: interval.dwell }\n";
+        over(rng, &windows, "dwelt", yaml);
     }
+    finish(rng, theme, &windows, yaml);
+}
+
+/// What lasts without a sequence: rows of one type, or of two that are joined.
+fn apart(rng: &mut fastrand::Rng, theme: &Theme, index: usize, streams: &[&Model], yaml: &mut String) {
+    head(yaml, "Metric", &format!("m{index}"));
+    let (a, b) = (*pick(rng, streams), *pick(rng, streams));
+    *yaml += &format!("events:\n  a: {{ type: {} }}\n  b: {{ type: {} }}\n", a.name, b.name);
+    let joined = chance(rng, 50);
+    if joined {
+        let pick = word(rng, &["first", "last", "each"]);
+        *yaml += &format!("join:\n  - {{ from: a, to: b, match: a.k1 = b.k1, within: 20m, pick: {pick} }}\n");
+    }
+    if chance(rng, 60) {
+        let from = if joined { "a.k2" } else { "k2" };
+        *yaml += &format!("dimensions:\n  d0: {{ from: {from}, max: 1000 }}\n");
+    }
+    let windows = lasting_windows(rng, theme);
+    *yaml += "measures:\n";
+    let spans: &[&str] = match joined {
+        true => {
+            &["start: a.time, end: b.time", "of: b, start: \"b.time - INTERVAL '3 minutes'\", end: b.time"]
+        }
+        false => &[
+            "of: a, start: \"a.time - INTERVAL '10 minutes'\", end: a.time",
+            "start: \"b.time - INTERVAL '1 hour'\", end: \"b.time - INTERVAL '5 minutes'\"",
+            "of: b, start: b.time, end: \"CASE WHEN b.qty > 5 THEN b.time END\"",
+            "of: a, start: \"CASE WHEN a.n > 0 THEN a.time END\", end: \"nullif(a.time, a.time)\"",
+        ],
+    };
+    for i in 0..rng.usize(1..4) {
+        let agg = word(rng, &["concurrent", "duration_in_state"]);
+        *yaml += &format!("  c{i}: {{ agg: {agg}, {} }}\n", pick(rng, spans));
+    }
+    *yaml += "  rows: { agg: count }\n";
+    if chance(rng, 60) {
+        over(rng, &windows, "rows", yaml);
+    }
+    finish(rng, theme, &windows, yaml);
+}
+
+/// Rows of an entity, which last from their first event to their last.
+fn over_entity(rng: &mut fastrand::Rng, theme: &Theme, index: usize, model: &Model, yaml: &mut String) {
+    let key = word(rng, &["k1", "k2", "n"]);
+    head(yaml, "Entity", &format!("thing{index}"));
+    *yaml += &format!("key: {key}\nevents: [{}]\nfields:\n  touched: {{ count: \"*\" }}\n", model.name);
+    head(yaml, "Metric", &format!("m{index}"));
+    *yaml += &format!("entity: thing{index}\n");
+    if chance(rng, 40) {
+        *yaml += &format!("dimensions:\n  d0: {{ from: {key}, max: 1000, overflow: refuse }}\n");
+    }
+    let windows = lasting_windows(rng, theme);
+    *yaml += "measures:\n  c0: { agg: concurrent, start: first_time, end: \"nullif(time, first_time)\" }\n";
+    *yaml += "  c1: { agg: duration_in_state, start: first_time, end: time, where: touched > 1 }\n";
+    *yaml += "  rows: { agg: count }\n";
     finish(rng, theme, &windows, yaml);
 }
 
@@ -145,7 +209,7 @@ fn sequence(rng: &mut fastrand::Rng, columns: &[Column], yaml: &mut String) -> (
         options += &format!(", state: {state}");
     }
     for side in ["start", "end"] {
-        if state.is_none() || chance(rng, 60) {
+        if state.is_none() || chance(rng, if side == "end" { 85 } else { 60 }) {
             options += &format!(", {side}: \"{}\"", pick(rng, &conditions).0);
         }
     }
@@ -176,7 +240,12 @@ fn kinds(key: T, state: Option<T>) -> Vec<(&'static str, Vec<Column>)> {
 }
 
 /// Is one of them the state?
-fn dimensions(rng: &mut fastrand::Rng, columns: &[Column], state: Option<T>, yaml: &mut String) -> bool {
+fn dimensions(
+    rng: &mut fastrand::Rng,
+    columns: &[Column],
+    (state, narrow): (Option<T>, bool),
+    yaml: &mut String,
+) -> bool {
     let mut lines = String::new();
     let mut by_state = false;
     for i in 0..rng.usize(..3) {
@@ -188,8 +257,9 @@ fn dimensions(rng: &mut fastrand::Rng, columns: &[Column], state: Option<T>, yam
             column = Column { name: "interval.state".into(), t };
             by_state = true;
         }
+        let max = if narrow && chance(rng, 50) { rng.usize(1..4) } else { 1000 };
         let overflow = if column.t == T::Text { "" } else { ", overflow: refuse" };
-        lines += &format!("  d{i}: {{ from: {}, max: 1000{overflow} }}\n", column.name);
+        lines += &format!("  d{i}: {{ from: {}, max: {max}{overflow} }}\n", column.name);
     }
     if !lines.is_empty() {
         *yaml += &format!("dimensions:\n{lines}");
@@ -208,9 +278,9 @@ fn lasting_windows(rng: &mut fastrand::Rng, theme: &Theme) -> String {
     }
 }
 
-fn lasting(rng: &mut fastrand::Rng, scope: &Scope, state: Option<T>, yaml: &mut String) {
+fn lasting(rng: &mut fastrand::Rng, scope: &Scope, state: Option<T>, last: usize, yaml: &mut String) {
     let mut counts = 0;
-    for i in 0..rng.usize(..4) {
+    for i in 0..last {
         let agg = word(rng, &["concurrent", "duration_in_state"]);
         let mut options = format!("agg: {agg}");
         if chance(rng, 40)
@@ -252,9 +322,7 @@ fn lasting(rng: &mut fastrand::Rng, scope: &Scope, state: Option<T>, yaml: &mut 
 }
 
 /// One or two measures over the last windows of a kind.
-fn over(rng: &mut fastrand::Rng, windows: &str, yaml: &mut String) {
-    *yaml += "  rows: { agg: count }\n";
-    *yaml += "  dwelt: { agg: max, value: interval.dwell }\n";
+fn over(rng: &mut fastrand::Rng, windows: &str, also: &'static str, yaml: &mut String) {
     for i in 0..rng.usize(1..3) {
         let lines: Vec<&str> = windows.lines().collect();
         let window = *pick(rng, &lines);
@@ -262,7 +330,7 @@ fn over(rng: &mut fastrand::Rng, windows: &str, yaml: &mut String) {
         let follows = window.contains("tumbling") || window.contains("to_date");
         let last = if follows { rng.usize(1..6) } else { 1 };
         let lasting = yaml.rfind("  c0: {").is_some_and(|at| !yaml[at..].contains("kind: "));
-        let of = if lasting && chance(rng, 30) { "c0" } else { word(rng, &["rows", "rows", "dwelt"]) };
+        let of = if lasting && chance(rng, 30) { "c0" } else { word(rng, &["rows", "rows", also]) };
         let agg = word(
             rng,
             &["quantile, q: 0.5", "quantile, q: 0.9, method: lower", "avg", "min", "max", "sum", "count"],

@@ -6,7 +6,7 @@ use super::{envelope, show};
 
 /// Contracts and records: partition, key or nothing, payload. Offsets count up within each partition;
 /// everything is received at `now`.
-fn told(yaml: &str, records: &[(usize, &str)], now: &str) -> Oracle {
+pub(super) fn told(yaml: &str, records: &[(usize, &str)], now: &str) -> Oracle {
     let now = parse_instant(now).expect("an instant");
     let mut ends = [0; 4];
     let raws = records.iter().map(|(partition, text)| {
@@ -32,7 +32,7 @@ fn told(yaml: &str, records: &[(usize, &str)], now: &str) -> Oracle {
 }
 
 #[track_caller]
-fn ask(oracle: &Oracle, metric: &str, window: &str, by: &[&str], wanted: &str) {
+pub(super) fn ask(oracle: &Oracle, metric: &str, window: &str, by: &[&str], wanted: &str) {
     let metric = oracle.contracts.metrics.iter().find(|m| m.name == metric).expect("a metric");
     let by: Vec<String> = by.iter().map(|name| (*name).to_string()).collect();
     let answer = View::new(oracle, metric, 1).ask(window, &by, None, oracle.now);
@@ -40,7 +40,7 @@ fn ask(oracle: &Oracle, metric: &str, window: &str, by: &[&str], wanted: &str) {
 }
 
 #[track_caller]
-fn lost(oracle: &Oracle, metric: &str, wanted: &[(&str, u64)]) {
+pub(super) fn lost(oracle: &Oracle, metric: &str, wanted: &[(&str, u64)]) {
     let metric = oracle.contracts.metrics.iter().find(|m| m.name == metric).expect("a metric");
     let lost = rows::rows(oracle, metric, oracle.now).lost;
     let wanted = wanted.iter().map(|(reason, count)| ((*reason).to_string(), *count)).collect();
