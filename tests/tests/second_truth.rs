@@ -283,7 +283,7 @@ windows: { day: { tumbling: 1d, tz: UTC } }
     let now = at(2, 13);
     let mut rig = Rig::start(&catalog, 1, 1, &[], now).expect("an engine");
     rig.send(&records(&[(2, 8, &a), (2, 9, &b)], now, 0).iter().collect::<Vec<_>>());
-    rig.published();
+    let published = rig.published();
     let kept = rig.told.kept.lock().expect("no panic").clone();
     let question = audit::Question {
         metric: 0,
@@ -296,9 +296,12 @@ windows: { day: { tumbling: 1d, tz: UTC } }
         now,
     };
     let again = audit::recompute(&catalog, &question, &kept).expect("a number");
-    let cells: Vec<String> =
-        again.rows[0].values.iter().map(|value| value.to_json(None).to_string()).collect();
-    assert_eq!(cells, ["1".to_owned(), format!("{}.0", 3 * 3_600)]);
+    let served = published.metric(0, &engine::MetricQuery::default()).expect("an answer");
+    let wanted = ["1".to_owned(), format!("{}.0", 3 * 3_600)];
+    for values in [&served.rows[0].values, &again.rows[0].values] {
+        let cells: Vec<String> = values.iter().map(|value| value.to_json(None).to_string()).collect();
+        assert_eq!(cells, wanted);
+    }
     assert_eq!(again.counts.counted, 1, "the event behind the number is shown");
     rig.stop();
 }

@@ -186,7 +186,7 @@ impl<'a> Cells<'a> {
             group.sum.merge(specs, sum);
         }
         if !cell.edges.is_empty() {
-            // Nothing lies after now.
+            // What lies after now waits in the worker.
             let end = if self.at == At::Now { i64::MAX } else { self.end_pane(bounds) };
             cell.edges.sum(end, &mut group.lasting.end);
             if bounds.start != i64::MIN {
@@ -376,6 +376,9 @@ pub(super) fn entity_cells(
                     continue;
                 }
                 let cell = made.entry(delta.key).or_insert_with(Cell::empty);
+                if delta.at >= then {
+                    continue; // still to come, as of then
+                }
                 if let Some(edges) = &delta.edges {
                     cell.edges.add(delta.pane, i64::MIN, edges);
                     continue;

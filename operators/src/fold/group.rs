@@ -10,7 +10,7 @@ use std::sync::Arc;
 use ahash::{HashMap, HashMapExt};
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Int32Type, TimestampMicrosecondType};
-use contracts::catalog::Agg;
+use contracts::catalog::{Agg, Input};
 use contracts::value::{Value, ValueType};
 use serde::{Deserialize, Serialize};
 
@@ -34,6 +34,8 @@ pub struct Delta {
     pub change: Pane,
     /// Beginnings and ends of rows that last; then `change` is of no rows.
     pub edges: Option<Edges>,
+    /// The instant of the edges, where it may be ahead of the clock: they wait for it.
+    pub at: i64,
 }
 
 /// The rows of one batch, as a feed sees them.
@@ -93,7 +95,10 @@ fn edges(
     groups: &Groups,
     deltas: &mut Vec<Delta>,
 ) {
-    let mut found: BTreeMap<(usize, i64), Vec<Edge>> = BTreeMap::new();
+    // The rows of a sequence begin and end before now; those of others may say what is still to come.
+    let known =
+        matches!(feed.input, Input::Relation(number) if plan.metric.relations[number].sequence.is_some());
+    let mut found: BTreeMap<(usize, i64, i64), Vec<Edge>> = BTreeMap::new();
     let mut keys: HashMap<Vec<u32>, usize> = HashMap::new();
     let mut named: Vec<Key> = Vec::new();
     for (fold, (span, input)) in feed.spans.iter().zip(&feed.folds).enumerate() {
@@ -120,7 +125,8 @@ fn edges(
             let weight = rows.weights.map_or(1, |weights| weights[row]);
             let mut add = |time: i64, weight: i64| {
                 let none = || vec![Edge::default(); plan.specs.len()];
-                found.entry((key, plan.pane(time))).or_insert_with(none)[fold].add(time, weight);
+                let at = if known { i64::MIN } else { time };
+                found.entry((key, plan.pane(time), at)).or_insert_with(none)[fold].add(time, weight);
             };
             add(from, weight);
             if let Some(to) = to {
@@ -128,11 +134,12 @@ fn edges(
             }
         }
     }
-    deltas.extend(found.into_iter().map(|((key, pane), edges)| Delta {
+    deltas.extend(found.into_iter().map(|((key, pane, at), edges)| Delta {
         key: named[key].clone(),
         pane,
         change: Pane::zero(&plan.specs),
         edges: Some(edges.into()),
+        at,
     }));
 }
 
@@ -343,7 +350,7 @@ impl Groups {
             let key = keys.entry(codes).or_insert_with_key(|codes| {
                 Key::new(codes.iter().zip(dimensions).map(|(c, d)| d.values[*c as usize].clone()))
             });
-            Delta { key: key.clone(), pane: self.pane[group], change, edges: None }
+            Delta { key: key.clone(), pane: self.pane[group], change, edges: None, at: i64::MIN }
         });
         deltas.collect()
     }

@@ -276,6 +276,11 @@ pub struct MetricState {
     by_pane: ByPane,
     /// One per window, `None` for sessions.
     running: Vec<Option<Running>>,
+    /// Edges ahead of the clock, by their instant.
+    waiting: BTreeMap<i64, Vec<Delta>>,
+    /// How many wait.
+    waits: usize,
+    now: i64,
     /// At most this many keys; further ones are lost with reason `too_many_keys`.
     max_keys: usize,
 }
@@ -285,7 +290,8 @@ impl MetricState {
     pub fn new(plan: Arc<MetricPlan>, max_keys: usize) -> Self {
         let running = vec![None; plan.extents.len()];
         let shard = Shard { oldest: i64::MIN, ..Shard::default() };
-        Self { plan, shard, by_pane: BTreeMap::new(), running, max_keys }
+        let (by_pane, waiting) = (BTreeMap::new(), BTreeMap::new());
+        Self { plan, shard, by_pane, running, waiting, waits: 0, now: i64::MIN, max_keys }
     }
 
     /// What readers see.
@@ -320,6 +326,13 @@ impl MetricState {
             }
         }
         self.forget(self.plan.oldest_pane(now));
+        self.now = now;
+        let mut come = Vec::new();
+        while let Some(entry) = self.waiting.first_entry().filter(|entry| *entry.key() < now) {
+            come.extend(entry.remove());
+        }
+        self.waits -= come.len();
+        self.apply(come);
     }
 
     fn in_panes(&self, bounds: Bounds) -> Running {
@@ -422,6 +435,15 @@ impl MetricState {
     }
 
     fn apply_one(&mut self, delta: Delta, lost: &mut Lost) {
+        if delta.at >= self.now {
+            if self.waits >= self.max_keys {
+                *lost.entry("too_many_waiting").or_default() += 1;
+                return;
+            }
+            self.waits += 1;
+            self.waiting.entry(delta.at).or_default().push(delta);
+            return;
+        }
         let rows = delta.change.rows.unsigned_abs();
         let beyond = delta.pane < self.shard.oldest;
         if beyond && !self.plan.keeps_base && delta.edges.is_none() {

@@ -190,7 +190,6 @@ fn a_key_that_comes_back_long_after_it_was_done_begins_anew() {
     };
     let wanted = [(1, 110, "Null".to_owned(), None, None, Some(1), Some(110))];
     assert_eq!(items(&mut sequence_state(true, 100), &rows), wanted, "back within 100, then after 101");
-    let mut late = rows.clone();
-    late.reverse();
+    let late: Vec<Arc<Stay>> = rows.into_iter().rev().collect();
     assert_eq!(items(&mut sequence_state(true, 100), &late), wanted);
 }
