@@ -126,7 +126,7 @@ fn of_key(sequence: &Sequence, key: &Val, mut rows: Vec<Made>) -> Vec<Made> {
     let done = said.get(said.len() - tail).filter(|_| was_there);
     let mut made = Vec::new();
     let mut add = |kind: &str, time: i64, by: usize, columns: Vec<(&str, Val)>| {
-        if sequence.kinds.iter().any(|read| *read == kind) {
+        if sequence.kinds.contains(&kind) {
             made.push(row(&rows[by], kind, time, columns));
         }
     };
