@@ -274,7 +274,8 @@ fn condition(cx: &mut Cx<'_>, entry: &Entry, inputs: &Inputs) -> Option<Option<N
         return None;
     }
     let name = state.scalar()?.replace('\'', "''");
-    let is = format!("CAST(interval.state AS VARCHAR) = '{name}'");
+    let of = node.get("of").and_then(Node::scalar).unwrap_or(SpanKind::Interval.alias());
+    let is = format!("CAST({of}.state AS VARCHAR) = '{name}'");
     let sql = match place.as_ref().and_then(Node::scalar) {
         Some(also) => format!("({also}) AND {is}"),
         None => is,
