@@ -7,6 +7,13 @@ use crate::yaml::{Entry, Node, Yaml};
 
 /// Reports.
 pub(super) fn report(cx: &mut Cx<'_>, node: &Node, world: &World) {
+    if let (Some(enrich), Some(_)) = (node.entry("enrich"), node.get("entity")) {
+        cx.not_yet(
+            enrich.key_span,
+            "`enrich` beside `entity`",
+            "put what the table knows on the events: use `events`",
+        );
+    }
     for alias in node.get("events").map(Node::entries).unwrap_or_default() {
         alias_parts(cx, alias, world);
     }
