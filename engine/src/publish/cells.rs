@@ -297,12 +297,12 @@ fn kept_values(plan: &MetricPlan, cells: &[(&Key, &Cell)], matters: impl Fn(usiz
         .collect()
 }
 
-/// The first instant of a cell's rows; where only what lasts is left of them, of that, by its pane.
+/// The first instant of a cell's rows, and of what lasts, by its pane.
 fn first_time(cell: &Cell, step: i64) -> Option<i64> {
     let pane = cell.panes.get_min().map(|(_, pane)| pane.first);
     let base = cell.base.as_ref().map(|base| base.first);
     let edge = cell.edges.first().map(|pane| pane.saturating_mul(step));
-    pane.into_iter().chain(base).min().or(edge)
+    pane.into_iter().chain(base).chain(edge).min()
 }
 
 fn earliest(cells: &[(&Key, &Cell)], dimension: usize, max: usize, step: i64) -> Kept {
