@@ -104,3 +104,9 @@ pub(crate) fn four_rows() -> [Vec<Row>; 2] {
     let copy = Row { id: 0, home: [A, A] };
     [vec![copy, Row { id: 1, home: [DEAD, B] }], vec![copy, Row { id: 2, home: [B, B] }]]
 }
+
+/// The copies, and a refused row that the second contract admits.
+pub(crate) fn three_rows() -> [Vec<Row>; 2] {
+    let copy = Row { id: 0, home: [A, A] };
+    [vec![copy, Row { id: 1, home: [DEAD, B] }], vec![copy]]
+}
