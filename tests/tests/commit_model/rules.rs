@@ -110,3 +110,9 @@ pub(crate) fn three_rows() -> [Vec<Row>; 2] {
     let copy = Row { id: 0, home: [A, A] };
     [vec![copy, Row { id: 1, home: [DEAD, B] }], vec![copy]]
 }
+
+/// The copies, and another row of their table: it is committed twice, so that there is something to roll back to.
+pub(crate) fn one_table() -> [Vec<Row>; 2] {
+    let copy = Row { id: 0, home: [A, A] };
+    [vec![copy], vec![copy, Row { id: 1, home: [A, A] }]]
+}
