@@ -24,6 +24,7 @@ fn number(name: &str) -> Option<u8> {
 }
 
 /// Visits every state within the bound; prints how many. Returns what was seen to happen.
+#[allow(clippy::print_stdout)]
 fn exhaust(rules: Rules, bound: &Bound) -> BTreeSet<&'static str> {
     let begun = Instant::now();
     let model = Commits { rules, bound: bound.clone() };

@@ -205,8 +205,8 @@ impl Commits {
         } else {
             checkpoint.v
         };
-        for p in 0..2 {
-            world.log_start[p] = world.log_start[p].max(needed[p]);
+        for (start, needed) in world.log_start.iter_mut().zip(needed) {
+            *start = needed.max(*start);
         }
     }
 }

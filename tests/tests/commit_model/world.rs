@@ -207,7 +207,8 @@ impl World {
         for mark in files {
             let named = self.tables.iter().any(|t| t.snapshots.iter().any(|s| s.summary == Some(mark)));
             let may_come = mark.n > self.plan.mark.n || self.decided.contains(&mark);
-            if !named && !(rules.careful_sweep && may_come) && !self.swept.contains(&mark) {
+            let spared = named || (rules.careful_sweep && may_come) || self.swept.contains(&mark);
+            if !spared {
                 self.swept.push(mark);
                 self.swept.sort();
             }
