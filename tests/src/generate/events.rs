@@ -131,7 +131,9 @@ impl Maker<'_> {
         *partition = self.sent[i].partition;
         // To another partition only the same bytes, and only where every copy is within reach of
         // every other: else the order of partitions would decide.
-        let reach = self.models[model].dedupe == DAY && self.theme.span <= 2 * HOUR;
+        // How many of them count depends on no order, but clocks go on between segments, so that events at the
+        // edge of what is retained must not be told apart by which of the copies it is that counts.
+        let reach = self.models[model].dedupe == DAY && self.theme.span <= 2 * HOUR || self.theme.later;
         if reach && !self.varied.contains(&id) && chance(self.rng, 50) {
             *partition = self.rng.usize(..self.partitions);
             self.crossed.insert(id);
