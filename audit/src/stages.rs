@@ -278,7 +278,8 @@ impl<'a> Work<'a> {
             let made;
             let source = match feed.input {
                 Input::Event(event) => {
-                    made = events_of(self.catalog, self.events, event)?;
+                    // Events ahead of the clock wait, whenever they will count.
+                    made = events_of(self.catalog, self.events, event)?.before(self.question.now)?;
                     &made
                 }
                 Input::Entity(entity) => {

@@ -37,6 +37,7 @@ pub struct Dedupe {
 
 /// When the rows of one id were received. In the order of receiving, one instant is all.
 #[derive(Debug)]
+#[allow(clippy::box_collection)] // two words instead of three for each of the many ids that come once
 enum Sightings {
     One(i64),
     /// Ascending, without equals.
