@@ -7,6 +7,8 @@ mod contract;
 mod entity;
 mod events;
 mod json;
+#[cfg(test)]
+mod later;
 mod measure;
 mod metric;
 mod related;

@@ -359,3 +359,67 @@ retain: { live: 30d }
     );
     assert_eq!(found[2], "1 \"4.00\" \"1.51\" \"7.01\" 0.0 \"3.01\" \"3.01\"");
 }
+
+/// Stays of people, the first of whom alone keeps a name.
+fn stays(windows: &str) -> String {
+    format!(
+        r#"
+apiVersion: streamgauge/v1
+kind: Event
+name: stay
+version: 1.0.0
+fields: {{ who: {{ type: string }}, until: {{ type: timestamp }} }}
+---
+apiVersion: streamgauge/v1
+kind: Metric
+name: stays
+version: 1.0.0
+events: {{ s: {{ type: stay }} }}
+dimensions: {{ who: {{ from: s.who, max: 1 }} }}
+measures:
+  there: {{ agg: concurrent, start: s.time, end: s.until }}
+  rows: {{ agg: count }}
+windows: {{ {windows} }}
+retain: {{ live: 7d }}
+"#
+    )
+}
+
+#[test]
+fn names_go_by_the_times_of_rows_whatever_the_panes() {
+    for windows in
+        ["now: { tumbling: 4h }", "now: { tumbling: 4h }, fine: { tumbling: 1h }", "now: { all: true }"]
+    {
+        // In one pane of four hours: bob came before ann.
+        let lines =
+            [(2, 9, "\"type\": \"stay\", \"who\": \"bob\""), (2, 10, "\"type\": \"stay\", \"who\": \"ann\"")];
+        let steps = [(at(2, 11), records(&lines, at(2, 11), 0))];
+        let asked: [(&str, &[&str], i64); 1] = [("now", &["who"], at(2, 11))];
+        assert_eq!(answers(&stays(windows), &steps, &asked), ["\"bob\" 1 1; \"other\" 1 1"], "{windows}");
+    }
+}
+
+/// Who came first keeps the name while the stay goes on, though its row is no longer retained, and until that has
+/// ended before what is retained.
+#[test]
+fn what_still_lasts_keeps_its_name() {
+    let until = format!("\"type\": \"stay\", \"who\": \"cy\", \"until\": \"{}\"", instant(at(4, 9)));
+    let first = [(1, 9, "\"type\": \"stay\", \"who\": \"bob\""), (1, 8, until.as_str())];
+    let steps = [
+        (at(1, 11), records(&first, at(1, 11), 0)),
+        (at(10, 11), records(&[(10, 9, "\"type\": \"stay\", \"who\": \"ann\"")], at(10, 11), 3)),
+    ];
+    let yaml = stays("now: { tumbling: 4h }");
+    let asked: [(&str, &[&str], i64); 1] = [("now", &["who"], at(10, 11))];
+    // The stay of cy ended within seven days: it was there first.
+    assert_eq!(answers(&yaml, &steps, &asked), ["\"other\" 2 1"]);
+    let later = [
+        steps[0].clone(),
+        (
+            at(20, 11),
+            records(&[(20, 9, first[1].2), (20, 10, "\"type\": \"stay\", \"who\": \"ann\"")], at(20, 11), 3),
+        ),
+    ];
+    let asked: [(&str, &[&str], i64); 1] = [("now", &["who"], at(20, 11))];
+    assert_eq!(answers(&yaml, &later, &asked), ["\"bob\" 1 0; \"other\" 1 2"]);
+}
