@@ -115,6 +115,7 @@ impl Maker<'_> {
                 format!("[{}]", events.join(", "))
             }
             7..17 if !self.sent.is_empty() => self.again(&mut partition),
+            21..40 if self.theme.later && !self.sent.is_empty() => self.again(&mut partition),
             17..21 if self.theme.rich && !self.sent.is_empty() => self.namesake(&mut partition),
             _ => self.event(received, partition),
         };
@@ -351,6 +352,8 @@ impl Maker<'_> {
                     0 => 0,
                     1 => rng.i64(0..3 * HOUR),
                     2 => -rng.i64(0..MINUTE),
+                    // Some of it is planned.
+                    _ if self.theme.later => rng.i64(-20..20) * self.theme.span / 20,
                     _ => rng.i64(0..20) * MINUTE,
                 };
                 self.stamp(time - back)

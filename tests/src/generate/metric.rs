@@ -150,8 +150,12 @@ pub(super) fn entity_metric(rng: &mut fastrand::Rng, theme: &Theme, entity: &Ent
     let own = if theme.later { chance(rng, 50) } else { theme.rich && !theme.fresh && chance(rng, 30) };
     let column = if own { scope.column(rng, &[T::Ts]) } else { None };
     finish(rng, theme, &windows, yaml);
+    // A field of the row rather than the times of its events, where there is one.
+    let field =
+        scope.columns.iter().find(|c| c.t == T::Ts && !["time", "first_time"].contains(&c.name.as_str()));
+    let field = field.filter(|_| theme.later).map(|field| field.name.clone());
     if let Some((name, _)) = column {
-        counts_at(&name, yaml);
+        counts_at(&field.unwrap_or(name), yaml);
     }
 }
 
