@@ -1,4 +1,6 @@
 //! What the cases that came last must reach.
+//!
+//! *In*: seeds from `LATER` on. *Out*: how often what is new occurs. *Never*: an engine; the oracle alone tells.
 
 use std::collections::BTreeMap;
 
