@@ -98,7 +98,7 @@ fn seed(n: u64) -> u64 {
         _ if n % 16 == 7 => SEQUENCED + n,
         _ if n % 4 == 3 => RELATED + n,
         _ if n % 4 == 2 => FRESH + n / 4,
-        _ if n % 4 == 0 => n,
+        _ if n.is_multiple_of(4) => n,
         _ => RICH + n,
     }
 }
