@@ -12,20 +12,19 @@ use arrow::array::{AsArray, RecordBatch};
 use arrow::compute::{concat_batches, filter_record_batch};
 use arrow::datatypes::{Schema, SchemaRef};
 use datafusion::common::DFSchema;
-use datafusion::datasource::{MemTable, provider_as_source};
 use datafusion::error::DataFusionError;
 use datafusion::execution::TaskContext;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
-use datafusion::logical_expr::TableSource;
 use datafusion::logical_expr::expr::Expr;
-use datafusion::physical_plan::collect;
 use tokio::runtime::{Builder, Runtime};
 
 use crate::ask::AuditError;
 
 mod floats;
+mod plans;
 mod session;
 
+use plans::Plan;
 use session::STATE;
 
 /// What one question may hold in DataFusion.
@@ -37,9 +36,7 @@ pub(crate) struct Sql {
     task: Arc<TaskContext>,
     /// Name and statement of each stage, in order.
     told: Vec<(String, String)>,
-    /// The tables as statements see them.
-    sources: BTreeMap<String, Arc<dyn TableSource>>,
-    /// And their rows.
+    /// The tables.
     batches: BTreeMap<String, RecordBatch>,
 }
 
@@ -53,8 +50,7 @@ impl Sql {
         let (config, none) = (STATE.config().clone(), "why".to_owned());
         let (scalar, folds, windows) = (HashMap::new(), HashMap::new(), HashMap::new());
         let task = TaskContext::new(None, none, config, scalar, folds, windows, environment);
-        let (told, sources, batches) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
-        Ok(Self { runtime, task: Arc::new(task), told, sources, batches })
+        Ok(Self { runtime, task: Arc::new(task), told: Vec::new(), batches: BTreeMap::new() })
     }
 
     /// A table; `told` is how it reads in the statement that is shown.
@@ -64,9 +60,6 @@ impl Sql {
         batch: RecordBatch,
         told: Option<String>,
     ) -> std::result::Result<(), AuditError> {
-        let refused = |error: DataFusionError| AuditError::sql(name, &error);
-        let table = MemTable::try_new(batch.schema(), vec![vec![batch.clone()]]).map_err(refused)?;
-        self.sources.insert(exact(name), provider_as_source(Arc::new(table)));
         self.batches.insert(exact(name), batch);
         self.told.extend(told.map(|told| (name.to_owned(), told)));
         Ok(())
@@ -100,10 +93,9 @@ impl Sql {
     /// Runs a statement.
     pub(crate) fn run(&self, sql: &str) -> std::result::Result<RecordBatch, AuditError> {
         let run = async {
-            let plan = session::plan(sql, &self.sources)?;
-            let schema = Arc::new(plan.schema().as_arrow().clone());
-            let plan = session::physical(&plan).await?;
-            let batches = collect(plan, Arc::clone(&self.task)).await?;
+            let plan = Plan::of(sql, &self.batches).await?;
+            let schema = plan.schema();
+            let batches = plan.run(Arc::clone(&self.task)).await?;
             // What comes out may be stricter about nulls than what was planned.
             let schema = batches.first().map_or(schema, RecordBatch::schema);
             Ok::<_, DataFusionError>(concat_batches(&schema, &batches)?)

@@ -19,7 +19,7 @@ pub static RECOMPUTED: AtomicU64 = AtomicU64::new(0);
 pub static REFUSED: AtomicU64 = AtomicU64::new(0);
 
 /// Questions per metric in every fourth case; in the others it is one.
-const MORE: usize = 3;
+const MORE: usize = 2;
 
 /// How many questions per metric of the case `seed` are recomputed: `AUDIT=0` none, `AUDIT=all` all after every
 /// segment, else one at the end, and more in every fourth case.
