@@ -27,6 +27,8 @@ mod sql;
 mod stages;
 mod window;
 
-pub use ask::{AuditError, Counts, Events, Lost, Question, Recomputed, Row, Sample, recompute};
+pub use ask::{
+    AuditError, Counts, Events, Lost, Question, Recomputed, Row, Sample, recompute, recompute_all,
+};
 pub use compare::{Served, ServedRow, disagreement};
-pub use reach::{kept, needs_from, reads};
+pub use reach::{counted, kept, needs_from, reads};

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use contracts::Catalog;
-use contracts::catalog::{Input, MeasureKind, Metric, Micros, Overflow, WindowKind};
+use contracts::catalog::{Input, MeasureKind, Metric, Micros, Missing, Overflow, Relation, WindowKind};
 
 use crate::ask::{AuditError, Question};
 use crate::window;
@@ -21,6 +21,27 @@ pub fn reads(catalog: &Catalog, metric: &Metric) -> BTreeSet<usize> {
         Input::Relation(relation) => metric.relations[*relation].events(),
     };
     metric.feeds.iter().flat_map(|feed| events(&feed.input)).collect()
+}
+
+/// The event types whose events are counted on the way to a number: those of its aliases, or of its entity. Types that
+/// only tables or commit graphs are made of are looked up and not counted.
+pub fn counted(catalog: &Catalog, metric: &Metric) -> BTreeSet<usize> {
+    let events = |input: &Input| match input {
+        Input::Event(event) => BTreeSet::from([*event]),
+        Input::Entity(entity) => catalog.entities[*entity].feeds.iter().map(|feed| feed.event).collect(),
+        Input::Relation(relation) => {
+            let relation = &metric.relations[*relation];
+            let parts = relation.parts.iter().enumerate();
+            let own = parts.filter(|(part, _)| is_alias(relation, *part)).map(|(_, part)| part);
+            own.flat_map(|part| &part.feeds).map(|feed| feed.event).collect()
+        }
+    };
+    metric.feeds.iter().flat_map(|feed| events(&feed.input)).collect()
+}
+
+/// Whether part `index` holds rows of an alias, not of a table.
+pub(crate) fn is_alias(relation: &Relation, index: usize) -> bool {
+    index == 0 || relation.steps[index - 1].missing == Missing::Wait
 }
 
 /// How far back the events of each type matter to any metric, microseconds; types that none reads are left out.

@@ -18,6 +18,7 @@ use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 use contracts::catalog::{Missing, Order, Pick, Relation, Step};
 
 use crate::ask::{AuditError, Lost};
+use crate::reach::is_alias;
 use crate::rows::Source;
 use crate::stages::{Work, instant};
 use crate::window;
@@ -82,8 +83,8 @@ fn count(work: &mut Work<'_>, relation: &Relation, made: &[PartRows]) -> Result<
         |at: i64| span.is_none_or(|(start, end)| start <= at && at < end) && at < work.question.as_of;
     let joins = relation.steps.iter().any(|step| step.missing == Missing::Wait);
     // Tables are looked up, their rows are no events of the number.
-    let is_alias = |index: usize| index == 0 || relation.steps[index - 1].missing == Missing::Wait;
-    let own: Vec<&PartRows> = made.iter().enumerate().filter(|(i, _)| is_alias(*i)).map(|(_, p)| p).collect();
+    let own = made.iter().enumerate().filter(|(i, _)| is_alias(relation, *i));
+    let own: Vec<&PartRows> = own.map(|(_, part)| part).collect();
     let events: BTreeSet<(usize, &String)> = own
         .iter()
         .flat_map(|part| part.events.iter().filter(|(at, ..)| inside(*at)))

@@ -4,36 +4,40 @@
 //!
 //! DataFusion runs on tokio; each question has a runtime of one thread, its own, for as long as it runs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, RecordBatch};
-use arrow::compute::concat_batches;
-use arrow::datatypes::{DataType, Field, Float64Type, Schema, SchemaRef};
-use datafusion::common::ScalarValue;
-use datafusion::datasource::MemTable;
-use datafusion::error::{DataFusionError, Result};
+use arrow::array::{AsArray, RecordBatch};
+use arrow::compute::{concat_batches, filter_record_batch};
+use arrow::datatypes::{Schema, SchemaRef};
+use datafusion::common::DFSchema;
+use datafusion::error::DataFusionError;
+use datafusion::execution::TaskContext;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::logical_expr::expr::Expr;
-use datafusion::logical_expr::{Accumulator, Volatility, create_udaf};
-use datafusion::prelude::{SessionConfig, SessionContext};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::ask::AuditError;
-use crate::numbers;
+
+mod floats;
+mod plans;
+mod session;
+
+use plans::Plan;
+use session::STATE;
 
 /// What one question may hold in DataFusion.
 const MEMORY: usize = 512 << 20;
 
-/// A session with the tables and statements of one question.
+/// The tables and statements of one question.
 pub(crate) struct Sql {
-    context: SessionContext,
     runtime: Runtime,
+    task: Arc<TaskContext>,
     /// Name and statement of each stage, in order.
     told: Vec<(String, String)>,
-    /// Columns of the tables.
-    schemas: BTreeMap<String, SchemaRef>,
+    /// The tables.
+    batches: BTreeMap<String, RecordBatch>,
 }
 
 impl Sql {
@@ -42,24 +46,11 @@ impl Sql {
         let runtime = Builder::new_current_thread().build().map_err(|error| inner(&error))?;
         let environment = RuntimeEnvBuilder::new().with_memory_limit(MEMORY, 1.0).build_arc();
         let environment = environment.map_err(|error| inner(&error))?;
-        // One partition: the order of rows decides nothing, and no thread is started.
-        let mut config = SessionConfig::new().with_target_partitions(1).with_information_schema(false);
-        // Statements are small and made for this: one pass over the rules is enough.
-        config.options_mut().optimizer.max_passes = 1;
-        let context = SessionContext::new_with_config_rt(config, environment);
-        for exact in [Exact::Sum, Exact::Deviation] {
-            let state = Arc::new(vec![list_type()]);
-            let number = Arc::new(DataType::Float64);
-            context.register_udaf(create_udaf(
-                exact.name(),
-                vec![DataType::Float64],
-                number,
-                Volatility::Immutable,
-                Arc::new(move |_| Ok(Box::new(Floats { exact, values: Vec::new() }) as Box<dyn Accumulator>)),
-                state,
-            ));
-        }
-        Ok(Self { context, runtime, told: Vec::new(), schemas: BTreeMap::new() })
+        // Plans hold the functions they call.
+        let (config, none) = (STATE.config().clone(), "why".to_owned());
+        let (scalar, folds, windows) = (HashMap::new(), HashMap::new(), HashMap::new());
+        let task = TaskContext::new(None, none, config, scalar, folds, windows, environment);
+        Ok(Self { runtime, task: Arc::new(task), told: Vec::new(), batches: BTreeMap::new() })
     }
 
     /// A table; `told` is how it reads in the statement that is shown.
@@ -69,10 +60,7 @@ impl Sql {
         batch: RecordBatch,
         told: Option<String>,
     ) -> std::result::Result<(), AuditError> {
-        let refused = |error: DataFusionError| AuditError::sql(name, &error);
-        self.schemas.insert(name.to_owned(), batch.schema());
-        let table = MemTable::try_new(batch.schema(), vec![vec![batch]]).map_err(refused)?;
-        self.context.register_table(exact(name), Arc::new(table)).map_err(refused)?;
+        self.batches.insert(exact(name), batch);
         self.told.extend(told.map(|told| (name.to_owned(), told)));
         Ok(())
     }
@@ -82,22 +70,32 @@ impl Sql {
         self.told.push((name.to_owned(), told));
     }
 
+    /// All that was told so far.
+    pub(crate) fn told_so_far(&self) -> Vec<(String, String)> {
+        self.told.clone()
+    }
+
+    /// What another question has told.
+    pub(crate) fn tell_again(&mut self, told: Vec<(String, String)>) {
+        self.told.extend(told);
+    }
+
     /// The columns of a table.
     pub(crate) fn schema(&self, name: &str) -> SchemaRef {
-        self.schemas.get(name).cloned().unwrap_or_else(|| Arc::new(Schema::empty()))
+        self.batches.get(&exact(name)).map_or_else(|| Arc::new(Schema::empty()), RecordBatch::schema)
     }
 
     /// Whether there is such a table.
     pub(crate) fn has(&self, name: &str) -> bool {
-        self.context.table_exist(exact(&quoted(name))).unwrap_or(false)
+        self.batches.contains_key(name)
     }
 
     /// Runs a statement.
     pub(crate) fn run(&self, sql: &str) -> std::result::Result<RecordBatch, AuditError> {
         let run = async {
-            let frame = self.context.sql(sql).await?;
-            let schema = Arc::new(frame.schema().as_arrow().clone());
-            let batches = frame.collect().await?;
+            let plan = Plan::of(sql, &self.batches).await?;
+            let schema = plan.schema();
+            let batches = plan.run(Arc::clone(&self.task)).await?;
             // What comes out may be stricter about nulls than what was planned.
             let schema = batches.first().map_or(schema, RecordBatch::schema);
             Ok::<_, DataFusionError>(concat_batches(&schema, &batches)?)
@@ -112,6 +110,24 @@ impl Sql {
         Ok(batch)
     }
 
+    /// `SELECT * FROM from WHERE condition` becomes a table. There is nothing to plan in it.
+    pub(crate) fn select(
+        &mut self,
+        (from, to): (&str, &str),
+        condition: Option<&str>,
+    ) -> std::result::Result<(), AuditError> {
+        let told = format!("SELECT * FROM {from}");
+        let Some(condition) = condition else {
+            let batch = self.rows(from)?;
+            return self.table(to, batch, Some(told));
+        };
+        let told = format!("{told} WHERE {condition}");
+        let refused = |error: DataFusionError| AuditError::sql(&told, &error);
+        let schema = DFSchema::try_from(self.schema(from).as_ref().clone()).map_err(refused)?;
+        let condition = STATE.create_logical_expr(condition, &schema).map_err(refused)?;
+        self.filtered((from, to), condition, told)
+    }
+
     /// Rows of a table for which an expression is true become a table.
     pub(crate) fn filtered(
         &mut self,
@@ -119,15 +135,23 @@ impl Sql {
         condition: Expr,
         told: String,
     ) -> std::result::Result<(), AuditError> {
-        let run = async {
-            let frame = self.context.table(exact(from)).await?.filter(condition)?;
-            let schema = Arc::new(frame.schema().as_arrow().clone());
-            let batches = frame.collect().await?;
-            let schema = batches.first().map_or(schema, RecordBatch::schema);
-            Ok::<_, DataFusionError>(concat_batches(&schema, &batches)?)
+        let batch = self.rows(from)?;
+        let run = || {
+            let schema = DFSchema::try_from(batch.schema().as_ref().clone())?;
+            let condition = STATE.create_physical_expr(condition, &schema)?;
+            let holds = condition.evaluate(&batch)?.into_array(batch.num_rows())?;
+            let holds = holds.as_boolean_opt();
+            let holds = holds.ok_or_else(|| DataFusionError::Plan("no condition".to_owned()))?;
+            // A null is not true.
+            Ok(filter_record_batch(&batch, holds)?)
         };
-        let batch = self.runtime.block_on(run).map_err(|error| AuditError::sql(&told, &error))?;
+        let batch = run().map_err(|error: DataFusionError| AuditError::sql(&told, &error))?;
         self.table(to, batch, Some(told))
+    }
+
+    fn rows(&self, table: &str) -> std::result::Result<RecordBatch, AuditError> {
+        let rows = self.batches.get(&exact(table)).cloned();
+        rows.ok_or_else(|| AuditError::Inner(format!("no table {table}")))
     }
 
     /// All that was run, as one statement that ends with `last`.
@@ -145,8 +169,8 @@ impl Sql {
 }
 
 /// The table that a name in SQL means.
-fn exact(name: &str) -> datafusion::common::TableReference {
-    datafusion::common::TableReference::parse_str(name)
+fn exact(name: &str) -> String {
+    datafusion::common::TableReference::parse_str(name).table().to_owned()
 }
 
 fn indented(sql: &str) -> String {
@@ -162,69 +186,4 @@ pub(crate) fn quoted(name: &str) -> String {
 /// A text as SQL takes it exactly.
 pub(crate) fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
-}
-
-/// Folds over floats that no order of rows changes.
-#[derive(Debug, Clone, Copy)]
-enum Exact {
-    Sum,
-    Deviation,
-}
-
-impl Exact {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Sum => "exact_sum",
-            Self::Deviation => "exact_stddev",
-        }
-    }
-}
-
-fn list_type() -> DataType {
-    DataType::List(Arc::new(Field::new("item", DataType::Float64, true)))
-}
-
-/// All values; what they come to is computed once, from all of them.
-#[derive(Debug)]
-struct Floats {
-    exact: Exact,
-    values: Vec<f64>,
-}
-
-impl Floats {
-    fn take(&mut self, array: &ArrayRef) {
-        self.values.extend(array.as_primitive::<Float64Type>().iter().flatten());
-    }
-}
-
-impl Accumulator for Floats {
-    fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
-        self.take(&values[0]);
-        Ok(())
-    }
-
-    fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {
-        for list in states[0].as_list::<i32>().iter().flatten() {
-            self.take(&list);
-        }
-        Ok(())
-    }
-
-    fn state(&mut self) -> Result<Vec<ScalarValue>> {
-        let values: Vec<ScalarValue> =
-            self.values.iter().map(|value| ScalarValue::Float64(Some(*value))).collect();
-        Ok(vec![ScalarValue::List(ScalarValue::new_list_nullable(&values, &DataType::Float64))])
-    }
-
-    fn evaluate(&mut self) -> Result<ScalarValue> {
-        let value = match self.exact {
-            Exact::Sum => (!self.values.is_empty()).then(|| numbers::exact_sum(self.values.iter().copied())),
-            Exact::Deviation => numbers::deviation(&self.values),
-        };
-        Ok(ScalarValue::Float64(value))
-    }
-
-    fn size(&self) -> usize {
-        size_of_val(self) + self.values.capacity() * size_of::<f64>()
-    }
 }

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
+use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
 use arrow::datatypes::{Field, Schema};
 use contracts::Catalog;
@@ -53,6 +54,18 @@ pub(crate) struct Work<'a> {
     pub(crate) parts: Option<(u64, u64)>,
     /// Some relation joins.
     pub(crate) joins: bool,
+    /// The rows of the metric, for the next question about it.
+    pub(crate) made: Option<Made>,
+}
+
+/// The rows of a metric that is not over an entity: the same for all questions of a tick.
+#[derive(Debug, Clone)]
+pub(crate) struct Made {
+    metric: usize,
+    now: i64,
+    batch: RecordBatch,
+    told: Vec<(String, String)>,
+    alone: Vec<Lost>,
 }
 
 /// The groups of an instant.
@@ -84,10 +97,11 @@ impl<'a> Work<'a> {
             alone: Vec::new(),
             parts: None,
             joins: false,
+            made: None,
         })
     }
 
-    pub(crate) fn answer(mut self) -> Result<Recomputed, AuditError> {
+    pub(crate) fn answer(&mut self) -> Result<Recomputed, AuditError> {
         let (now, wanted) = (self.question.as_of, &self.question.measures);
         let split = !self.question.by.is_empty();
         let first = self.metric.measures.iter().position(|measure| !measure.hidden);
@@ -99,15 +113,15 @@ impl<'a> Work<'a> {
         }
         for key in keys {
             let session = moment.groups.get(&key).and_then(|group| group.session);
-            let mut measures = Measures::new(&mut self, &key, split);
+            let mut measures = Measures::new(self, &key, split);
             let values = wanted.iter().map(|measure| measures.value(*measure, now));
             let values = values.collect::<Result<_, _>>()?;
             recomputed.rows.push(Row { key, values, session });
         }
         if let Some(first) = first {
-            recomputed.value = Measures::new(&mut self, &[], false).value(first, now)?;
+            recomputed.value = Measures::new(self, &[], false).value(first, now)?;
         }
-        samples::explain(&mut self, &mut recomputed)?;
+        samples::explain(self, &mut recomputed)?;
         recomputed.sql = self.sql.told(&self.last);
         Ok(recomputed)
     }
@@ -226,13 +240,13 @@ impl<'a> Work<'a> {
     fn until_asked(&mut self, as_of: i64, asked: &str) -> Result<(), AuditError> {
         let rows = self.rows(as_of)?;
         let admitted = self.name("admitted", as_of);
-        self.sql.stage(&admitted, format!("SELECT * FROM {rows} WHERE at < {}", instant(as_of)))?;
+        self.sql.select((&rows, &admitted), Some(&format!("at < {}", instant(as_of))))?;
         let matched = self.name("matched", as_of);
-        let mut sql = format!("SELECT * FROM {admitted} WHERE passed AND lost IS NULL");
+        let mut condition = "passed AND lost IS NULL".to_owned();
         if !self.keeps_everything() {
-            sql += &format!(" AND at >= {} -- retain", instant(self.oldest()));
+            condition += &format!(" AND at >= {} -- retain", instant(self.oldest()));
         }
-        self.sql.stage(&matched, sql)?;
+        self.sql.select((&admitted, &matched), Some(&condition))?;
         self.all_retained(&matched)?;
         let lasting = self.lasting(&rows, as_of)?;
         let ranks = lasting.as_deref().map_or((matched.as_str(), "at"), |lasting| (lasting, "ranked"));
@@ -267,7 +281,7 @@ impl<'a> Work<'a> {
     /// The table of rows, made once; of an entity, once per instant.
     fn rows(&mut self, as_of: i64) -> Result<String, AuditError> {
         let name = if self.over_entity() { self.name("rows", as_of) } else { "rows".to_owned() };
-        if self.sql.has(&name) {
+        if self.sql.has(&name) || self.made_before(&name)? {
             return Ok(name);
         }
         let mut batches = Vec::new();
@@ -296,8 +310,27 @@ impl<'a> Work<'a> {
         }
         let schema = schema(self.metric);
         let batch = concat_batches(&schema, &batches).map_err(AuditError::arrow)?;
-        self.sql.table(&name, batch, Some(told.join("\nUNION ALL\n")))?;
+        self.sql.table(&name, batch.clone(), Some(told.join("\nUNION ALL\n")))?;
+        if !self.over_entity() {
+            let (metric, now) = (self.question.metric, self.question.now);
+            let (told, alone) = (self.sql.told_so_far(), self.alone.clone());
+            self.made = Some(Made { metric, now, batch, told, alone });
+        }
         Ok(name)
+    }
+
+    /// Takes the rows that the question before has made. One that is explained counts on the way to them.
+    fn made_before(&mut self, name: &str) -> Result<bool, AuditError> {
+        let same = |made: &&Made| (made.metric, made.now) == (self.question.metric, self.question.now);
+        let Some(made) = self.made.as_ref().filter(same) else { return Ok(false) };
+        if self.over_entity() || self.question.explain.is_some() {
+            return Ok(false);
+        }
+        let made = made.clone();
+        self.alone = made.alone;
+        self.sql.table(name, made.batch, None)?;
+        self.sql.tell_again(made.told);
+        Ok(true)
     }
 
     /// A feed in the contract's own words.
@@ -413,8 +446,7 @@ impl<'a> Work<'a> {
     /// The question's own condition, over dimensions as answers show them.
     fn ask(&mut self, from: &str, to: &str) -> Result<(), AuditError> {
         let Some(filter) = &self.question.filter else {
-            self.sql.stage(to, format!("SELECT * FROM {from}"))?;
-            return Ok(());
+            return self.sql.select((from, to), None);
         };
         let dimensions = &self.metric.dimensions;
         let ty = |ty: &ValueType| ty.arrow().unwrap_or(arrow::datatypes::DataType::Utf8);
@@ -444,9 +476,8 @@ impl<'a> Work<'a> {
             return Ok(counted);
         }
         let within =
-            span.map(|(start, end)| format!(" WHERE at >= {}\n  AND at < {}", instant(start), instant(end)));
-        let sql = format!("SELECT * FROM {asked}{}", within.unwrap_or_default());
-        self.sql.stage(&counted, sql)?;
+            span.map(|(start, end)| format!("at >= {}\n  AND at < {}", instant(start), instant(end)));
+        self.sql.select((asked, &counted), within.as_deref())?;
         Ok(counted)
     }
 

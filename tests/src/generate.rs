@@ -144,6 +144,19 @@ pub fn relates(seed: u64) -> bool {
     if seed >= FRESH { seed % 2 == 1 } else { seed >= RELATED }
 }
 
+/// What a case of this seed is about, in a word.
+pub fn kind(seed: u64) -> &'static str {
+    match seed {
+        0..RICH => "plain",
+        RICH..RELATED => "rich",
+        RELATED..SHIPPED => "related",
+        SHIPPED..SEQUENCED => "shipped",
+        SEQUENCED..FRESH => "sequenced",
+        _ if relates(seed) => "fresh related",
+        _ => "fresh",
+    }
+}
+
 /// Everything about a seed.
 pub fn case(seed: u64) -> Case {
     if (SEQUENCED..FRESH).contains(&seed) || seed >= LATER && relates(seed) {

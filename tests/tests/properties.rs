@@ -1,100 +1,130 @@
-//! Random contracts and random events: the engine answers as the oracle does.
+//! Random contracts and random events: the engine answers as the oracle does, and as the second truth does.
 //!
-//! `make property CASES=100000` for many (`START=n` for others), `SURVEY=1` for one line per failing
-//! seed; `SEED=n cargo test -p tests --test property` for one; `RELATED=1` for joins, tables and change
-//! streams, `FRESH=1` and `LATER=1` for what came later, `SHIPPED=1` for shipped sets, `SEQUENCED=1` for sequences. Every fourth case also asks the second truth
-//! (crate `audit`): `AUDIT=0` none, `AUDIT=all` all of its questions, `AUDIT=n` so many per metric. A seed that failed
-//! once goes to `tests/golden/seeds.txt` (or `related.txt` beside it) and runs first ever after.
+//! `make property CASES=500000` for many: cases run on all cores (`JOBS=n`), a line every ten seconds says where the run
+//! is and which `START=n` goes on from there, failing seeds are told at the end with what was drawn. `SURVEY=1` for one
+//! line per failing seed; `SEED=n make property` for one case.
+//! `RELATED=1` for joins, tables and change streams alone, `FRESH=1` and `LATER=1` for what came later, `SHIPPED=1` for shipped sets,
+//! `SEQUENCED=1` for sequences. `ROADS=all`: each case on all roads (forward, reordered, reversed, doubled, noise,
+//! restarted; 1, 2 and 4 workers), not on two of them. The second truth (crate `audit`) is asked in every case: `AUDIT=0` not,
+//! `AUDIT=all` all of its questions, `AUDIT=n` so many per metric. A seed that failed once goes to
+//! `tests/golden/seeds.txt` (or `related.txt` beside it) and runs first ever after.
 
-use std::sync::atomic::Ordering;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tests::generate::{Case, FRESH, LATER, RELATED, RICH, SEQUENCED, SHIPPED, case};
+use tests::harness::drawn;
+use tests::harness::many::Many;
 use tests::harness::minimise::minimise;
-use tests::harness::run::{Road, differences, roads};
+use tests::harness::run::{Road, all_roads, differences, roads};
 use tests::harness::second::{RECOMPUTED, REFUSED};
 use tests::oracle::val::instant;
 
+/// Planning statements is mostly small allocations.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Cases of a run that nobody sized.
-const CASES: u64 = 2_000;
+const CASES: u64 = 5_000;
 
-/// Every fourth case of a run that nobody sized is about joins, tables and change streams, another fourth has what
-/// was added to the generator last.
-const RELATED_TOO: bool = true;
-
-/// Failures shown before the run gives up.
+/// Failures told in full; a run that nobody sized gives up then.
 const SHOWN: usize = 3;
 
 #[test]
 fn engine_and_oracle_agree() {
-    let seeds: Vec<u64> = match std::env::var("SEED") {
-        Ok(seed) => vec![seed.parse().expect("SEED is a number")],
-        Err(_) => {
-            let cases = std::env::var("CASES").or_else(|_| std::env::var("STREAMGAUGE_CASES"));
-            let cases = cases.map_or(CASES, |n| n.parse().expect("CASES is a number"));
-            let start: u64 = std::env::var("START").map_or(0, |n| n.parse().expect("START is a number"));
-            let numbers = start..start + cases;
-            if std::env::var("LATER").is_ok() {
-                numbers.map(|n| LATER + n).collect()
-            } else if std::env::var("SEQUENCED").is_ok() {
-                numbers.map(|n| SEQUENCED + n).collect()
-            } else if std::env::var("SHIPPED").is_ok() {
-                numbers.map(|n| SHIPPED + n).collect()
-            } else if std::env::var("FRESH").is_ok() {
-                numbers.map(|n| FRESH + n).collect()
-            } else if std::env::var("RELATED").is_ok() {
-                golden(include_str!("../golden/related.txt")).chain(numbers.map(|n| RELATED + n)).collect()
-            } else {
-                // Every other case draws on all of the generator.
-                let random = numbers.map(|n| match n % 4 {
-                    2 if n % 16 == 6 => LATER + n / 16,
-                    3 if RELATED_TOO && n % 16 == 15 => SHIPPED + n,
-                    3 if RELATED_TOO && n % 16 == 7 => SEQUENCED + n,
-                    3 if RELATED_TOO => RELATED + n,
-                    2 => FRESH + n / 4,
-                    0 => n,
-                    _ => RICH + n,
-                });
-                let related = golden(include_str!("../golden/related.txt")).filter(|_| RELATED_TOO);
-                golden(include_str!("../golden/seeds.txt")).chain(related).chain(random).collect()
-            }
-        }
+    let start = number("START").unwrap_or(0);
+    let sized = number("CASES").or_else(|| number("STREAMGAUGE_CASES"));
+    let golden = if start == 0 { golden_seeds() } else { Vec::new() };
+    let count = golden.len();
+    let seeds: Vec<u64> = match number("SEED") {
+        Some(seed) => vec![seed],
+        None => golden.into_iter().chain((start..start + sized.unwrap_or(CASES)).map(seed)).collect(),
     };
-    let mut failures = Vec::new();
-    for seed in &seeds {
-        if let Err(report) = check(*seed) {
+    let jobs = number("JOBS").map_or_else(cores, |jobs| jobs as usize);
+    let patience = if sized.is_some() || is_set("SURVEY") { usize::MAX } else { SHOWN };
+    let told = AtomicUsize::new(0);
+    // Reports of cases that fail at the same time do not mix.
+    let one = Mutex::new(());
+    let failures = Many { seeds: &seeds, golden: count, start, patience }.run(jobs, |seed| {
+        check(seed, &told).map_err(|report| {
+            let _alone = one.lock();
             eprintln!("{report}");
-            failures.push(*seed);
-            if failures.len() >= SHOWN && std::env::var("SURVEY").is_err() {
-                break;
-            }
-        }
-    }
+        })
+    });
+    eprintln!("{}", drawn::table());
     let (recomputed, refused) = (RECOMPUTED.load(Ordering::Relaxed), REFUSED.load(Ordering::Relaxed));
     eprintln!("second truth: {recomputed} answers recomputed, {refused} not");
     assert!(refused * 20 <= recomputed, "the second truth leaves out more than one answer in twenty");
     assert!(
         failures.is_empty(),
-        "seeds {failures:?} fail; add them to tests/golden/seeds.txt once understood"
+        "{} seeds fail: {failures:?}; add them to tests/golden/seeds.txt once understood",
+        failures.len()
     );
+}
+
+/// A number from the environment.
+fn number(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name} is `{text}`: give a whole number")))
+}
+
+fn is_set(name: &str) -> bool {
+    std::env::var(name).is_ok()
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+/// Golden seeds of the kinds that are run.
+fn golden_seeds() -> Vec<u64> {
+    let related = golden(include_str!("../golden/related.txt"));
+    match ["SEQUENCED", "SHIPPED", "FRESH", "RELATED"].map(is_set) {
+        [false, false, false, false] => golden(include_str!("../golden/seeds.txt")).chain(related).collect(),
+        [false, false, false, true] => related.collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// The seed of the case `n`: every other case draws on all of the generator, every fourth is about rows that relate,
+/// another fourth has what was added to the generator last.
+fn seed(n: u64) -> u64 {
+    match n {
+        _ if is_set("LATER") => LATER + n,
+        _ if is_set("SEQUENCED") => SEQUENCED + n,
+        _ if is_set("SHIPPED") => SHIPPED + n,
+        _ if is_set("FRESH") => FRESH + n,
+        _ if is_set("RELATED") => RELATED + n,
+        _ if n % 16 == 15 => SHIPPED + n,
+        _ if n % 16 == 7 => SEQUENCED + n,
+        _ if n % 4 == 3 => RELATED + n,
+        _ if n % 16 == 6 => LATER + n / 16,
+        _ if n % 4 == 2 => FRESH + n / 4,
+        _ if n.is_multiple_of(4) => n,
+        _ => RICH + n,
+    }
 }
 
 fn golden(lines: &str) -> impl Iterator<Item = u64> {
     lines.lines().filter_map(|line| line.split_whitespace().next()?.parse().ok())
 }
 
-fn check(seed: u64) -> Result<(), String> {
+fn check(seed: u64, told: &AtomicUsize) -> Result<(), String> {
     let case = case(seed);
-    for road in roads(seed) {
-        let found = differences(&case, road);
+    let roads = if is_set("ROADS") { all_roads(seed) } else { roads(seed) };
+    for road in &roads {
+        let found = differences(&case, *road);
         if !found.is_empty() {
-            return Err(report(&case, road, &found));
+            let short = is_set("SURVEY") || told.fetch_add(1, Ordering::Relaxed) >= SHOWN;
+            return Err(report(&case, *road, &found, short));
         }
     }
+    drawn::note(&case, &roads);
     Ok(())
 }
 
-fn report(case: &Case, road: Road, found: &[String]) -> String {
-    if std::env::var("SURVEY").is_ok() {
+fn report(case: &Case, road: Road, found: &[String], short: bool) -> String {
+    if short {
         // The first line of each difference; of a refused contract, all of them.
         let all = found[0].starts_with('`');
         let lines = found.iter().flat_map(|line| line.lines().take(if all { 9 } else { 1 }));

@@ -58,7 +58,7 @@ pub(crate) struct WhyAnswer {
     pub window_end: Option<String>,
     /// Events with time < `as_of` count.
     pub as_of: String,
-    /// Events received of the types that move the metric, since the start.
+    /// Events received of the types that the metric counts, since the start; what only its tables are made of aside.
     pub received: u64,
     /// Admitted ones in the window (of an entity: its rows).
     pub admitted: Option<u64>,
@@ -214,13 +214,12 @@ fn rows(compared: &Compared, metric: &Metric) -> Vec<JsonValue> {
     answer.rows.iter().take(ROWS).map(row).collect()
 }
 
-fn types<'a>(published: &'a Published, metric: &Metric) -> BTreeSet<&'a str> {
-    let events = audit::reads(&published.catalog, metric);
+fn names(published: &Published, events: BTreeSet<usize>) -> BTreeSet<&str> {
     events.into_iter().map(|event| published.catalog.events[event].head.name.as_str()).collect()
 }
 
 fn received(published: &Published, metric: &Metric) -> u64 {
-    let types = types(published, metric);
+    let types = names(published, audit::counted(&published.catalog, metric));
     let counts = published.counters.iter().filter(|((_, name), _)| types.contains(name.as_str()));
     lineage::sum(counts.map(|(_, counts)| *counts)).received
 }
@@ -229,7 +228,7 @@ fn received(published: &Published, metric: &Metric) -> u64 {
 fn lost(app: &App, published: &Published, index: usize, audited: &[Lost]) -> Vec<JsonValue> {
     let metric = &published.catalog.metrics[index];
     let mut lost = Vec::new();
-    for name in types(published, metric) {
+    for name in names(published, audit::reads(&published.catalog, metric)) {
         let counts = published.counters.iter().filter(|((_, of), _)| of == name);
         let counts = lineage::sum(counts.map(|(_, counts)| *counts));
         if counts.refused > 0 {

@@ -46,8 +46,27 @@ pub fn roads(seed: u64) -> Vec<Road> {
     vec![straight, Road { resume: (seed / 2 % 4) as usize, twist: Twist::of(seed), ..other }]
 }
 
-/// A case takes milliseconds; an engine that has not answered by then never will.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// Every way to tell a case: each twist it has and a restart, with each number of workers.
+pub fn all_roads(seed: u64) -> Vec<Road> {
+    let [straight, other] = [0, 1].map(|i| roads(seed)[i]);
+    let mut all = Vec::new();
+    for workers in [1, 2, 4] {
+        all.push(Road { workers, ..straight });
+        all.push(Road { workers, twist: Twist::Plain, resume: 0, ..other });
+        if !relates(seed) {
+            continue;
+        }
+        for (twist, resume) in [(Twist::Plain, 1), (Twist::Plain, 2), (Twist::Doubled, 0), (Twist::Noise, 3)]
+        {
+            all.push(Road { workers, twist, resume, ..other });
+        }
+        all.push(Road { workers, twist: Twist::Reversed, shuffle: false, ..other });
+    }
+    all
+}
+
+/// A case takes milliseconds; an engine that has not answered by then never will, on however busy a machine.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// All differences of a case on one road; empty when engine and oracle agree. A panic and an engine
 /// that hangs are differences too.
