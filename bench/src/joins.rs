@@ -81,8 +81,8 @@ pub fn run(options: &Options) -> Result<Report, Error> {
     let (mut ours, mut differential, mut ratio, mut joined) = (vec![], vec![], vec![], 0);
     let per_second = |cpu: Duration| options.rows as f64 / cpu.as_secs_f64();
     for _ in 0..options.rounds.max(1) {
-        let (mine, my_joined) = measured(|| run_ours(&rows));
-        let (theirs, their_joined) = measured(|| run_differential(&rows));
+        let (mine, my_joined) = process::measured(|| run_ours(&rows));
+        let (theirs, their_joined) = process::measured(|| run_differential(&rows));
         if my_joined != their_joined {
             return Err(Error::Differs {
                 program: "joins".to_owned(),
@@ -106,12 +106,6 @@ pub fn run(options: &Options) -> Result<Report, Error> {
         differential: Spread::of(differential),
         ratio: Spread::of(ratio),
     })
-}
-
-fn measured<T>(work: impl FnOnce() -> T) -> (Duration, T) {
-    let before = process::cpu();
-    let result = work();
-    (process::cpu().saturating_sub(before), result)
 }
 
 fn run_ours(rows: &[Given]) -> i64 {

@@ -16,6 +16,13 @@ pub(crate) fn cpu() -> Duration {
     Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
+/// What `work` costs in CPU time of this process, and what it gives.
+pub(crate) fn measured<T>(work: impl FnOnce() -> T) -> (Duration, T) {
+    let before = cpu();
+    let result = work();
+    (cpu().saturating_sub(before), result)
+}
+
 /// Largest resident memory of a process so far, bytes.
 pub(crate) fn peak_rss(pid: Option<u32>) -> Option<u64> {
     let who = pid.map_or_else(|| "self".to_owned(), |pid| pid.to_string());

@@ -105,8 +105,8 @@ pub fn run(options: &Options) -> Result<Report, Error> {
     let per_second = |cpu: Duration| moves.len() as f64 / cpu.as_secs_f64();
     for _ in 0..options.rounds.max(1) {
         let rows: Vec<(Key, Arc<Stay>, i64)> = arriving.iter().map(|(_, made)| row(made)).collect();
-        let (mine, my_sums) = measured(|| run_ours(rows));
-        let (theirs, their_sums) = measured(|| run_plain(&moves));
+        let (mine, my_sums) = process::measured(|| run_ours(rows));
+        let (theirs, their_sums) = process::measured(|| run_plain(&moves));
         if my_sums != their_sums {
             let message =
                 format!("ours ended {my_sums:?} (intervals, time in them), in order {their_sums:?}");
@@ -127,12 +127,6 @@ pub fn run(options: &Options) -> Result<Report, Error> {
         ratio: Spread::of(ratio),
         share_at_100k: Spread::of(share),
     })
-}
-
-fn measured<T>(work: impl FnOnce() -> T) -> (Duration, T) {
-    let before = process::cpu();
-    let result = work();
-    (process::cpu().saturating_sub(before), result)
 }
 
 fn row(made: &Move) -> (Key, Arc<Stay>, i64) {

@@ -103,8 +103,8 @@ pub fn run(options: &Options) -> Result<Report, Error> {
     let (mut ours, mut naive, mut ratio, mut shipped) = (vec![], vec![], vec![], 0);
     let per_second = |cpu: Duration| facts.len() as f64 / cpu.as_secs_f64();
     for _ in 0..options.rounds.max(1) {
-        let (mine, my_pairs) = measured(|| run_ours(&facts));
-        let (theirs, their_pairs) = measured(|| run_naive(&facts));
+        let (mine, my_pairs) = process::measured(|| run_ours(&facts));
+        let (theirs, their_pairs) = process::measured(|| run_naive(&facts));
         if my_pairs != their_pairs {
             let message =
                 format!("ours shipped {my_pairs:?} (pairs, times), the recomputation {their_pairs:?}");
@@ -123,12 +123,6 @@ pub fn run(options: &Options) -> Result<Report, Error> {
         naive: Spread::of(naive),
         ratio: Spread::of(ratio),
     })
-}
-
-fn measured<T>(work: impl FnOnce() -> T) -> (Duration, T) {
-    let before = process::cpu();
-    let result = work();
-    (process::cpu().saturating_sub(before), result)
 }
 
 /// As long as a hash of Git.
