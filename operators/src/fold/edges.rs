@@ -68,6 +68,16 @@ fn is_zero(edges: &Edges) -> bool {
 }
 
 impl EdgeCell {
+    /// Panes, and what is older than retention.
+    pub fn of(panes: OrdMap<i64, Edges>, base: Option<Edges>) -> Self {
+        Self { panes, base }
+    }
+
+    /// Panes, and what is older than retention.
+    pub fn parts(&self) -> (&OrdMap<i64, Edges>, &Option<Edges>) {
+        (&self.panes, &self.base)
+    }
+
     /// Adds to a pane; one older than `oldest` counts for good.
     pub fn add(&mut self, pane: i64, oldest: i64, edges: &Edges) {
         if pane < oldest {

@@ -9,6 +9,7 @@ use super::Row;
 use super::ships::ShipsState;
 use super::step::{Alone, Input, StepState};
 use crate::fold::group::Lost;
+use crate::state::{Cut, Found, StateError};
 
 /// What one step holds on one worker.
 #[derive(Debug)]
@@ -40,6 +41,30 @@ impl Adding {
         match self {
             Self::Range(state) => state.turn(now),
             Self::Ships(state) => state.turn(now),
+        }
+    }
+
+    /// From the next cut on changed keys are noted, or not.
+    pub fn note(&mut self, on: bool) {
+        match self {
+            Self::Range(state) => state.note(on),
+            Self::Ships(state) => state.note(on),
+        }
+    }
+
+    /// The state at the end of a tick.
+    pub fn cut(&mut self) -> Cut {
+        match self {
+            Self::Range(state) => state.cut(),
+            Self::Ships(state) => state.cut(),
+        }
+    }
+
+    /// The state that cuts were made of; `self` is empty.
+    pub fn restore(&mut self, found: &Found<'_>) -> Result<(), StateError> {
+        match self {
+            Self::Range(state) => state.restore(found),
+            Self::Ships(state) => state.restore(found),
         }
     }
 
