@@ -145,6 +145,37 @@ impl std::fmt::Debug for Cut {
     }
 }
 
+/// Notes which keys change.
+pub trait Noted {
+    /// There will be cuts: from the first one on changed keys are noted.
+    fn note(&mut self);
+    /// What is here is in a checkpoint already, or there is nothing: changed keys are noted from now on.
+    fn loaded(&mut self);
+}
+
+impl<K: Clone + PartialEq> Noted for Changed<K> {
+    fn note(&mut self) {
+        Changed::note(self);
+    }
+
+    fn loaded(&mut self) {
+        Changed::loaded(self);
+    }
+}
+
+/// The state of one operator on one worker.
+pub trait State {
+    /// What notes the changed keys.
+    fn changed(&mut self) -> &mut dyn Noted;
+    /// The state at the end of a tick.
+    fn cut(&mut self) -> Cut;
+    /// The state that cuts were made of; until now there is none.
+    ///
+    /// # Errors
+    /// The bytes are no such state.
+    fn restore(&mut self, found: &Found<'_>) -> Result<(), StateError>;
+}
+
 /// The tables that an operator's state is made of, by what names them in [`Cut::tables`], with the loose state of
 /// every worker there was.
 #[derive(Debug, Default)]

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use ahash::RandomState;
 use serde::{Deserialize, Serialize};
 
-use crate::state::{Found, SHARDS, Sections, StateError, Table};
+use crate::state::{Cut, Found, Noted, SHARDS, Sections, State, StateError, Table};
 
 /// Tables by shard, so that ageing and growing touch one small table at a time.
 const TABLES: usize = SHARDS;
@@ -130,28 +130,34 @@ impl Dedupe {
     }
 }
 
-impl Dedupe {
-    /// From the next cut on ids are noted, or not.
-    pub fn note(&mut self, on: bool) {
-        self.noted = on;
-        if !on {
-            self.fresh = None;
-        }
+impl Noted for Dedupe {
+    fn note(&mut self) {
+        self.noted = true;
+    }
+
+    fn loaded(&mut self) {
+        self.noted = true;
+        self.fresh = Some(Vec::new());
+    }
+}
+
+impl State for Dedupe {
+    fn changed(&mut self) -> &mut dyn Noted {
+        self
     }
 
     /// What came since the last cut; the first time all that is remembered.
-    pub fn cut(&mut self) -> (&'static str, Box<dyn Table>) {
+    fn cut(&mut self) -> Cut {
         let whole = self.fresh.is_none();
         let ids = match self.fresh.take() {
             Some(fresh) => fresh,
             None => self.tables.iter().flatten().map(|(hash, received)| (*hash, *received)).collect(),
         };
         self.fresh = self.noted.then(Vec::new);
-        (IDS, Box::new(Ids { ids, whole }))
+        Cut { tables: vec![(IDS, Box::new(Ids { ids, whole }))], loose: Box::new(()) }
     }
 
-    /// The memory that cuts were made of; `self` is empty.
-    pub fn restore(&mut self, found: &Found<'_>) -> Result<(), StateError> {
+    fn restore(&mut self, found: &Found<'_>) -> Result<(), StateError> {
         for section in found.of(IDS) {
             let (records, rest) = section.as_chunks::<RECORD>();
             if !rest.is_empty() {
@@ -162,7 +168,6 @@ impl Dedupe {
                 self.tables[(hash >> 120) as usize].insert(hash, received);
             }
         }
-        self.fresh = self.noted.then(Vec::new);
         Ok(())
     }
 }

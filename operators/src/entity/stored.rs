@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{EntityState, Row};
-use crate::state::{Cut, Found, KeyedCut, StateError, Stored, put, take, take_record};
+use crate::state::{Cut, Found, KeyedCut, Noted, State, StateError, Stored, put, take, take_record};
 
 /// Name of the table.
 const ROWS: &str = "rows";
@@ -27,20 +27,17 @@ struct Rest {
     lost: u64,
 }
 
-impl EntityState {
-    /// From the next cut on changed keys are noted, or not.
-    pub fn note(&mut self, on: bool) {
-        self.changed.note(on);
+impl State for EntityState {
+    fn changed(&mut self) -> &mut dyn Noted {
+        &mut self.changed
     }
 
-    /// The state at the end of a tick.
-    pub fn cut(&mut self) -> Cut {
+    fn cut(&mut self) -> Cut {
         let rows = KeyedCut { map: self.rows.clone(), changed: self.changed.cut() };
         Cut { tables: vec![(ROWS, Box::new(rows))], loose: Box::new(Rest { lost: self.lost }) }
     }
 
-    /// The state that cuts were made of; `self` is empty.
-    pub fn restore(&mut self, found: &Found<'_>) -> Result<(), StateError> {
+    fn restore(&mut self, found: &Found<'_>) -> Result<(), StateError> {
         let fields = self.plan.entity.fields.len();
         for mut section in found.of(ROWS) {
             while !section.is_empty() {
@@ -58,7 +55,6 @@ impl EntityState {
         for rest in found.loose::<Rest>()?.into_iter().filter(|_| found.leads) {
             self.lost += rest.lost;
         }
-        self.changed.loaded();
         Ok(())
     }
 }

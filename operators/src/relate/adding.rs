@@ -9,7 +9,7 @@ use super::Row;
 use super::ships::ShipsState;
 use super::step::{Alone, Input, StepState};
 use crate::fold::group::Lost;
-use crate::state::{Cut, Found, StateError};
+use crate::state::State;
 
 /// What one step holds on one worker.
 #[derive(Debug)]
@@ -44,27 +44,11 @@ impl Adding {
         }
     }
 
-    /// From the next cut on changed keys are noted, or not.
-    pub fn note(&mut self, on: bool) {
+    /// Its state, to be cut and restored.
+    pub fn state(&mut self) -> &mut dyn State {
         match self {
-            Self::Range(state) => state.note(on),
-            Self::Ships(state) => state.note(on),
-        }
-    }
-
-    /// The state at the end of a tick.
-    pub fn cut(&mut self) -> Cut {
-        match self {
-            Self::Range(state) => state.cut(),
-            Self::Ships(state) => state.cut(),
-        }
-    }
-
-    /// The state that cuts were made of; `self` is empty.
-    pub fn restore(&mut self, found: &Found<'_>) -> Result<(), StateError> {
-        match self {
-            Self::Range(state) => state.restore(found),
-            Self::Ships(state) => state.restore(found),
+            Self::Range(state) => state,
+            Self::Ships(state) => state,
         }
     }
 

@@ -16,7 +16,7 @@ use super::PartRow;
 use super::step::until;
 use super::versions::{Place, Version, Versions};
 use crate::fold::panes::Key;
-use crate::state::{Cut, Found, Keyed, StateError};
+use crate::state::{Keyed, State};
 
 mod stored;
 
@@ -54,27 +54,11 @@ impl Kept {
         }
     }
 
-    /// From the next cut on changed keys are noted, or not.
-    pub fn note(&mut self, on: bool) {
+    /// Its state, to be cut and restored.
+    pub fn state(&mut self) -> &mut dyn State {
         match self {
-            Self::Newest(newest) => newest.note(on),
-            Self::All(history) => history.note(on),
-        }
-    }
-
-    /// The state at the end of a tick.
-    pub fn cut(&mut self) -> Cut {
-        match self {
-            Self::Newest(newest) => newest.cut(),
-            Self::All(history) => history.cut(),
-        }
-    }
-
-    /// The state that cuts were made of; `self` is empty.
-    pub fn restore(&mut self, found: &Found<'_>) -> Result<(), StateError> {
-        match self {
-            Self::Newest(newest) => newest.restore(found),
-            Self::All(history) => history.restore(found),
+            Self::Newest(newest) => newest,
+            Self::All(history) => history,
         }
     }
 

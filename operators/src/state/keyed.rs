@@ -30,19 +30,15 @@ impl<K> Default for Changed<K> {
 }
 
 impl<K: Clone + PartialEq> Changed<K> {
-    /// From the next cut on changed keys are noted, or not.
-    pub fn note(&mut self, on: bool) {
-        self.noted = on;
-        if !on {
-            self.keys = None;
-        }
+    /// There will be cuts: from the first one on changed keys are noted.
+    pub fn note(&mut self) {
+        self.noted = true;
     }
 
-    /// Nothing has changed since what was just loaded.
+    /// What is here is in a checkpoint already: changed keys are noted from now on.
     pub fn loaded(&mut self) {
-        if self.noted {
-            self.keys = Some(Vec::new());
-        }
+        self.noted = true;
+        self.keys = Some(Vec::new());
     }
 
     /// A key changed; `held` is how many keys there are: noting more than that is no use.
@@ -170,9 +166,9 @@ impl<K: Hash + Eq + Clone, V: Clone> Keyed<K, V> {
         }
     }
 
-    /// From the next cut on changed keys are noted, or not.
-    pub fn note(&mut self, on: bool) {
-        self.changed.note(on);
+    /// What notes the changed keys.
+    pub fn changed(&mut self) -> &mut Changed<K> {
+        &mut self.changed
     }
 }
 
@@ -195,7 +191,6 @@ where
                 None => self.map.remove(&key),
             };
         }
-        self.changed.loaded();
         Ok(())
     }
 }

@@ -13,7 +13,8 @@ use super::{Cell, Key, MetricState, Pane, Running};
 use crate::fold::edges::{EdgeCell, Edges};
 use crate::fold::group::{Delta, Lost};
 use crate::state::{
-    self, Cut, Found, KeyedCut, Sections, Sharded, StateError, Stored, Table, put, shard_of, take,
+    self, Cut, Found, KeyedCut, Noted, Sections, Sharded, State, StateError, Stored, Table, put, shard_of,
+    take,
 };
 
 /// Names of the tables.
@@ -83,14 +84,12 @@ struct Rest {
     newest: Option<(i64, i64)>,
 }
 
-impl MetricState {
-    /// From the next cut on changed keys are noted, or not.
-    pub fn note(&mut self, on: bool) {
-        self.changed.note(on);
+impl State for MetricState {
+    fn changed(&mut self) -> &mut dyn Noted {
+        &mut self.changed
     }
 
-    /// The state at the end of a tick.
-    pub fn cut(&mut self) -> Cut {
+    fn cut(&mut self) -> Cut {
         let cells = KeyedCut { map: self.shard.cells.clone(), changed: self.changed.cut() };
         let rest = Rest {
             revision: self.shard.revision,
@@ -103,8 +102,7 @@ impl MetricState {
         }
     }
 
-    /// The state that cuts were made of; `self` is empty.
-    pub fn restore(&mut self, found: &Found<'_>) -> Result<(), StateError> {
+    fn restore(&mut self, found: &Found<'_>) -> Result<(), StateError> {
         for mut section in found.of(CELLS) {
             while !section.is_empty() {
                 let (key, cell) = state::take_record::<Key, Cell>(&mut section)?;
@@ -128,11 +126,12 @@ impl MetricState {
                 self.lose(&rest.lost);
             }
         }
-        self.changed.loaded();
         self.rebuild(found.now);
         Ok(())
     }
+}
 
+impl MetricState {
     /// Makes what follows from the cells: which pane has which keys, running totals, the total over all keys.
     fn rebuild(&mut self, now: i64) {
         self.now = now;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::{Entry, History, PartRow, Place, Value};
-use crate::state::{Cut, Found, StateError, Stored, put, take};
+use crate::state::{Cut, Found, Noted, State, StateError, Stored, put, take};
 
 /// Name of the table.
 const ROWS: &str = "rows";
@@ -37,22 +37,19 @@ struct Rest {
     lost: u64,
 }
 
-impl History {
-    /// From the next cut on changed keys are noted, or not.
-    pub fn note(&mut self, on: bool) {
-        self.rows.note(on);
+impl State for History {
+    fn changed(&mut self) -> &mut dyn Noted {
+        self.rows.changed()
     }
 
-    /// The state at the end of a tick.
-    pub fn cut(&mut self) -> Cut {
+    fn cut(&mut self) -> Cut {
         let of_stream =
             |(of, all): (&(Value, u64), &super::Truncates)| (of.clone(), all.values().copied().collect());
         let rest = Rest { truncates: self.truncates.iter().map(of_stream).collect(), lost: self.lost };
         Cut { tables: vec![(ROWS, self.rows.cut())], loose: Box::new(rest) }
     }
 
-    /// The state that cuts were made of; `self` is empty.
-    pub fn restore(&mut self, found: &Found<'_>) -> Result<(), StateError> {
+    fn restore(&mut self, found: &Found<'_>) -> Result<(), StateError> {
         for section in found.of(ROWS) {
             self.rows.load(section)?;
         }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::{Held, SequenceState, Span, Stay};
 use crate::fold::group::Lost;
 use crate::fold::panes::Key;
-use crate::state::{self, Cut, Found, StateError, Stored, add_lost, put, take};
+use crate::state::{self, Cut, Found, Noted, State, StateError, Stored, add_lost, put, take};
 
 /// Name of the table.
 const KEYS: &str = "keys";
@@ -59,20 +59,17 @@ struct Rest {
     lost: Lost,
 }
 
-impl SequenceState {
-    /// From the next cut on changed keys are noted, or not.
-    pub fn note(&mut self, on: bool) {
-        self.keys.note(on);
+impl State for SequenceState {
+    fn changed(&mut self) -> &mut dyn Noted {
+        self.keys.changed()
     }
 
-    /// The state at the end of a tick.
-    pub fn cut(&mut self) -> Cut {
+    fn cut(&mut self) -> Cut {
         let rest = Rest { lost: self.lost.clone() };
         Cut { tables: vec![(KEYS, self.keys.cut())], loose: Box::new(rest) }
     }
 
-    /// The state that cuts were made of; `self` is empty.
-    pub fn restore(&mut self, found: &Found<'_>) -> Result<(), StateError> {
+    fn restore(&mut self, found: &Found<'_>) -> Result<(), StateError> {
         for section in found.of(KEYS) {
             self.keys.load(section)?;
         }

@@ -15,7 +15,7 @@ use super::held::{Deployments, Found as Partners, Held, HeldRow, Label, Told};
 use crate::fold::panes::Key;
 use crate::relate::Row;
 use crate::relate::step::stored::Rest;
-use crate::state::{Cut, Found, StateError, Stored, put, take};
+use crate::state::{Cut, Found, Noted, State, StateError, Stored, put, take};
 
 /// Name of the table.
 const GRAPHS: &str = "graphs";
@@ -145,21 +145,18 @@ impl Stored for Held {
     }
 }
 
-impl ShipsState {
-    /// From the next cut on changed keys are noted, or not.
-    pub fn note(&mut self, on: bool) {
-        self.graphs.note(on);
+impl State for ShipsState {
+    fn changed(&mut self) -> &mut dyn Noted {
+        self.graphs.changed()
     }
 
-    /// The state at the end of a tick.
-    pub fn cut(&mut self) -> Cut {
+    fn cut(&mut self) -> Cut {
         let rest =
             Rest { alone: self.alone.clone(), deadlines: self.deadlines.clone(), lost: self.lost.clone() };
         Cut { tables: vec![(GRAPHS, self.graphs.cut())], loose: Box::new(rest) }
     }
 
-    /// The state that cuts were made of; `self` is empty.
-    pub fn restore(&mut self, found: &Found<'_>) -> Result<(), StateError> {
+    fn restore(&mut self, found: &Found<'_>) -> Result<(), StateError> {
         for section in found.of(GRAPHS) {
             self.graphs.load(section)?;
         }

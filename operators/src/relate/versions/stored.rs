@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::{Newest, Place, REMEMBER, Value, Versions};
-use crate::state::{Cut, Found, StateError, Stored, put, take};
+use crate::state::{Cut, Found, Noted, State, StateError, Stored, put, take};
 
 /// Name of the table.
 const ROWS: &str = "rows";
@@ -29,24 +29,21 @@ struct Rest {
     lost: u64,
 }
 
-impl<R> Versions<R>
+impl<R> State for Versions<R>
 where
     R: Clone + PartialEq + Serialize + DeserializeOwned + Send + Sync + 'static,
 {
-    /// From the next cut on changed keys are noted, or not.
-    pub fn note(&mut self, on: bool) {
-        self.rows.note(on);
+    fn changed(&mut self) -> &mut dyn Noted {
+        self.rows.changed()
     }
 
-    /// The state at the end of a tick.
-    pub fn cut(&mut self) -> Cut {
+    fn cut(&mut self) -> Cut {
         let truncates = self.truncates.iter().map(|(of, place)| (of.clone(), *place)).collect();
         let rest = Rest { truncates, lost: self.lost };
         Cut { tables: vec![(ROWS, self.rows.cut())], loose: Box::new(rest) }
     }
 
-    /// The state that cuts were made of; `self` is empty.
-    pub fn restore(&mut self, found: &Found<'_>) -> Result<(), StateError> {
+    fn restore(&mut self, found: &Found<'_>) -> Result<(), StateError> {
         for section in found.of(ROWS) {
             self.rows.load(section)?;
         }
