@@ -99,6 +99,15 @@ pub(crate) struct Keeping {
 }
 
 impl Keeping {
+    /// Whoever begins to write has something new: what was written before is of another engine.
+    fn turn(&mut self, on: bool) {
+        if on && !self.on {
+            let every = self.every.unwrap_or_default();
+            (self.news, self.last) = (true, self.last.checked_sub(every).unwrap_or(self.last));
+        }
+        self.on = on;
+    }
+
     fn is_due(&self) -> bool {
         let Some(writer) = &self.writer else { return false };
         let due = self.every.is_some_and(|every| self.last.elapsed() >= every);
@@ -225,7 +234,7 @@ impl Coordinator {
             }
             Control::Flush(done) => gathered.acks.push(done),
             Control::Tap(on) => self.tap = on,
-            Control::Keep(on) => self.keeping.on = on,
+            Control::Keep(on) => self.keeping.turn(on),
             Control::Checkpoint(done) if self.keeping.writer.is_none() => {
                 // Whoever asked may have given up waiting.
                 let _ = done.send(Err(CheckpointError::Off));
