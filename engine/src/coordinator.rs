@@ -255,7 +255,7 @@ impl Coordinator {
     }
 
     fn take_now(&mut self, chunk: Chunk, gathered: &mut Gathered) {
-        self.keeping.news = true;
+        self.keeping.news |= chunk.received > 0;
         gathered.rows += chunk.received.max(1);
         let newest = chunk.batches.iter().flat_map(|batch| batch.received.last()).max().copied();
         let known = self.partitions.entry(chunk.partition.clone()).or_insert_with(|| Known {

@@ -70,10 +70,14 @@ pub(crate) struct Candidates {
 
 /// Looks at the checkpoints of a vault.
 pub(crate) fn candidates(vault: &dyn Vault, catalog: &Catalog) -> Result<Candidates, RestoreError> {
-    let mut ids: Vec<u64> =
-        vault.list()?.iter().filter_map(|stored| manifest::number(&stored.name)).collect();
+    let stored = vault.list()?;
+    let mut ids: Vec<u64> = stored.iter().filter_map(|stored| manifest::number(&stored.name)).collect();
     ids.sort_unstable_by(|a, b| b.cmp(a));
     let mut found = Candidates::default();
+    if ids.is_empty() && !stored.is_empty() {
+        // The first one was being written when the process ended, or somebody has removed them.
+        found.rebuild = Some("files of state are there, but no checkpoint that names them".to_owned());
+    }
     for id in ids {
         let name = manifest::name(id);
         let read = vault.get(&name).map_err(|error| error.to_string());
