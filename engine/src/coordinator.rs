@@ -55,8 +55,8 @@ pub(crate) struct Tick {
     pub(crate) work: Vec<Rowset>,
     /// Rows that decode refused; only the first worker is told.
     pub(crate) refused: Vec<RefusedRow>,
-    /// The state after this tick is to be kept.
-    pub(crate) cut: bool,
+    /// The state after this tick is to be kept; true: all of it, not only what changed.
+    pub(crate) cut: Option<bool>,
 }
 
 /// Rows after which a tick is closed.
@@ -307,8 +307,9 @@ impl Coordinator {
             partitions: self.partitions.values().map(Known::stand).collect(),
             reply: asked,
         });
-        let is_cut = cut.is_some();
-        if is_cut {
+        let all = || self.keeping.writer.as_ref().is_some_and(|writer| writer.wants_all());
+        let cut_all = cut.is_some().then(all);
+        if cut_all.is_some() {
             (self.keeping.last, self.keeping.news) = (monotonic(), false);
         }
         self.publisher.open(
@@ -326,7 +327,7 @@ impl Coordinator {
         let (number, tap) = (self.number, self.tap);
         self.workers.iter().zip(shares.drain(..)).all(|(to, work)| {
             let refused = std::mem::take(&mut refused);
-            to.send(Tick { number, now, floor, tap, work, refused, cut: is_cut }).is_ok()
+            to.send(Tick { number, now, floor, tap, work, refused, cut: cut_all }).is_ok()
         })
     }
 

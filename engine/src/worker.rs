@@ -184,7 +184,7 @@ fn run(
             worker.step_or_park(Some(PARK_MOST));
         }
         let mut share = local.borrow_mut().close(number);
-        share.cut = cut.then(|| local.borrow_mut().cut());
+        share.cut = cut.map(|all| local.borrow_mut().cut(all));
         publisher.deposit(number, index, share);
     }
 }
@@ -346,11 +346,14 @@ impl Local {
         }
     }
 
-    /// The state at the end of a tick: roots of maps, nothing is copied.
-    fn cut(&mut self) -> WorkerCut {
+    /// The state at the end of a tick: roots of maps, nothing is copied. `all`: what changed is not enough.
+    fn cut(&mut self, all: bool) -> WorkerCut {
         let mut cut =
             WorkerCut { held: self.held.values().flatten().cloned().collect(), ..WorkerCut::default() };
         for (name, state) in self.states() {
+            if all {
+                state.changed().forget();
+            }
             let Cut { tables, loose } = state.cut();
             cut.tables.extend(tables.into_iter().map(|(table, cut)| (format!("{name}/{table}"), cut)));
             cut.loose.push((name, loose));

@@ -7,6 +7,8 @@
 //! number of workers, so a restart with other workers only deals the shards anew.
 
 mod keyed;
+#[cfg(test)]
+pub(crate) mod tests;
 
 use std::collections::BTreeSet;
 use std::sync::Mutex;
@@ -151,6 +153,8 @@ pub trait Noted {
     fn note(&mut self);
     /// What is here is in a checkpoint already, or there is nothing: changed keys are noted from now on.
     fn loaded(&mut self);
+    /// What was noted is of no use: the next cut holds everything.
+    fn forget(&mut self);
 }
 
 impl<K: Clone + PartialEq> Noted for Changed<K> {
@@ -160,6 +164,10 @@ impl<K: Clone + PartialEq> Noted for Changed<K> {
 
     fn loaded(&mut self) {
         Changed::loaded(self);
+    }
+
+    fn forget(&mut self) {
+        Changed::forget(self);
     }
 }
 

@@ -29,6 +29,8 @@ use crate::worker::Rowset;
 const WAITING: usize = 2;
 /// How long a checkpoint waits for its gate; the next one takes its place then.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// The same for a checkpoint that somebody waits for: the process wants to end.
+const PATIENCE_ASKED: Duration = Duration::from_secs(5);
 /// The gate is asked this often whether the engine ends meanwhile.
 const SLICE: Duration = Duration::from_millis(50);
 /// A table is written whole again when it has more files than this, or changes make up more than half of it.
@@ -83,6 +85,8 @@ pub(crate) struct Writer {
     snapshots: Sender<Snapshot>,
     busy: Arc<AtomicBool>,
     stop: Arc<AtomicBool>,
+    /// The next cut must hold everything.
+    wants_all: Arc<AtomicBool>,
     health: Arc<Mutex<Health>>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -96,32 +100,38 @@ impl Writer {
         last: Option<Manifest>,
     ) -> std::io::Result<Self> {
         let (snapshots, receiver) = bounded(WAITING);
-        let (busy, stop, health) = Default::default();
+        let (busy, stop, wants_all, health) = Default::default();
         let mut thread = Thread {
             catalog: Arc::clone(catalog),
             vault: Arc::clone(&settings.vault),
             gate: Arc::clone(&settings.gate),
             keep: settings.keep.max(1),
             secret,
-            last_id: last.as_ref().map_or(0, |last| last.id),
-            chains: last.as_ref().map(|last| last.chains.clone()).unwrap_or_default(),
+            last_id: None,
+            chains: last.map(|last| last.chains).unwrap_or_default(),
             owed: BTreeMap::new(),
             whole: BTreeSet::new(),
             files: 0,
             bytes: 0,
             rows: 0,
             stop: Arc::clone(&stop),
+            wants_all: Arc::clone(&wants_all),
         };
         let (shared, told) = (Arc::clone(&busy), Arc::clone(&health));
         let thread = std::thread::Builder::new()
             .name("checkpoints".to_owned())
             .spawn(move || thread.run(&receiver, &shared, &told))?;
-        Ok(Self { snapshots, busy, stop, health, thread: Mutex::new(Some(thread)) })
+        Ok(Self { snapshots, busy, stop, wants_all, health, thread: Mutex::new(Some(thread)) })
     }
 
     /// Whether one is being written.
     pub(crate) fn is_busy(&self) -> bool {
         self.busy.load(Ordering::Acquire)
+    }
+
+    /// Whether the next cut must hold everything; then it is asked for.
+    pub(crate) fn wants_all(&self) -> bool {
+        self.wants_all.swap(false, Ordering::AcqRel)
     }
 
     /// How they are doing.
@@ -159,7 +169,8 @@ struct Thread {
     gate: Arc<dyn Gate>,
     keep: usize,
     secret: Secret,
-    last_id: u64,
+    /// `None`: the files have to be looked at.
+    last_id: Option<u64>,
     /// The files of each table that are durable.
     chains: BTreeMap<String, Chain>,
     /// Ids that could not be written yet.
@@ -171,6 +182,7 @@ struct Thread {
     bytes: u64,
     rows: u64,
     stop: Arc<AtomicBool>,
+    wants_all: Arc<AtomicBool>,
 }
 
 impl Thread {
@@ -178,7 +190,8 @@ impl Thread {
         while let Ok(mut snapshot) = snapshots.recv() {
             let started = monotonic();
             let reply = snapshot.reply.take();
-            let done = self.write(snapshot);
+            let patience = if reply.is_some() { PATIENCE_ASKED } else { PATIENCE };
+            let done = self.write(snapshot, patience);
             let mut told = health.lock();
             told.took = started.elapsed();
             match &done {
@@ -204,46 +217,18 @@ impl Thread {
         }
     }
 
-    fn write(&mut self, snapshot: Snapshot) -> Result<Written, CheckpointError> {
+    fn write(&mut self, snapshot: Snapshot, patience: Duration) -> Result<Written, CheckpointError> {
         (self.files, self.bytes, self.rows) = (0, 0, 0);
-        if self.last_id == 0 {
-            self.last_id = self.newest_id()?;
-        }
-        let id = self.last_id + 1;
-        // Names of this number are taken from here on, whatever becomes of it.
-        self.last_id = id;
         let Snapshot { tick, now, floor, partitions, counters, workers, .. } = snapshot;
         let count = workers.len();
-        let (mut tables, mut rest, mut latest) =
-            (BTreeMap::<String, Vec<Box<dyn Table>>>::new(), Rest::default(), now);
-        let mut problem = None;
-        for cut in workers {
-            for (name, table) in cut.tables {
-                tables.entry(name).or_default().push(table);
+        let Gathered { tables, rest, latest, mut problem } = gather(workers, now);
+        let id = match self.next_id() {
+            Ok(id) => id,
+            Err(error) => {
+                tables.into_iter().for_each(|(name, tables)| self.owe(name, tables));
+                return Err(error.into());
             }
-            for (name, loose) in cut.loose {
-                let bytes = loose.write().map_err(|error| state_error(&name, error));
-                match bytes {
-                    Ok(bytes) => rest.loose.entry(name).or_default().push(bytes),
-                    Err(error) => problem = Some(error),
-                }
-            }
-            for rows in cut.held {
-                latest = latest.max(
-                    operators::admit::event_times(&rows.1.columns)
-                        .values()
-                        .iter()
-                        .copied()
-                        .max()
-                        .unwrap_or(now),
-                );
-                let mut bytes = Vec::new();
-                if let Err(error) = put_rows(&rows.0, &rows.1, &mut bytes) {
-                    problem = Some(state_error("held", error));
-                }
-                rest.held.push(bytes);
-            }
-        }
+        };
         // Every table is tried: what one cannot write must not make the others start anew.
         for (name, tables) in tables {
             if let Err(error) = self.table(id, &name, tables, floor) {
@@ -251,6 +236,8 @@ impl Thread {
             }
         }
         if let Some(problem) = problem {
+            // Perhaps somebody else has taken the names.
+            self.last_id = None;
             return Err(problem);
         }
         let mut bytes = Vec::new();
@@ -275,17 +262,37 @@ impl Thread {
             chains: self.chains.clone(),
             rest,
         };
-        self.publish(&manifest)
+        self.publish(&manifest, patience)
+    }
+
+    /// A number that no file has; its names are taken from here on, whatever becomes of it.
+    fn next_id(&mut self) -> Result<u64, VaultError> {
+        let last = match self.last_id {
+            Some(last) => last,
+            None => self.newest_id()?,
+        };
+        self.last_id = Some(last + 1);
+        Ok(last + 1)
+    }
+
+    /// Keeps what could not be written for the next time.
+    fn owe(&mut self, name: String, tables: Vec<Box<dyn Table>>) {
+        match tables.iter().any(|table| table.is_log()) {
+            true => self.owed.entry(name).or_default().extend(tables),
+            false => {
+                self.whole.insert(name);
+            }
+        }
     }
 
     /// Writes the manifest, once it may count.
-    fn publish(&mut self, manifest: &Manifest) -> Result<Written, CheckpointError> {
+    fn publish(&mut self, manifest: &Manifest, patience: Duration) -> Result<Written, CheckpointError> {
         let offsets: Offsets = manifest
             .partitions
             .iter()
             .map(|stand| (Partition::clone(&stand.partition), stand.next))
             .collect();
-        let mut left = PATIENCE;
+        let mut left = patience;
         while !self.gate.may_publish(&offsets, SLICE) {
             left = left.saturating_sub(SLICE);
             if left.is_zero() || self.stop.load(Ordering::Acquire) {
@@ -403,8 +410,11 @@ impl Thread {
             let mut sections = Sections::default();
             for blob in &chain[first..] {
                 let read = read_blob(self.vault.as_ref(), blob, name);
-                // The files are named by manifests that count; what is wrong with them shows when they are needed.
-                let read = read.map_err(|error| CheckpointError::Vault(VaultError::Io(error)))?;
+                let read = read.map_err(|error| {
+                    // A damaged file is of no use to anybody: the workers know all ids themselves.
+                    self.wants_all.store(true, Ordering::Release);
+                    CheckpointError::Vault(VaultError::Io(error))
+                })?;
                 for shard in 0..SHARDS {
                     for record in still_remembered(read.section(shard), least) {
                         sections.bytes[shard].extend(record);
@@ -437,6 +447,41 @@ impl Thread {
         self.rows += sections.count();
         Ok(BlobRef { name, bytes, checksum: format!("{sum:016x}"), rows: sections.count(), level })
     }
+}
+
+/// The cuts of all workers, put together.
+struct Gathered {
+    tables: BTreeMap<String, Vec<Box<dyn Table>>>,
+    rest: Rest,
+    /// The latest event there is.
+    latest: i64,
+    problem: Option<CheckpointError>,
+}
+
+fn gather(workers: Vec<WorkerCut>, now: i64) -> Gathered {
+    let mut all = Gathered { tables: BTreeMap::new(), rest: Rest::default(), latest: now, problem: None };
+    for cut in workers {
+        for (name, table) in cut.tables {
+            all.tables.entry(name).or_default().push(table);
+        }
+        for (name, loose) in cut.loose {
+            match loose.write() {
+                Ok(bytes) => all.rest.loose.entry(name).or_default().push(bytes),
+                Err(error) => all.problem = Some(state_error(&name, error)),
+            }
+        }
+        for rows in cut.held {
+            let (partition, batch) = rows.as_ref();
+            let times = operators::admit::event_times(&batch.columns);
+            all.latest = times.values().iter().copied().fold(all.latest, i64::max);
+            let mut bytes = Vec::new();
+            if let Err(error) = put_rows(partition, batch, &mut bytes) {
+                all.problem = Some(state_error("held", error));
+            }
+            all.rest.held.push(bytes);
+        }
+    }
+    all
 }
 
 /// Reads a file and checks it; the error names it and says what is wrong.

@@ -139,6 +139,10 @@ impl Noted for Dedupe {
         self.noted = true;
         self.fresh = Some(Vec::new());
     }
+
+    fn forget(&mut self) {
+        self.fresh = None;
+    }
 }
 
 impl State for Dedupe {

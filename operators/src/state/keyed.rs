@@ -41,6 +41,11 @@ impl<K: Clone + PartialEq> Changed<K> {
         self.keys = Some(Vec::new());
     }
 
+    /// What was noted is of no use: all may have changed.
+    pub fn forget(&mut self) {
+        self.keys = None;
+    }
+
     /// A key changed; `held` is how many keys there are: noting more than that is no use.
     pub fn add(&mut self, key: &K, held: usize) {
         /// So many are noted in any case.
