@@ -137,6 +137,12 @@ impl Decoder {
             || catalog.events.iter().any(|event| event.changelog && !event.head.name.starts_with(RESERVED))
     }
 
+    /// Whether records may leave out what an earlier one of their key said: after a restart the earlier ones must be
+    /// decoded again, if only for that.
+    pub fn remembers(&self) -> bool {
+        self.spec.format == Format::Debezium || self.spec.registry.is_some()
+    }
+
     /// Fetches the schemas that a record and its key name, where they come from a registry. To be asked
     /// before [`Self::push_keyed`], again and again until it succeeds; quick when they are known.
     ///

@@ -1,8 +1,9 @@
-//! store: what outlives the process: refused rows now, the lake later.
+//! store: what outlives the process: refused rows, checkpoints.
 //!
 //! *In*: rows and what became of them. *Out*: lists, payloads, counts. *Never*: a file that cannot be
 //! read replaced by an empty one.
 
+pub mod checkpoints;
 pub mod dead_letters;
 pub mod events;
 pub(crate) mod file;

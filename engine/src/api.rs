@@ -11,9 +11,11 @@ use contracts::Catalog;
 use contracts::batch::{Chunk, EventBatch, Partition, Refused};
 use crossbeam_channel::{Sender, bounded};
 
+use crate::checkpoint::{CheckpointError, Checkpoints, Health, RestoreError, Restored, Writer, Written};
 use crate::coordinator::{Control, Coordinator};
 use crate::plan::EnginePlan;
 use crate::publish::{Published, Publisher};
+use crate::start::{self, Start};
 use crate::worker;
 
 /// How an engine runs.
@@ -75,6 +77,7 @@ const CHUNKS_WAITING: usize = 64;
 
 /// A running engine. Dropping it stops its threads.
 pub struct Engine {
+    writer: Option<Arc<Writer>>,
     chunks: Option<Sender<Chunk>>,
     control: Sender<Control>,
     live: Arc<ArcSwap<Published>>,
@@ -88,24 +91,75 @@ impl std::fmt::Debug for Engine {
 }
 
 impl Engine {
-    /// Starts the coordinator and the workers.
+    /// Starts the coordinator and the workers; nothing is kept when they end.
     pub fn start(
         catalog: Arc<Catalog>,
         options: Options,
         hook: Arc<dyn TickHook>,
     ) -> Result<Self, EngineError> {
+        Self::run(catalog, &options, hook, None).map(|(engine, _)| engine)
+    }
+
+    /// The same, with the state of the newest checkpoint that fits the contracts and is whole. Sources are to go on at
+    /// [`Restored::offsets`].
+    ///
+    /// # Errors
+    /// As [`Engine::start`], and when checkpoints are there but none of them can be read.
+    pub fn start_from(
+        catalog: Arc<Catalog>,
+        options: Options,
+        hook: Arc<dyn TickHook>,
+        checkpoints: Checkpoints,
+    ) -> Result<(Self, Restored), EngineError> {
+        Self::run(catalog, &options, hook, Some(checkpoints))
+    }
+
+    fn run(
+        catalog: Arc<Catalog>,
+        options: &Options,
+        hook: Arc<dyn TickHook>,
+        checkpoints: Option<Checkpoints>,
+    ) -> Result<(Self, Restored), EngineError> {
         let plan = Arc::new(EnginePlan::new(catalog)?);
-        let workers = options.workers.max(1);
-        let admits = worker::admits(&plan, workers)?;
-        let publisher = Arc::new(Publisher::new(Arc::clone(&plan), workers, hook, &options.clock));
+        let Start { locals, begin, restored } = start::start(&plan, options, checkpoints)?;
+        let writer = begin.keeping.writer.clone();
+        let (workers, before) = (locals.len(), &begin.before);
+        let publisher =
+            Publisher::new(Arc::clone(&plan), workers, hook, &options.clock, before, writer.clone());
+        let publisher = Arc::new(publisher);
         let (chunks, chunks_in) = bounded(CHUNKS_WAITING);
         let (control, control_in) = crossbeam_channel::unbounded();
-        let (ticks, crew) = worker::start(&plan, &options, admits, &publisher)?;
+        let (ticks, crew) = worker::start(locals, &publisher)?;
         let live = publisher.live();
-        let coordinator = Coordinator::new(&options.clock, chunks_in, control_in, ticks, publisher);
+        let coordinator = Coordinator::new(&options.clock, chunks_in, control_in, ticks, publisher, begin);
         let thread =
             std::thread::Builder::new().name("coordinator".to_owned()).spawn(move || coordinator.run())?;
-        Ok(Self { chunks: Some(chunks), control, live, threads: vec![thread, crew] })
+        let threads = vec![thread, crew];
+        Ok((Self { writer, chunks: Some(chunks), control, live, threads }, restored))
+    }
+
+    /// Keeps the state as it is after everything sent before the call; returns once it is durable and counts.
+    ///
+    /// # Errors
+    /// See [`CheckpointError`]; the checkpoints before it still count.
+    pub fn checkpoint(&self) -> Result<Written, CheckpointError> {
+        if self.writer.is_none() {
+            return Err(CheckpointError::Off);
+        }
+        let (done, wait) = bounded(1);
+        self.control.send(Control::Checkpoint(done)).map_err(|_| CheckpointError::Stopped)?;
+        wait.recv().map_err(|_| CheckpointError::Stopped)?
+    }
+
+    /// Whether checkpoints are written as [`Checkpoints::every`] says.
+    pub fn keep_checkpoints(&self, on: bool) {
+        // A coordinator that is gone writes none.
+        let _ = self.control.send(Control::Keep(on));
+    }
+
+    /// How checkpoints are doing; `None`: this engine keeps none.
+    pub fn checkpoints(&self) -> Option<Health> {
+        self.writer.as_ref().map(|writer| writer.health())
     }
 
     /// Where connectors send chunks; bounded, so a full engine pauses its sources.
@@ -208,6 +262,9 @@ pub enum EngineError {
     /// A thread could not be started.
     #[error("cannot start a thread: {0}")]
     Thread(#[from] std::io::Error),
+    /// The state cannot be read.
+    #[error(transparent)]
+    Restore(#[from] RestoreError),
     /// The workers could not be started.
     #[error("cannot start the workers: {0}")]
     Workers(String),

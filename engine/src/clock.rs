@@ -27,6 +27,11 @@ impl Now {
         self.manual
     }
 
+    /// Goes on from an earlier run's last instant.
+    pub(crate) fn resume(&mut self, last: i64) {
+        self.last = self.last.max(last);
+    }
+
     /// Moves a manual clock forward.
     pub(crate) fn set(&mut self, now: i64) {
         self.last = self.last.max(now);
@@ -39,6 +44,12 @@ impl Now {
         }
         self.last
     }
+}
+
+/// For measuring how long something takes; no answer depends on it.
+#[allow(clippy::disallowed_methods)] // the one place that reads it
+pub(crate) fn monotonic() -> std::time::Instant {
+    std::time::Instant::now()
 }
 
 #[allow(clippy::disallowed_methods)] // the one place that reads the machine's clock

@@ -10,12 +10,17 @@ use std::time::{Duration, Instant};
 use arrow::array::Array;
 use contracts::batch::{Chunk, EventBatch, Partition, Refused};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, select};
+use operators::admit::dedupe::IdHash;
 use operators::admit::select as select_rows;
 use operators::fold::panes::route_hash;
+use operators::state::shard_of;
 
 use crate::api::Clock;
-use crate::clock::Now;
-use crate::publish::{Counts, Opened, Progress, Publisher};
+use crate::checkpoint::manifest::Stand;
+use crate::checkpoint::{CheckpointError, Writer, Written};
+use crate::clock::{Now, monotonic};
+use crate::publish::{Before, Counts, CutOf, Opened, Progress, Publisher};
+use crate::resume::Resume;
 use crate::worker::{RefusedRow, Rowset};
 
 /// What the engine is asked to do besides folding.
@@ -27,6 +32,10 @@ pub(crate) enum Control {
     Flush(Sender<()>),
     /// Keep admitted rows for the hook, or stop doing so.
     Tap(bool),
+    /// Keep the state after the next tick; answer when that is done.
+    Checkpoint(Sender<Result<Written, CheckpointError>>),
+    /// Write checkpoints as the settings say, or none.
+    Keep(bool),
     /// Fold what was sent, answer, end.
     Stop(Sender<()>),
 }
@@ -46,6 +55,8 @@ pub(crate) struct Tick {
     pub(crate) work: Vec<Rowset>,
     /// Rows that decode refused; only the first worker is told.
     pub(crate) refused: Vec<RefusedRow>,
+    /// The state after this tick is to be kept; true: all of it, not only what changed.
+    pub(crate) cut: Option<bool>,
 }
 
 /// Rows after which a tick is closed.
@@ -69,6 +80,39 @@ pub(crate) struct Coordinator {
     last_tick: Instant,
     partitions: BTreeMap<Partition, Known>,
     counters: BTreeMap<(Arc<str>, String), Counts>,
+    ids: Arc<IdHash>,
+    keeping: Keeping,
+    resume: Resume,
+}
+
+/// When the state is to be kept.
+pub(crate) struct Keeping {
+    /// `None`: never.
+    pub(crate) writer: Option<Arc<Writer>>,
+    /// How often; `None`: when somebody asks.
+    pub(crate) every: Option<Duration>,
+    /// Another engine writes where this one would.
+    pub(crate) on: bool,
+    /// The last cut, and whether there is anything new since.
+    pub(crate) last: Instant,
+    pub(crate) news: bool,
+}
+
+impl Keeping {
+    /// Whoever begins to write has something new: what was written before is of another engine.
+    fn turn(&mut self, on: bool) {
+        if on && !self.on {
+            let every = self.every.unwrap_or_default();
+            (self.news, self.last) = (true, self.last.checked_sub(every).unwrap_or(self.last));
+        }
+        self.on = on;
+    }
+
+    fn is_due(&self) -> bool {
+        let Some(writer) = &self.writer else { return false };
+        let due = self.every.is_some_and(|every| self.last.elapsed() >= every);
+        self.on && self.news && due && !writer.is_busy()
+    }
 }
 
 struct Known {
@@ -87,6 +131,8 @@ struct Gathered {
     work: Vec<Rowset>,
     refused: Vec<Refused>,
     acks: Vec<Sender<()>>,
+    /// Somebody waits for a checkpoint.
+    asked: Option<Sender<Result<Written, CheckpointError>>>,
     stop: bool,
 }
 
@@ -97,18 +143,32 @@ impl Coordinator {
         control: Receiver<Control>,
         workers: Vec<Sender<Tick>>,
         publisher: Arc<Publisher>,
+        begin: Begin,
     ) -> Self {
+        let mut now = Now::new(clock);
+        now.resume(begin.before.now);
+        let known = begin.before.partitions.iter().map(|stand| {
+            let known = Known {
+                shared: Arc::new(stand.partition.clone()),
+                progress: stand.progress(),
+                settled: stand.settled,
+            };
+            (stand.partition.clone(), known)
+        });
         Self {
-            clock: Now::new(clock),
+            clock: now,
             chunks,
             control,
             workers,
             publisher,
-            number: 0,
+            number: begin.before.tick,
             tap: false,
             last_tick: start_of_time(),
-            partitions: BTreeMap::new(),
+            partitions: known.collect(),
             counters: BTreeMap::new(),
+            ids: begin.ids,
+            keeping: begin.keeping,
+            resume: begin.resume,
         }
     }
 
@@ -176,6 +236,12 @@ impl Coordinator {
             }
             Control::Flush(done) => gathered.acks.push(done),
             Control::Tap(on) => self.tap = on,
+            Control::Keep(on) => self.keeping.turn(on),
+            Control::Checkpoint(done) if self.keeping.writer.is_none() => {
+                // Whoever asked may have given up waiting.
+                let _ = done.send(Err(CheckpointError::Off));
+            }
+            Control::Checkpoint(done) => gathered.asked = Some(done),
             Control::Stop(done) => {
                 gathered.acks.push(done);
                 gathered.stop = true;
@@ -183,7 +249,15 @@ impl Coordinator {
         }
     }
 
+    /// Takes a chunk, or what of it may be admitted now.
     fn take(&mut self, chunk: Chunk, gathered: &mut Gathered) {
+        for chunk in self.resume.admit(chunk) {
+            self.take_now(chunk, gathered);
+        }
+    }
+
+    fn take_now(&mut self, chunk: Chunk, gathered: &mut Gathered) {
+        self.keeping.news |= chunk.received > 0;
         gathered.rows += chunk.received.max(1);
         let newest = chunk.batches.iter().flat_map(|batch| batch.received.last()).max().copied();
         let known = self.partitions.entry(chunk.partition.clone()).or_insert_with(|| Known {
@@ -225,10 +299,22 @@ impl Coordinator {
     /// Hands the tick to the publisher and the workers; `false` when a worker is gone.
     fn close_tick(&mut self, gathered: Gathered) -> bool {
         self.number += 1;
-        self.last_tick = start_of_time_or_now();
+        self.last_tick = monotonic();
         let now = self.clock.read();
         let mut refused = self.refused_rows(&gathered.refused);
         let offsets = self.partitions.iter().map(|(p, known)| (p.clone(), known.progress));
+        let floor = self.floor(now);
+        let asked = gathered.asked;
+        let cut = (asked.is_some() || self.keeping.is_due()).then(|| CutOf {
+            floor,
+            partitions: self.partitions.values().map(Known::stand).collect(),
+            reply: asked,
+        });
+        let all = || self.keeping.writer.as_ref().is_some_and(|writer| writer.wants_all());
+        let cut_all = cut.is_some().then(all);
+        if cut_all.is_some() {
+            (self.keeping.last, self.keeping.news) = (monotonic(), false);
+        }
         self.publisher.open(
             self.number,
             Opened {
@@ -237,14 +323,14 @@ impl Coordinator {
                 counters: std::mem::take(&mut self.counters),
                 refused: gathered.refused,
                 acks: gathered.acks,
+                cut,
             },
         );
-        let floor = self.floor(now);
         let mut shares = self.route(gathered.work);
         let (number, tap) = (self.number, self.tap);
         self.workers.iter().zip(shares.drain(..)).all(|(to, work)| {
             let refused = std::mem::take(&mut refused);
-            to.send(Tick { number, now, floor, tap, work, refused }).is_ok()
+            to.send(Tick { number, now, floor, tap, work, refused, cut: cut_all }).is_ok()
         })
     }
 
@@ -266,6 +352,13 @@ impl Coordinator {
         slowest.unwrap_or(i64::MIN).min(now).saturating_sub(SKEW)
     }
 
+    fn shard(&self, batch: &EventBatch, row: usize) -> u8 {
+        match batch.ids.is_valid(row) {
+            true => self.ids.shard(batch.ids.value(row)),
+            false => shard_of(route_hash(&(batch.offsets[row], batch.parts[row]))),
+        }
+    }
+
     /// Rows with the same id go to the same worker, so that each can tell duplicates alone.
     fn route(&self, work: Vec<Rowset>) -> Vec<Vec<Rowset>> {
         let workers = self.workers.len();
@@ -276,7 +369,7 @@ impl Coordinator {
         }
         for (partition, batch) in work {
             let home: Vec<usize> = (0..batch.columns.num_rows())
-                .map(|row| (row_hash(&batch, row) % workers as u64) as usize)
+                .map(|row| usize::from(self.shard(&batch, row)) % workers)
                 .collect();
             for (worker, share) in shares.iter_mut().enumerate() {
                 let mine: Vec<bool> = home.iter().map(|home| *home == worker).collect();
@@ -289,21 +382,22 @@ impl Coordinator {
     }
 }
 
-fn row_hash(batch: &EventBatch, row: usize) -> u64 {
-    if batch.ids.is_valid(row) {
-        route_hash(&batch.ids.value(row))
-    } else {
-        route_hash(&(batch.offsets[row], batch.parts[row]))
+/// What a coordinator begins with.
+pub(crate) struct Begin {
+    pub(crate) before: Before,
+    pub(crate) ids: Arc<IdHash>,
+    pub(crate) keeping: Keeping,
+    pub(crate) resume: Resume,
+}
+
+impl Known {
+    fn stand(&self) -> Stand {
+        let Progress { next, end } = self.progress;
+        Stand { partition: Partition::clone(&self.shared), next, end, settled: self.settled }
     }
 }
 
-/// Monotonic time is used only to space ticks; no answer depends on it.
-#[allow(clippy::disallowed_methods)]
-fn start_of_time_or_now() -> Instant {
-    Instant::now()
-}
-
 fn start_of_time() -> Instant {
-    let now = start_of_time_or_now();
+    let now = monotonic();
     now.checked_sub(TICK_LEAST).unwrap_or(now)
 }

@@ -10,11 +10,17 @@ mod plan;
 
 mod clock;
 
+mod resume;
+
 mod coordinator;
 
 mod worker;
 
 mod publish;
+
+pub mod checkpoint;
+
+mod start;
 
 mod api;
 

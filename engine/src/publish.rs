@@ -12,13 +12,14 @@ use contracts::Catalog;
 use contracts::batch::{Partition, Refused};
 use crossbeam_channel::Sender;
 use operators::entity::EntityShard;
-use operators::fold::group::Lost;
 use operators::fold::panes::Shard;
 use parking_lot::Mutex;
 
 use crate::api::{Clock, TickHook, TickOutcome};
+use crate::checkpoint::manifest::{Counted, Stand};
+use crate::checkpoint::{CheckpointError, Snapshot, Writer, Written};
 use crate::plan::EnginePlan;
-use crate::worker::Share;
+use crate::worker::{Alone, Share};
 
 mod cells;
 mod measures;
@@ -52,7 +53,7 @@ pub(crate) struct Shards {
     pub(crate) metrics: Vec<Shard>,
     pub(crate) entities: Vec<EntityShard>,
     /// One per relation.
-    pub(crate) alone: Vec<Lost>,
+    pub(crate) alone: Vec<Alone>,
 }
 
 /// How far a partition has been read.
@@ -65,7 +66,7 @@ pub struct Progress {
 }
 
 /// The identity `received == admitted + refused + duplicate + skipped` holds at every tick.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Counts {
     /// Rows received.
     pub received: u64,
@@ -99,6 +100,17 @@ pub(crate) struct Opened {
     pub(crate) counters: BTreeMap<(Arc<str>, String), Counts>,
     pub(crate) refused: Vec<Refused>,
     pub(crate) acks: Vec<Sender<()>>,
+    /// The state is kept after this tick.
+    pub(crate) cut: Option<CutOf>,
+}
+
+/// What a checkpoint must know beside the state.
+pub(crate) struct CutOf {
+    /// No row still to come was received before this.
+    pub(crate) floor: i64,
+    pub(crate) partitions: Vec<Stand>,
+    /// Whoever waits for it.
+    pub(crate) reply: Option<Sender<Result<Written, CheckpointError>>>,
 }
 
 /// Puts ticks together and swaps them in.
@@ -108,6 +120,7 @@ pub(crate) struct Publisher {
     live: Arc<ArcSwap<Published>>,
     open: Mutex<BTreeMap<u64, Pending>>,
     hook: Arc<dyn TickHook>,
+    writer: Option<Arc<Writer>>,
     broken: AtomicBool,
 }
 
@@ -121,8 +134,24 @@ fn unasked(plan: &EnginePlan) -> Vec<OnceLock<u64>> {
     plan.metrics.iter().map(|_| OnceLock::new()).collect()
 }
 
+/// What an engine starts with beside the state of its workers.
+#[derive(Debug, Default)]
+pub(crate) struct Before {
+    pub(crate) tick: u64,
+    pub(crate) now: i64,
+    pub(crate) partitions: Vec<Stand>,
+    pub(crate) counters: BTreeMap<(Arc<str>, String), Counts>,
+}
+
 impl Publisher {
-    pub(crate) fn new(plan: Arc<EnginePlan>, workers: usize, hook: Arc<dyn TickHook>, clock: &Clock) -> Self {
+    pub(crate) fn new(
+        plan: Arc<EnginePlan>,
+        workers: usize,
+        hook: Arc<dyn TickHook>,
+        clock: &Clock,
+        before: &Before,
+        writer: Option<Arc<Writer>>,
+    ) -> Self {
         let as_of = match clock {
             Clock::Manual(start) => *start,
             Clock::Wall => 0,
@@ -132,13 +161,14 @@ impl Publisher {
             tick: 0,
             as_of,
             offsets: BTreeMap::new(),
-            counters: BTreeMap::new(),
+            counters: before.counters.clone(),
             plan: Arc::clone(&plan),
             shards: Vec::new(),
             overflowing: unasked(&plan),
         };
         let live = Arc::new(ArcSwap::from_pointee(first));
-        Self { plan, workers, live, open: Mutex::new(BTreeMap::new()), hook, broken: AtomicBool::new(false) }
+        let (open, broken) = Default::default();
+        Self { plan, workers, live, open, hook, writer, broken }
     }
 
     pub(crate) fn catalog(&self) -> &Catalog {
@@ -192,8 +222,10 @@ impl Publisher {
         };
         add(opened.counters);
         let mut shards = Vec::with_capacity(shares.len());
+        let mut cuts = Vec::new();
         for (_, share) in shares {
             add(share.counters);
+            cuts.extend(share.cut);
             outcome.refused.extend(share.refused);
             outcome.duplicates.extend(share.duplicates);
             outcome.admitted.extend(share.admitted);
@@ -211,6 +243,22 @@ impl Publisher {
         });
         self.live.store(Arc::clone(&published));
         self.hook.tick(&published, outcome);
+        if let (Some(cut), Some(writer)) = (opened.cut, &self.writer) {
+            let counted = |((source, event), counts): (&(Arc<str>, String), &Counts)| Counted {
+                source: Arc::clone(source),
+                event: event.clone(),
+                counts: *counts,
+            };
+            writer.hand_over(Snapshot {
+                tick,
+                now: published.as_of,
+                floor: cut.floor,
+                partitions: cut.partitions,
+                counters: published.counters.iter().map(counted).collect(),
+                workers: cuts,
+                reply: cut.reply,
+            });
+        }
         for ack in opened.acks {
             // Whoever asked may have given up waiting.
             let _ = ack.send(());

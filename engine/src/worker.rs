@@ -14,14 +14,17 @@ use std::time::Duration;
 
 use contracts::batch::{EventBatch, Partition, Refused};
 use crossbeam_channel::{Receiver, Sender, bounded};
+use operators::admit::dedupe::IdHash;
 use operators::admit::{Admit, Outcome, split_future};
 use operators::entity::{Changes, EntityShard, EntityState, Touch};
 use operators::fold::group::{Delta, Lost};
 use operators::fold::panes::{MetricState, Shard};
 use operators::relate::versions::Versions;
+use operators::state::{Cut, State};
 use parking_lot::Mutex;
 
 use crate::api::{Admitted, EngineError, Options};
+use crate::checkpoint::WorkerCut;
 use crate::coordinator::Tick;
 use crate::plan::{EnginePlan, expression};
 use crate::publish::{Counts, Publisher};
@@ -69,7 +72,7 @@ pub(crate) struct Share {
     /// One per entity.
     pub(crate) entities: Vec<EntityShard>,
     /// One per relation: rows without a partner, by reason.
-    pub(crate) alone: Vec<Lost>,
+    pub(crate) alone: Vec<Alone>,
     /// Changes of the counters.
     pub(crate) counters: BTreeMap<(Arc<str>, String), Counts>,
     /// Rows refused by admit.
@@ -78,7 +81,12 @@ pub(crate) struct Share {
     pub(crate) duplicates: Vec<(Partition, i64, u32)>,
     /// Admitted rows, when tapped.
     pub(crate) admitted: Vec<Admitted>,
+    /// The state, when it is to be kept.
+    pub(crate) cut: Option<WorkerCut>,
 }
+
+/// Rows of a relation that are not counted, by reason. Of one worker they may be negative.
+pub(crate) type Alone = BTreeMap<&'static str, i64>;
 
 /// What operators and the worker's loop share. Everything runs on the worker's thread.
 pub(crate) struct Local {
@@ -87,7 +95,7 @@ pub(crate) struct Local {
     tap: bool,
     admits: Vec<Admit>,
     /// Admitted rows ahead of the clock, by event time of their first row.
-    held: BTreeMap<i64, Vec<Rowset>>,
+    held: BTreeMap<i64, Vec<Arc<Rowset>>>,
     entities: Vec<EntityState>,
     /// One per entity: the current rows of the change streams behind it.
     streams: Vec<Versions<Touch>>,
@@ -105,29 +113,43 @@ pub(crate) struct Local {
 type SharedLocal = Rc<RefCell<Local>>;
 
 /// One set of admit steps per worker; compiled before the threads start, so that errors show.
-pub(crate) fn admits(plan: &EnginePlan, workers: usize) -> Result<Vec<Vec<Admit>>, EngineError> {
+pub(crate) fn admits(
+    plan: &EnginePlan,
+    workers: usize,
+    ids: &Arc<IdHash>,
+) -> Result<Vec<Vec<Admit>>, EngineError> {
     let admit = |event: &Arc<contracts::catalog::Event>| {
-        Admit::new(Arc::clone(event)).map_err(|(sql, error)| expression(&event.head.name, &sql, &error))
+        Admit::new(Arc::clone(event), Arc::clone(ids))
+            .map_err(|(sql, error)| expression(&event.head.name, &sql, &error))
     };
     (0..workers).map(|_| plan.catalog.events.iter().map(admit).collect()).collect()
 }
 
-/// Starts the workers; the join handle ends when all have ended.
-pub(crate) fn start(
+/// Workers without state.
+pub(crate) fn locals(
     plan: &Arc<EnginePlan>,
     options: &Options,
-    admits: Vec<Vec<Admit>>,
+    ids: &Arc<IdHash>,
+) -> Result<Vec<Local>, EngineError> {
+    let workers = options.workers.max(1);
+    let max_keys = options.keys_per_metric.div_ceil(workers);
+    let local = |admits| Local::new(Arc::clone(plan), admits, max_keys);
+    Ok(admits(plan, workers, ids)?.into_iter().map(local).collect())
+}
+
+/// Starts the workers; the join handle ends when all have ended.
+pub(crate) fn start(
+    locals: Vec<Local>,
     publisher: &Arc<Publisher>,
 ) -> Result<(Vec<Sender<Tick>>, JoinHandle<()>), EngineError> {
-    let workers = admits.len();
+    let workers = locals.len();
     let (senders, receivers): (Vec<_>, Vec<_>) = (0..workers).map(|_| bounded(TICKS_WAITING)).unzip();
-    let seats: Vec<_> = admits.into_iter().zip(receivers).map(|seat| Mutex::new(Some(seat))).collect();
-    let (plan, publisher) = (Arc::clone(plan), Arc::clone(publisher));
-    let max_keys = options.keys_per_metric.div_ceil(workers);
+    let seats: Vec<_> = locals.into_iter().zip(receivers).map(|seat| Mutex::new(Some(seat))).collect();
+    let publisher = Arc::clone(publisher);
     let guards = timely::execute(timely::Config::process(workers), move |worker| {
-        let (admits, ticks) =
+        let (local, ticks) =
             seats[worker.index()].lock().take().expect("each worker takes its own seat once");
-        let local = Rc::new(RefCell::new(Local::new(Arc::clone(&plan), admits, max_keys)));
+        let local = Rc::new(RefCell::new(local));
         let broken = Broken(&publisher);
         run(worker, &local, &ticks, &publisher);
         std::mem::forget(broken);
@@ -152,7 +174,7 @@ fn run(
     let index = worker.index();
     let (mut inputs, probe) = dataflow::build(worker, local);
     while let Ok(tick) = ticks.recv() {
-        let number = tick.number;
+        let (number, cut) = (tick.number, tick.cut);
         feed(local, &mut inputs, tick);
         inputs.advance_to(number + 1);
         while probe.less_than(&(number + 1)) {
@@ -161,7 +183,9 @@ fn run(
             }
             worker.step_or_park(Some(PARK_MOST));
         }
-        publisher.deposit(number, index, local.borrow_mut().close(number));
+        let mut share = local.borrow_mut().close(number);
+        share.cut = cut.map(|all| local.borrow_mut().cut(all));
+        publisher.deposit(number, index, share);
     }
 }
 
@@ -263,10 +287,10 @@ impl Local {
     }
 
     /// Rows are admitted at most five minutes ahead of the clock (decode), which bounds what is held.
-    fn hold(&mut self, partition: &Arc<Partition>, batch: EventBatch) {
+    pub(crate) fn hold(&mut self, partition: &Arc<Partition>, batch: EventBatch) {
         let times = operators::admit::event_times(&batch.columns);
         let first = times.values().iter().min().copied().unwrap_or(self.now);
-        self.held.entry(first).or_default().push((Arc::clone(partition), batch));
+        self.held.entry(first).or_default().push(Arc::new((Arc::clone(partition), batch)));
     }
 
     /// Rows whose time has come.
@@ -276,11 +300,65 @@ impl Local {
             if *entry.key() >= self.now {
                 break;
             }
-            for (partition, batch) in entry.remove() {
+            for rows in entry.remove() {
+                let (partition, batch) = Arc::unwrap_or_clone(rows);
                 released.extend(self.before_the_clock(&partition, batch));
             }
         }
         released
+    }
+
+    /// All state that is kept, with its names; the same on every worker.
+    pub(crate) fn states(&mut self) -> Vec<(String, &mut dyn State)> {
+        let catalog = &self.plan.catalog;
+        let mut states: Vec<(String, &mut dyn State)> = Vec::new();
+        for (event, admit) in catalog.events.iter().zip(&mut self.admits) {
+            states.push((format!("ids/{}", event.head.name), admit.dedupe()));
+        }
+        let entities = catalog.entities.iter().zip(&mut self.entities).zip(&mut self.streams);
+        for ((entity, rows), streams) in entities {
+            states.push((format!("entity/{}", entity.head.name), rows));
+            states.push((format!("stream/{}", entity.head.name), streams));
+        }
+        for (metric, state) in catalog.metrics.iter().zip(&mut self.metrics) {
+            states.push((format!("metric/{}", metric.head.name), state));
+        }
+        for (number, (relation, state)) in self.plan.relations.iter().zip(&mut self.relations).enumerate() {
+            let metric = &catalog.metrics[relation.metric].head.name;
+            let named = state.states().into_iter();
+            states.extend(named.map(|(name, state)| (format!("relation/{metric}.{number}.{name}"), state)));
+        }
+        states
+    }
+
+    /// Number of event types.
+    pub(crate) fn events(&self) -> usize {
+        self.plan.catalog.events.len()
+    }
+
+    /// Notes from now on what changes; with `from_now` there is nothing before.
+    pub(crate) fn note(&mut self, from_now: bool) {
+        for (_, state) in self.states() {
+            match from_now {
+                true => state.changed().loaded(),
+                false => state.changed().note(),
+            }
+        }
+    }
+
+    /// The state at the end of a tick: roots of maps, nothing is copied. `all`: what changed is not enough.
+    fn cut(&mut self, all: bool) -> WorkerCut {
+        let mut cut =
+            WorkerCut { held: self.held.values().flatten().cloned().collect(), ..WorkerCut::default() };
+        for (name, state) in self.states() {
+            if all {
+                state.changed().forget();
+            }
+            let Cut { tables, loose } = state.cut();
+            cut.tables.extend(tables.into_iter().map(|(table, cut)| (format!("{name}/{table}"), cut)));
+            cut.loose.push((name, loose));
+        }
+        cut
     }
 
     /// Applies what the tick brought and hands over what readers will see.

@@ -16,10 +16,11 @@ use contracts::catalog::{Event, Severity};
 use crate::eval::{Compiled, PlanError};
 
 pub mod dedupe;
+pub mod stored;
 #[cfg(test)]
 mod tests;
 
-use dedupe::Dedupe;
+use dedupe::{Dedupe, IdHash};
 
 /// Rows that passed; `batch.columns` has the schema `Event::admitted`.
 #[derive(Debug, Clone)]
@@ -54,8 +55,8 @@ pub struct Admit {
 }
 
 impl Admit {
-    /// Compiles the event's expressions.
-    pub fn new(event: Arc<Event>) -> Result<Self, (String, PlanError)> {
+    /// Compiles the event's expressions; `ids` hashes the ids.
+    pub fn new(event: Arc<Event>, ids: Arc<IdHash>) -> Result<Self, (String, PlanError)> {
         let plan =
             |typed: &contracts::expr::Typed| Compiled::new(typed).map_err(|error| (typed.sql.clone(), error));
         let enrich = event
@@ -69,7 +70,7 @@ impl Admit {
             .map(|rule| Ok((rule.name.clone(), rule.severity, plan(&rule.check)?)))
             .collect::<Result<_, _>>()?;
         let schema = event.admitted.clone();
-        let dedupe = Dedupe::new(event.dedupe);
+        let dedupe = Dedupe::new(event.dedupe, ids);
         Ok(Self { event, schema, enrich, rules, dedupe })
     }
 
@@ -93,6 +94,11 @@ impl Admit {
     /// Forgets ids received before `floor` minus the dedupe horizon; a bounded step per call.
     pub fn age(&mut self, floor: i64) {
         self.dedupe.age(floor);
+    }
+
+    /// The memory of ids.
+    pub fn dedupe(&mut self) -> &mut Dedupe {
+        &mut self.dedupe
     }
 
     /// Ids remembered.

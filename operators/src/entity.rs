@@ -21,8 +21,10 @@ use crate::eval::PlanError;
 use crate::fold::acc::{FoldSpec, Placed, weigh};
 use crate::fold::group::Rows;
 use crate::fold::wide::Wide;
+use crate::state::Changed;
 
 mod feed;
+mod stored;
 pub mod streams;
 #[cfg(test)]
 mod tests;
@@ -71,7 +73,7 @@ pub struct Moment {
 }
 
 /// The state of one field.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 enum Folded {
     End(Option<Placed>),
     Count(i64),
@@ -81,7 +83,7 @@ enum Folded {
 }
 
 /// One row and its history.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Row {
     folded: Vec<Folded>,
     /// Remembered events, oldest first, with their multiplicity.
@@ -96,7 +98,7 @@ pub struct Row {
     pub span: (i64, i64),
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct Base {
     folded: Vec<Folded>,
     events: u64,
@@ -129,6 +131,8 @@ pub struct EntityState {
     max_keys: usize,
     /// Events dropped because the entity had `max_keys` rows.
     pub lost: u64,
+    /// Keys whose rows are not as at the last cut.
+    changed: Changed<Arc<str>>,
 }
 
 impl EntityPlan {
@@ -483,7 +487,7 @@ impl EntityPlan {
 impl EntityState {
     /// No rows yet.
     pub fn new(plan: Arc<EntityPlan>, max_keys: usize) -> Self {
-        Self { plan, rows: HashMap::new(), max_keys, lost: 0 }
+        Self { plan, rows: HashMap::new(), max_keys, lost: 0, changed: Changed::default() }
     }
 
     /// What readers see.
@@ -504,6 +508,7 @@ impl EntityState {
                 self.lost += moments.len() as u64;
                 continue;
             }
+            self.changed.add(&key, self.rows.len());
             let plan = Arc::clone(&self.plan);
             let row = self.rows.entry(key.clone()).or_insert_with(|| Arc::new(Row::new(&plan)));
             let row = Arc::make_mut(row);

@@ -14,3 +14,5 @@ pub mod entity;
 pub mod relate;
 
 pub mod fold;
+
+pub mod state;

@@ -75,6 +75,8 @@ pub struct Live {
     pub generation: u64,
     /// Every contract file as it was loaded; the catalog's heads name these paths.
     pub texts: Vec<contracts::text::SourceFile>,
+    /// The state that `engine` began with.
+    pub restored: engine::checkpoint::Restored,
 }
 
 impl std::fmt::Debug for Live {
@@ -220,6 +222,11 @@ impl App {
     pub fn swap(&self, live: Live) -> Option<Arc<Live>> {
         live.engine.tap(self.ring.wanted() || live.hook.keeper().is_some());
         self.history.record(&live.texts, &live.catalog);
+        // One engine at a time writes checkpoints: the one that answers.
+        if let Some(before) = self.live.load_full() {
+            before.engine.keep_checkpoints(false);
+        }
+        live.engine.keep_checkpoints(true);
         let before = self.live.swap(Some(Arc::new(live)));
         self.swaps.fetch_add(1, Ordering::Release);
         self.pulse.wake();

@@ -20,6 +20,7 @@ pub mod serve;
 pub mod settings;
 pub mod sources;
 
+pub mod checkpoints;
 pub mod history;
 mod pulse;
 mod ring;

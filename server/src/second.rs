@@ -56,6 +56,11 @@ impl Keeper {
         Ok(Some(Self { store: EventStore::open(folder, limits)? }))
     }
 
+    /// Events up to this instant were admitted before a restart, and are not kept.
+    pub(crate) fn begin(&self, until: i64) {
+        self.store.begin(until);
+    }
+
     /// Takes the admitted rows of a tick.
     pub(crate) fn offer(&self, published: &Published, admitted: &[Admitted]) {
         let (tick, now) = (published.tick, published.as_of);

@@ -21,14 +21,17 @@ use connectors::store::dead_letters::{DeadLetters, Limits as DeadLimits};
 use contracts::Catalog;
 use contracts::diagnostic::{Diagnostic, render};
 use contracts::text::SourceFile;
-use engine::{Clock, Engine, Options};
+use engine::checkpoint::{CheckpointError, Restored};
+use engine::{Clock, Engine, EngineError, Options};
 use parking_lot::Mutex;
 
 use crate::app::{App, Limits, Live, Parts};
+use crate::checkpoints::Kept;
 use crate::cli::exit::{Exit, Failure, Outcome, diagnostics};
 use crate::cli::files;
 use crate::cli::panic::HTTP_THREAD;
 use crate::history::History;
+use crate::pulse::Hook;
 use crate::reload;
 use crate::second::Keeper;
 use crate::settings::{ContractSource, Settings};
@@ -55,6 +58,8 @@ pub struct Shared {
     pub app: Arc<App>,
     settings: Settings,
     logs: Logs,
+    /// `None`: the settings want none.
+    checkpoints: Option<Kept>,
     generation: Mutex<Option<Generation>>,
     /// The memory limit is reached: receivers wait.
     closed: Arc<AtomicBool>,
@@ -89,8 +94,11 @@ impl Shared {
             keys_per_metric: self.settings.limits.keys_per_metric,
             clock: Clock::Wall,
         };
-        let engine = Engine::start(contracts.catalog.clone(), options, hook.clone())
-            .map_err(|error| Failure::new(Exit::Config, error.to_string()))?;
+        let (engine, restored) = self.start_engine(&contracts.catalog, options, hook.clone(), number == 1)?;
+        if let (Some(keeper), Some(_)) = (hook.keeper(), restored.id) {
+            // What the state was made of before is not read again.
+            keeper.begin(restored.admitted_until);
+        }
         if keeps {
             // Before the first event: none may be missing.
             engine.tap(true);
@@ -101,12 +109,38 @@ impl Shared {
             &self.logs,
             &contracts.catalog,
             &self.settings.limits,
+            &restored.offsets,
             engine.sender(),
             &self.closed,
         )?;
         let reader = engine.reader();
         let Contracts { catalog, texts } = contracts;
-        Ok((Live { catalog, engine, reader, hook, generation: number, texts }, generation))
+        Ok((Live { catalog, engine, reader, hook, generation: number, texts, restored }, generation))
+    }
+
+    /// Starts an engine; the first one with the state of the newest checkpoint.
+    fn start_engine(
+        &self,
+        catalog: &Arc<Catalog>,
+        options: Options,
+        hook: Arc<Hook>,
+        first: bool,
+    ) -> Result<(Engine, Restored), Failure> {
+        let failed = |error: EngineError| Failure::new(Exit::Config, error.to_string());
+        let Some(kept) = &self.checkpoints else {
+            return Ok((Engine::start(catalog.clone(), options, hook).map_err(failed)?, Restored::default()));
+        };
+        let settings = kept.of(&self.settings.sources, catalog, first);
+        let (engine, restored) =
+            Engine::start_from(catalog.clone(), options, hook, settings).map_err(failed)?;
+        if let Some(id) = restored.id {
+            let took = restored.took.as_secs_f64();
+            tracing::info!(checkpoint = id, rows = restored.rows, seconds = took, "state restored");
+        }
+        if let Some(why) = &restored.rebuild {
+            tracing::warn!(why, "the state is built anew: everything is read from the beginning");
+        }
+        Ok((engine, restored))
     }
 
     /// Puts `generation` in the place of the running one and returns that.
@@ -162,11 +196,13 @@ impl Running {
         let logs = sources::open_logs(&settings.sources, &settings.data)?;
         let dead = DeadLetters::open(&settings.data.join("deadletter"), DeadLimits::default(), wall_clock())
             .map_err(|error| Failure::new(Exit::Config, format!("the dead letters: {error}")))?;
+        let dead = Arc::new(dead);
+        let checkpoints = Kept::open(&settings.data, &settings.checkpoints, &dead)?;
         let app = App::new(Parts {
             logs: logs.clone(),
             hooks: sources::hooks(&settings.sources)?,
             default_source: sources::default_source(&settings.sources),
-            dead: Arc::new(dead),
+            dead,
             history: History::open(&settings.data.join("contracts")),
             limits: Limits {
                 body: usize::try_from(settings.limits.body).unwrap_or(usize::MAX),
@@ -181,6 +217,7 @@ impl Running {
             app,
             settings,
             logs,
+            checkpoints,
             generation: Mutex::default(),
             closed: Arc::default(),
             stopping: AtomicBool::new(false),
@@ -278,11 +315,23 @@ impl Running {
         }
         if let Some(live) = shared.app.take() {
             live.engine.flush();
+            keep(&live);
             drop(live);
         }
         shared.app.flush_dead_letters();
         self.lock.release();
         tracing::info!("stopped");
+    }
+}
+
+/// The last checkpoint: the next start reads nothing again.
+fn keep(live: &Live) {
+    match live.engine.checkpoint() {
+        Ok(written) => tracing::info!(checkpoint = written.id, bytes = written.bytes, "state kept"),
+        Err(CheckpointError::Off) => {}
+        Err(error) => {
+            tracing::warn!(%error, "the next start reads again what came since the last checkpoint")
+        }
     }
 }
 

@@ -1,8 +1,8 @@
 //! Receivers of one generation of contracts: started, watched, stopped together.
 //!
 //! *In*: sources of the settings, a catalog, the engine's channel. *Out*: running receivers and their
-//! status. *Never*: an offset kept (state is rebuilt from what is retained), a chunk lost between a
-//! receiver and the engine while they stop.
+//! status. *Never*: an offset kept (checkpoints carry them), a chunk lost between a receiver and the engine while
+//! they stop.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -92,7 +92,7 @@ pub struct Generation {
 }
 
 impl Generation {
-    /// Starts reading everything from the beginning of what is retained.
+    /// Starts reading at `from`; a partition that is not named there is read from the beginning of what is retained.
     ///
     /// While `closed` is true nothing is handed to `engine`: receivers wait, nothing is lost.
     pub fn start(
@@ -100,6 +100,7 @@ impl Generation {
         logs: &Logs,
         catalog: &Arc<Catalog>,
         limits: &settings::Limits,
+        from: &Offsets,
         engine: Sender<Chunk>,
         closed: &Arc<AtomicBool>,
     ) -> Result<Self, Failure> {
@@ -118,7 +119,7 @@ impl Generation {
                 chunks: chunks.clone(),
                 clock: receive::wall_clock(),
             };
-            let receiver = start_one(source, logs, feed)
+            let receiver = start_one(source, logs, from, feed)
                 .map_err(|error| Failure::new(Exit::Config, error.to_string()))?;
             generation.receivers.push(Arc::new(receiver));
         }
@@ -241,17 +242,19 @@ fn record_bytes(source: &Source, limits: &settings::Limits) -> usize {
     usize::try_from(most).unwrap_or(usize::MAX)
 }
 
-fn start_one(source: &Source, logs: &Logs, feed: Feed) -> Result<Receiver, receive::ReceiveError> {
-    let beginning = Offsets::new();
+fn start_one(
+    source: &Source,
+    logs: &Logs,
+    from: &Offsets,
+    feed: Feed,
+) -> Result<Receiver, receive::ReceiveError> {
     match &source.transport {
         Transport::Http | Transport::Hook(_) => {
             let log = logs.get(&source.name).expect("open_logs opened one per http and hook source");
-            log::start(log, &beginning, feed)
+            log::start(log, from, feed)
         }
-        Transport::File { path } => {
-            receive::file::start(FileSource::new(path.to_string_lossy()), &beginning, feed)
-        }
-        Transport::Kafka(settings) => kafka::start(&kafka_source(settings), &beginning, feed),
+        Transport::File { path } => receive::file::start(FileSource::new(path.to_string_lossy()), from, feed),
+        Transport::Kafka(settings) => kafka::start(&kafka_source(settings), from, feed),
     }
 }
 

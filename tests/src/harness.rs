@@ -10,6 +10,7 @@ pub mod many;
 pub mod minimise;
 pub mod run;
 pub mod second;
+pub mod vault;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,8 +18,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use connectors::decode::{DebeziumSpec, Decimals, DecodeSpec, Decoder, Envelope, Format, Record, Unit};
 use contracts::Catalog;
 use contracts::SourceFile;
-use contracts::batch::{Kept, Partition, Refused};
+use contracts::batch::{Chunk, Kept, Partition, Refused};
+use engine::checkpoint::{Checkpoints, Open, Restored, Vault};
 use engine::{Clock, Engine, Options, Published, TickHook, TickOutcome};
+
+use self::vault::Memory;
 
 use crate::oracle::admit;
 use crate::oracle::admit::Raw;
@@ -32,6 +36,17 @@ pub struct Told {
     pub duplicates: Mutex<u64>,
     /// Admitted events, while somebody taps.
     pub kept: Mutex<Vec<Arc<Kept>>>,
+}
+
+impl Told {
+    /// What was told so far, apart from what will be.
+    pub fn copy(&self) -> Self {
+        Self {
+            refused: Mutex::new(self.refused.lock().unwrap_or_else(PoisonError::into_inner).clone()),
+            duplicates: Mutex::new(*self.duplicates.lock().unwrap_or_else(PoisonError::into_inner)),
+            kept: Mutex::new(self.kept.lock().unwrap_or_else(PoisonError::into_inner).clone()),
+        }
+    }
 }
 
 impl TickHook for Told {
@@ -110,6 +125,66 @@ pub struct Rig {
     ends: Vec<i64>,
     /// What the hook was told.
     pub told: Arc<Told>,
+    vault: Arc<Memory>,
+    make: Make,
+}
+
+/// What a rig is made of.
+#[derive(Clone)]
+struct Make {
+    catalog: Arc<Catalog>,
+    partitions: usize,
+    tables: Vec<String>,
+}
+
+impl Make {
+    /// Partitions with decoders that know nothing.
+    fn decoders(&self) -> Vec<(Partition, Decoder)> {
+        let plain = (0..self.partitions).map(|number| {
+            let partition = Partition { source: "test".into(), topic: "t".into(), number: number as i32 };
+            (partition, Decoder::new(self.catalog.clone(), plain()))
+        });
+        // Partition numbers go on counting, so that a number alone tells which partition it is.
+        let streams = self.tables.iter().enumerate().map(|(i, table)| {
+            let topic = table.strip_prefix("cdc.").expect("the event type of a topic");
+            let number = (self.partitions + i) as i32;
+            let partition = Partition { source: "cdc".into(), topic: topic.into(), number };
+            (partition, Decoder::new(self.catalog.clone(), debezium()))
+        });
+        plain.chain(streams).collect()
+    }
+
+    /// An engine with the newest state of the vault, if there is one.
+    fn engine(
+        &self,
+        workers: usize,
+        now: i64,
+        told: &Arc<Told>,
+        vault: &Arc<Memory>,
+    ) -> Result<(Engine, Restored), String> {
+        let options = Options { workers, keys_per_metric: 100_000, clock: Clock::Manual(now) };
+        let checkpoints = Checkpoints {
+            vault: Arc::clone(vault) as Arc<dyn Vault>,
+            every: None,
+            keep: 2,
+            gate: Arc::new(Open),
+            restore: true,
+            sources: None,
+            resume_until: BTreeMap::new(),
+        };
+        let started = Engine::start_from(self.catalog.clone(), options, told.clone(), checkpoints);
+        let (engine, restored) = started.map_err(|e| format!("engine: {e}"))?;
+        // The tap is open before anything flows.
+        engine.tap(true);
+        engine.flush();
+        Ok((engine, restored))
+    }
+}
+
+/// What a rig goes back to.
+pub struct Saved {
+    told: Told,
+    offsets: BTreeMap<Partition, i64>,
 }
 
 impl Rig {
@@ -122,30 +197,42 @@ impl Rig {
         tables: &[String],
         now: i64,
     ) -> Result<Rig, String> {
-        let told = Arc::new(Told::default());
-        let options = Options { workers, keys_per_metric: 100_000, clock: Clock::Manual(now) };
-        let engine =
-            Engine::start(catalog.clone(), options, told.clone()).map_err(|e| format!("engine: {e}"))?;
-        let plain = (0..partitions).map(|number| {
-            let partition = Partition { source: "test".into(), topic: "t".into(), number: number as i32 };
-            (partition, Decoder::new(catalog.clone(), plain()))
-        });
-        // Partition numbers go on counting, so that a number alone tells which partition it is.
-        let streams = tables.iter().enumerate().map(|(i, table)| {
-            let topic = table.strip_prefix("cdc.").expect("the event type of a topic");
-            let number = (partitions + i) as i32;
-            let partition = Partition { source: "cdc".into(), topic: topic.into(), number };
-            (partition, Decoder::new(catalog.clone(), debezium()))
-        });
-        let decoders: Vec<(Partition, Decoder)> = plain.chain(streams).collect();
-        // The tap is open before anything flows.
-        engine.tap(true);
-        engine.flush();
-        let mut rig = Rig { ends: vec![0; decoders.len()], decoders, engine, told };
+        let (told, vault) = (Arc::new(Told::default()), Arc::new(Memory::default()));
+        let make = Make { catalog: catalog.clone(), partitions, tables: tables.to_vec() };
+        let (engine, _) = make.engine(workers, now, &told, &vault)?;
+        let decoders = make.decoders();
+        let mut rig = Rig { ends: vec![0; decoders.len()], decoders, engine, told, vault, make };
         // Receivers tell the engine of every partition before its first record.
         for (partition, decoder) in &mut rig.decoders {
             rig.engine.sender().send(decoder.finish(partition, 0, Some(0))).expect("the engine runs");
         }
+        Ok(rig)
+    }
+
+    /// Keeps the state as it is after all that was sent.
+    pub fn checkpoint(&self) -> Result<Saved, String> {
+        let written = self.engine.checkpoint().map_err(|e| format!("checkpoint: {e}"))?;
+        self.engine.flush();
+        Ok(Saved { told: self.told.copy(), offsets: written.offsets })
+    }
+
+    /// Where checkpoints are.
+    pub fn vault(&self) -> &Arc<Memory> {
+        &self.vault
+    }
+
+    /// Loses the engine and starts another one from the last checkpoint; its decoders have read `before`.
+    pub fn restart(self, workers: usize, saved: Saved, before: &[&Raw]) -> Result<Rig, String> {
+        let Rig { engine, ends, vault, make, .. } = self;
+        engine.stop();
+        let told = Arc::new(saved.told);
+        let (engine, restored) = make.engine(workers, i64::MIN, &told, &vault)?;
+        if restored.id.is_none() || restored.offsets != saved.offsets || !restored.skipped.is_empty() {
+            return Err(format!("restored {restored:?}, not {:?}", saved.offsets));
+        }
+        let mut rig = Rig { decoders: make.decoders(), engine, ends, told, vault, make };
+        // What decoders remember of earlier records.
+        before.iter().for_each(|raw| drop(rig.decode(&[raw])));
         Ok(rig)
     }
 
@@ -166,7 +253,13 @@ impl Rig {
 
     /// Sends records of one partition as one chunk.
     pub fn send(&mut self, records: &[&Raw]) {
-        let (Some(first), Some(last)) = (records.first(), records.last()) else { return };
+        if let Some(chunk) = self.decode(records) {
+            self.engine.sender().send(chunk).expect("the engine runs");
+        }
+    }
+
+    fn decode(&mut self, records: &[&Raw]) -> Option<Chunk> {
+        let (first, last) = (records.first()?, records.last()?);
         let (partition, decoder) = &mut self.decoders[first.partition];
         for raw in records {
             let record =
@@ -177,9 +270,8 @@ impl Rig {
                 decoder.push(record);
             }
         }
-        let chunk =
-            decoder.finish(partition, last.offset + 1, Some(self.ends[first.partition].max(last.offset + 1)));
-        self.engine.sender().send(chunk).expect("the engine runs");
+        let end = self.ends[first.partition].max(last.offset + 1);
+        Some(decoder.finish(partition, last.offset + 1, Some(end)))
     }
 
     /// Moves the clock and waits until that shows.

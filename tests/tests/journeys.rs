@@ -46,7 +46,12 @@ fn walk(path: &Path) -> Result<(), String> {
     let middle =
         (middle..journey.steps.len()).find(|&i| !matches!(journey.steps[i], Step::Clock(_))).unwrap_or(0);
     let road = Road::Restart(middle);
-    agree(&format!("{road:?}"), &journey.answers_from(middle), &journey.run(road)?)
+    agree(&format!("{road:?}"), &journey.answers_from(middle), &journey.run(road)?)?;
+    for at in [middle / 2, middle, (middle + journey.steps.len()) / 2] {
+        let road = Road::Lost(at);
+        agree(&format!("{road:?}"), &journey.answers, &journey.run(road)?)?;
+    }
+    Ok(())
 }
 
 fn agree(road: &str, wanted: &str, got: &str) -> Result<(), String> {

@@ -102,6 +102,8 @@ struct Batch {
     bytes: usize,
     tombstones: u64,
     since: Instant,
+    /// Its records were folded before; the decoder reads them again for what it remembers of them.
+    warms: bool,
 }
 
 struct Reader<'a> {
@@ -140,7 +142,7 @@ impl<'a> Reader<'a> {
                 .map_err(|e| Stop::Failed(format!("cannot start a thread: {e}")))?;
         let decoder = port.feed.decoder();
         Ok(Self {
-            parts: Parts::new(port, source.start, from),
+            parts: Parts::new(port, source.start, from, decoder.remembers()),
             keyed: decoder.wants_keys(),
             decoder,
             port,
@@ -216,7 +218,8 @@ impl<'a> Reader<'a> {
         if offset < self.parts.next(part) {
             return Ok(false); // delivered before a pause, and again after it
         }
-        if self.batch.as_ref().is_some_and(|b| b.part != part) {
+        let warms = self.parts.warms(part, offset);
+        if self.batch.as_ref().is_some_and(|b| b.part != part || b.warms != warms) {
             self.close()?;
         }
         self.await_schemas(message)?;
@@ -227,6 +230,7 @@ impl<'a> Reader<'a> {
             bytes: 0,
             tombstones: 0,
             since: Instant::now(),
+            warms,
         });
         batch.records += 1;
         match message.payload() {
@@ -268,7 +272,9 @@ impl<'a> Reader<'a> {
         let mut chunk = self.decoder.finish(&partition, next, end);
         chunk.skipped += batch.tombstones;
         chunk.received += batch.tombstones;
-        self.hand_on(chunk)?;
+        if !batch.warms {
+            self.hand_on(chunk)?;
+        }
         self.parts.report(batch.part);
         self.set_state();
         Ok(())

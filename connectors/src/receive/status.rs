@@ -68,6 +68,8 @@ pub struct SourceStatus {
     pub errors: u64,
     /// Records that were gone before they could be read (retention was faster).
     pub gap: u64,
+    /// Records that were there and not read when reading began: what a restart reads again.
+    pub behind_at_start: u64,
     /// Per partition, sorted.
     pub partitions: Vec<PartitionStatus>,
     /// Sum of the partitions' lags; `None` while nothing is known.
@@ -88,6 +90,7 @@ struct Inner {
     caught_up: bool,
     errors: u64,
     gap: u64,
+    behind_at_start: u64,
     partitions: BTreeMap<Partition, PartitionStatus>,
     last_error: Option<(String, i64)>,
     total_bytes: Option<u64>,
@@ -117,6 +120,7 @@ impl StatusCell {
             caught_up: false,
             errors: 0,
             gap: 0,
+            behind_at_start: 0,
             partitions: BTreeMap::new(),
             last_error: None,
             total_bytes: None,
@@ -145,6 +149,7 @@ impl StatusCell {
             bytes: self.bytes.load(Ordering::Relaxed),
             errors: inner.errors,
             gap: inner.gap,
+            behind_at_start: inner.behind_at_start,
             lag: known,
             partitions,
             total_bytes: inner.total_bytes,
@@ -198,6 +203,12 @@ impl StatusCell {
     }
 
     pub(crate) fn partition(&self, partition: &Partition, next: i64, end: Option<i64>) {
+        let mut inner = self.inner.lock();
+        if !inner.partitions.contains_key(partition) {
+            let behind = end.map_or(0, |end| end.saturating_sub(next));
+            inner.behind_at_start += u64::try_from(behind).unwrap_or(0);
+        }
+        drop(inner);
         self.entry(partition, |p| {
             p.next = next;
             p.end = end;

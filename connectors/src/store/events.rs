@@ -4,7 +4,7 @@
 //! what cannot be kept is let go, oldest first, and the store says from which event time on it is complete.
 //!
 //! In memory up to a budget; beyond it a thread writes the oldest to files (`segment`), as much as may be on disk.
-//! Nothing here outlives the process: after a restart the sources are read again, and the store with them.
+//! Nothing here outlives the process: what was admitted before a restart is gone, and the store says so.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -136,6 +136,15 @@ impl EventStore {
         let thread =
             std::thread::Builder::new().name("kept-events".to_owned()).spawn(move || own.work(&woken))?;
         Ok(Self { shared, wake: Some(wake), thread: Some(thread) })
+    }
+
+    /// Says that events up to this instant were admitted before, and are not here.
+    pub fn begin(&self, until: i64) {
+        let mut state = self.shared.state.lock();
+        for event in self.shared.limits.retain.keys() {
+            let one = state.types.entry(*event).or_default();
+            one.gone = one.gone.max(Some(until));
+        }
     }
 
     /// Takes what a tick has admitted; types that nobody reads are passed over.

@@ -11,6 +11,7 @@ use operators::entity::TooOld;
 use operators::fold::panes::route_hash;
 use operators::fold::plan::MetricPlan;
 use operators::fold::window::Bounds;
+use operators::state::shard_of;
 
 use super::cells::{At, Cells, Gathered, Group, Made, entity_cells};
 use super::measures::{Find, Measures};
@@ -90,7 +91,7 @@ impl Published {
         if let Some(as_of) = as_of.filter(|as_of| *as_of > self.as_of) {
             return Err(out_of_range(as_of, i64::MIN, self.as_of));
         }
-        let home = (route_hash(&key) % self.shards.len() as u64) as usize;
+        let home = usize::from(shard_of(route_hash(&key))) % self.shards.len();
         let shard = &self.shards[home].entities[entity];
         let row = shard.row(key, as_of).map_err(|TooOld { exact_after }| {
             out_of_range(as_of.unwrap_or(self.as_of), exact_after, self.as_of)
@@ -112,7 +113,8 @@ impl Published {
     /// `unmatched`, `cold_start`, `missing`, `held` and `failed` may sink again: a late partner or row of a table comes. So may
     /// `dimension_overflow`: it is about the retained history, and a late event can make room for its value.
     pub fn lost(&self, metric: usize) -> BTreeMap<&'static str, u64> {
-        let mut lost = BTreeMap::new();
+        let mut lost: BTreeMap<&'static str, u64> = BTreeMap::new();
+        let mut relations_lost: BTreeMap<&'static str, i64> = BTreeMap::new();
         for shards in &self.shards {
             for (reason, count) in shards.metrics[metric].lost.iter() {
                 *lost.entry(*reason).or_default() += count;
@@ -120,8 +122,14 @@ impl Published {
             let relations = self.plan.relations.iter().zip(&shards.alone);
             for (_, alone) in relations.filter(|(relation, _)| relation.metric == metric) {
                 for (reason, count) in alone {
-                    *lost.entry(*reason).or_default() += count;
+                    *relations_lost.entry(*reason).or_default() += count;
                 }
+            }
+        }
+        for (reason, count) in relations_lost {
+            // Of one worker a number may be negative: another one has told the row that is taken back here.
+            if let Ok(count @ 1..) = u64::try_from(count) {
+                *lost.entry(reason).or_default() += count;
             }
         }
         match self.overflowing(metric) {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use contracts::batch::EventBatch;
 use operators::entity::Touch;
 use operators::fold::group::{Delta, Rows, group};
-use operators::fold::panes::route_hash;
+use operators::state::Sharded;
 use serde::{Deserialize, Serialize};
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::channels::pact::{Exchange, Pipeline};
@@ -119,7 +119,7 @@ fn touch<'s>(rows: StreamVec<'s, u64, Rowset>, local: &SharedLocal) -> StreamVec
 /// Applies touches when their tick is complete, so that a row changes at most once per tick.
 fn entities<'s>(touched: StreamVec<'s, u64, Touched>, local: &SharedLocal) -> StreamVec<'s, u64, Fed> {
     let local = Rc::clone(local);
-    let by_key = Exchange::new(|touched: &Touched| route_hash(&touched.touch.key));
+    let by_key = Exchange::new(|touched: &Touched| u64::from(touched.touch.key.shard()));
     touched.unary_frontier::<Container<Fed>, _, _, _>(by_key, "fold: entities", |_, _| {
         let mut waiting: BTreeMap<u64, (Capability<u64>, Vec<Touched>)> = BTreeMap::new();
         move |(input, frontier), output| {
@@ -208,7 +208,7 @@ fn newest(fed: &Fed) -> Option<(i64, i64)> {
 /// Keeps the changes of a tick until it is closed.
 fn stash<'s>(changed: StreamVec<'s, u64, Changed>, local: &SharedLocal) -> StreamVec<'s, u64, ()> {
     let local = Rc::clone(local);
-    let by_key = Exchange::new(|changed: &Changed| changed.delta.key.hash64());
+    let by_key = Exchange::new(|changed: &Changed| u64::from(changed.delta.key.shard()));
     changed.unary::<Container<()>, _, _, _>(by_key, "fold: panes", |_, _| {
         move |input, _output| {
             input.for_each(|time, data| {

@@ -11,13 +11,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use contracts::catalog::Missing;
-use operators::fold::group::Lost;
 use operators::relate::adding::Adding;
 use operators::relate::history::Kept;
 use operators::relate::sequence::{SequenceState, Span};
 use operators::relate::step::Input;
 use operators::relate::versions::Version;
 use operators::relate::{Message, RelationPlan, Row};
+use operators::state::{State, shard_of};
 use serde::{Deserialize, Serialize};
 use timely::dataflow::StreamVec;
 use timely::dataflow::channels::pact::{Exchange, Pipeline};
@@ -26,7 +26,7 @@ use timely::dataflow::operators::vec::Filter;
 use timely::dataflow::operators::{Capability, Concat};
 
 use super::dataflow::Container;
-use super::{Fed, Local, Rowset, SharedLocal};
+use super::{Alone, Fed, Local, Rowset, SharedLocal};
 
 /// What one relation holds on one worker.
 #[derive(Debug)]
@@ -57,11 +57,26 @@ impl RelationState {
         self.sequence.iter_mut().for_each(|sequence| sequence.turn(now));
     }
 
-    /// Rows that are not counted, by reason.
-    pub(super) fn alone(&self) -> Lost {
-        let mut lost = Lost::new();
+    /// Its states, with what names them among themselves.
+    pub(super) fn states(&mut self) -> Vec<(String, &mut dyn State)> {
+        let mut states: Vec<(String, &mut dyn State)> = Vec::new();
+        for (number, versions) in self.versions.iter_mut().enumerate() {
+            states.push((format!("part{number}"), versions.state()));
+        }
+        for (number, step) in self.steps.iter_mut().enumerate() {
+            states.push((format!("step{number}"), step.state()));
+        }
+        if let Some(sequence) = &mut self.sequence {
+            states.push(("sequence".to_owned(), sequence));
+        }
+        states
+    }
+
+    /// Rows that are not counted, by reason; the sum over all workers counts.
+    pub(super) fn alone(&self) -> Alone {
+        let mut lost = Alone::new();
         let mut add = |reason, count: i64| {
-            if let Ok(count @ 1..) = u64::try_from(count) {
+            if count != 0 {
                 *lost.entry(reason).or_default() += count;
             }
         };
@@ -155,7 +170,7 @@ fn per_tick<'s>(
     apply: impl Fn(&mut Local, usize, Vec<Message>, &mut dyn FnMut(Message)) + 'static,
 ) -> Messages<'s> {
     let local = Rc::clone(local);
-    let route = Exchange::new(|related: &Related| related.message.route());
+    let route = Exchange::new(|related: &Related| u64::from(shard_of(related.message.route())));
     input.unary_frontier::<Container<Related>, _, _, _>(route, name, |_, _| {
         let mut waiting: BTreeMap<u64, (Capability<u64>, Vec<Related>)> = BTreeMap::new();
         move |(input, frontier), output| {

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use operators::entity::Touch;
 use operators::entity::streams::Told;
 use operators::relate::versions::Version;
+use operators::state::shard_of;
 use serde::{Deserialize, Serialize};
 use timely::dataflow::StreamVec;
 use timely::dataflow::channels::pact::{Exchange, Pipeline};
@@ -56,7 +57,7 @@ fn read<'s>(admitted: StreamVec<'s, u64, Rowset>, local: &SharedLocal) -> Stream
 
 fn versions<'s>(tales: StreamVec<'s, u64, Tale>, local: &SharedLocal) -> StreamVec<'s, u64, Touched> {
     let local = Rc::clone(local);
-    let by_name = Exchange::new(|tale: &Tale| tale.told.route());
+    let by_name = Exchange::new(|tale: &Tale| u64::from(shard_of(tale.told.route())));
     tales.unary_frontier::<Container<Touched>, _, _, _>(by_name, "fold: versions", |_, _| {
         let mut waiting: BTreeMap<u64, (Capability<u64>, Vec<Tale>)> = BTreeMap::new();
         move |(input, frontier), output| {

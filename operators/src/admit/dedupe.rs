@@ -10,13 +10,67 @@
 //! the horizon of the one chosen last. What lies before the floor cannot change any more, so of it the last row chosen
 //! is enough; in the order of receiving that is one instant per id.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::Arc;
 
 use ahash::RandomState;
+use serde::{Deserialize, Serialize};
 
-/// Tables by the top bits of the hash, so that ageing and growing touch one small table at a time.
-const TABLES: usize = 256;
+use crate::state::{Cut, Found, Noted, SHARDS, Sections, State, StateError, Table};
+
+/// Tables by shard, so that ageing and growing touch one small table at a time.
+const TABLES: usize = SHARDS;
+/// Bytes of one record of a checkpoint: the hash, an instant, and whether it is the first one of the id.
+const RECORD: usize = 25;
+/// Name of the table in checkpoints.
+const IDS: &str = "ids";
+
+/// The secret by which ids are hashed: one per engine, kept with its state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Secret([[u64; 4]; 2]);
+
+impl Secret {
+    /// A new one.
+    pub fn new() -> Self {
+        // A random state is keyed by the system's randomness; what it makes of numbers is as secret as its keys.
+        let words = |_| std::array::from_fn(|n| RandomState::new().hash_one(n));
+        Self(std::array::from_fn(words))
+    }
+
+    /// A number that is another one where hashes are: on another kind of processor, or by another version.
+    pub fn proof(&self) -> u64 {
+        IdHash::new(self).hash("streamgauge") as u64
+    }
+}
+
+impl Default for Secret {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Hashes ids.
+#[derive(Debug, Clone)]
+pub struct IdHash([RandomState; 2]);
+
+impl IdHash {
+    /// With this secret.
+    pub fn new(secret: &Secret) -> Self {
+        Self(secret.0.map(|[a, b, c, d]| RandomState::with_seeds(a, b, c, d)))
+    }
+
+    fn hash(&self, id: &str) -> u128 {
+        let [high, low] = &self.0;
+        u128::from(high.hash_one(id)) << 64 | u128::from(low.hash_one(id))
+    }
+
+    /// The shard of an id.
+    pub fn shard(&self, id: &str) -> u8 {
+        (self.0[0].hash_one(id) >> 56) as u8
+    }
+}
+
 
 /// Instants remembered of one id. Of more, those that do not count are not remembered: only a row that comes in front
 /// of them, out of order, could tell, and would be taken for a duplicate.
@@ -26,17 +80,22 @@ const SIGHTINGS: usize = 1024;
 #[derive(Debug)]
 pub struct Dedupe {
     horizon: i64,
-    keys: [RandomState; 2],
+    keys: Arc<IdHash>,
     tables: Vec<HashMap<u128, Sightings, BuildHasherDefault<Folded>>>,
     /// Next table to age, and the floor reached when the round started.
     hand: usize,
     aged_to: i64,
     /// No row that is still to come was received before this instant.
     floor: i64,
+    /// Ids that came first since the last cut; `None`: nobody notes them.
+    fresh: Option<Vec<(u128, i64)>>,
+    /// Ids of several instants that changed since then.
+    crowded: HashSet<u128, BuildHasherDefault<Folded>>,
+    noted: bool,
 }
 
 /// When the rows of one id were received. In the order of receiving, one instant is all.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 #[allow(clippy::box_collection)] // two words instead of three for each of the many ids that come once
 enum Sightings {
     One(i64),
@@ -46,21 +105,30 @@ enum Sightings {
 
 impl Dedupe {
     /// Remembers ids for `horizon` microseconds of received time.
-    pub fn new(horizon: i64) -> Self {
+    pub fn new(horizon: i64, keys: Arc<IdHash>) -> Self {
         let tables = std::iter::repeat_with(HashMap::default).take(TABLES).collect();
-        let keys = [RandomState::new(), RandomState::new()];
-        Self { horizon, keys, tables, hand: 0, aged_to: i64::MIN, floor: i64::MIN }
+        let (aged_to, floor) = (i64::MIN, i64::MIN);
+        let crowded = HashSet::default();
+        Self { horizon, keys, tables, hand: 0, aged_to, floor, fresh: None, crowded, noted: false }
     }
 
     /// Whether a row of `id` is a duplicate; remembers it.
     pub fn seen(&mut self, id: &str, received: i64) -> bool {
-        let [high, low] = &self.keys;
-        let hash = u128::from(high.hash_one(id)) << 64 | u128::from(low.hash_one(id));
+        let hash = self.keys.hash(id);
         let table = &mut self.tables[(hash >> 120) as usize];
         match table.get_mut(&hash) {
-            Some(known) => known.add(received, self.horizon, self.floor),
+            Some(known) => {
+                let seen = known.add(received, self.horizon, self.floor);
+                if self.fresh.is_some() && matches!(known, Sightings::Many(_)) {
+                    self.crowded.insert(hash);
+                }
+                seen
+            }
             None => {
                 table.insert(hash, Sightings::One(received));
+                if let Some(fresh) = &mut self.fresh {
+                    fresh.push((hash, received));
+                }
                 false
             }
         }
@@ -95,6 +163,13 @@ impl Dedupe {
 }
 
 impl Sightings {
+    fn times(&self) -> &[i64] {
+        match self {
+            Self::One(only) => std::slice::from_ref(only),
+            Self::Many(times) => times,
+        }
+    }
+
     /// Adds a row; whether as many count as before.
     fn add(&mut self, received: i64, horizon: i64, floor: i64) -> bool {
         let times = match self {
@@ -156,6 +231,106 @@ fn settle(times: &mut Vec<i64>, horizon: i64, floor: i64) {
     }
 }
 
+impl Noted for Dedupe {
+    fn note(&mut self) {
+        self.noted = true;
+    }
+
+    fn loaded(&mut self) {
+        self.noted = true;
+        self.fresh = Some(Vec::new());
+    }
+
+    fn forget(&mut self) {
+        self.fresh = None;
+    }
+}
+
+impl State for Dedupe {
+    fn changed(&mut self) -> &mut dyn Noted {
+        self
+    }
+
+    /// What came since the last cut; the first time all that is remembered.
+    fn cut(&mut self) -> Cut {
+        let whole = self.fresh.is_none();
+        let crowded = std::mem::take(&mut self.crowded);
+        let of = |hash: u128| Some((hash, self.tables[(hash >> 120) as usize].get(&hash)?.clone()));
+        let ids = match self.fresh.take() {
+            Some(fresh) => {
+                let once = fresh.into_iter().map(|(hash, received)| (hash, Sightings::One(received)));
+                once.chain(crowded.into_iter().filter_map(of)).collect()
+            }
+            None => self.tables.iter().flatten().map(|(hash, known)| (*hash, known.clone())).collect(),
+        };
+        self.fresh = self.noted.then(Vec::new);
+        Cut { tables: vec![(IDS, Box::new(Ids { ids, whole }))], loose: Box::new(()) }
+    }
+
+    fn restore(&mut self, found: &Found<'_>) -> Result<(), StateError> {
+        for section in found.of(IDS) {
+            let (records, rest) = section.as_chunks::<RECORD>();
+            if !rest.is_empty() {
+                return Err(StateError::Read("ids end within a record".to_owned()));
+            }
+            for record in records {
+                let (hash, received, first) = read(record);
+                let table = &mut self.tables[(hash >> 120) as usize];
+                match table.get_mut(&hash).filter(|_| !first) {
+                    None => drop(table.insert(hash, Sightings::One(received))),
+                    Some(Sightings::Many(times)) => times.push(received),
+                    Some(known) => *known = Sightings::Many(Box::new([known.times(), &[received]].concat())),
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Ids of a cut with all their instants. Later ones take the place of earlier ones.
+struct Ids {
+    ids: Vec<(u128, Sightings)>,
+    whole: bool,
+}
+
+impl Table for Ids {
+    fn is_whole(&self) -> bool {
+        self.whole
+    }
+
+    fn is_log(&self) -> bool {
+        true
+    }
+
+    fn write(&self, _whole: bool, to: &mut Sections) -> Result<(), StateError> {
+        for (hash, known) in &self.ids {
+            for (index, received) in known.times().iter().enumerate() {
+                to.add((hash >> 120) as u8, |out| {
+                    out.extend(hash.to_le_bytes());
+                    out.extend(received.to_le_bytes());
+                    out.push(u8::from(index == 0));
+                    Ok(())
+                })?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Hash, instant, whether it is the first one of the id.
+fn read(record: &[u8; RECORD]) -> (u128, i64, bool) {
+    let (mut hash, mut received) = ([0; 16], [0; 8]);
+    hash.copy_from_slice(&record[..16]);
+    received.copy_from_slice(&record[16..24]);
+    (u128::from_le_bytes(hash), i64::from_le_bytes(received), record[24] != 0)
+}
+
+/// The ids of a section of which an instant is at or after `least`, each with all its records.
+pub fn still_remembered(section: &[u8], least: i64) -> impl Iterator<Item = &[[u8; RECORD]]> {
+    let ids = section.as_chunks::<RECORD>().0.chunk_by(|_, next| !read(next).2);
+    ids.filter(move |id| id.iter().any(|record| read(record).1 >= least))
+}
+
 /// The keys are hashes already.
 #[derive(Debug, Default, Clone, Copy)]
 struct Folded(u64);
@@ -180,9 +355,13 @@ impl Hasher for Folded {
 mod tests {
     use super::*;
 
+    fn dedupe(horizon: i64) -> Dedupe {
+        Dedupe::new(horizon, Arc::new(IdHash::new(&Secret::new())))
+    }
+
     #[test]
     fn remembers_for_the_horizon() {
-        let mut dedupe = Dedupe::new(10);
+        let mut dedupe = dedupe(10);
         assert!(!dedupe.seen("a", 100));
         assert!(dedupe.seen("a", 110));
         assert!(!dedupe.seen("a", 111));
@@ -208,7 +387,7 @@ mod tests {
         // A and C are more than the horizon apart, B is within reach of both.
         let (a, b, c) = (0, 9, 18);
         for order in [[a, b, c], [a, c, b], [b, a, c], [b, c, a], [c, a, b], [c, b, a]] {
-            let mut dedupe = Dedupe::new(10);
+            let mut dedupe = dedupe(10);
             let counted = order.iter().filter(|received| !dedupe.seen("x", **received)).count();
             assert_eq!(counted, 2, "{order:?}");
         }
@@ -219,7 +398,7 @@ mod tests {
         let mut rng = fastrand::Rng::with_seed(7);
         for _ in 0..3_000 {
             let horizon = rng.i64(0..12);
-            let mut dedupe = Dedupe::new(horizon);
+            let mut dedupe = dedupe(horizon);
             // Rows come out of order by 8 at most, and may be aged up to there at any time.
             let mut times: Vec<i64> = (0..rng.usize(1..11)).map(|_| rng.i64(0..50)).collect();
             let delays: Vec<i64> = times.iter().map(|time| time + rng.i64(0..8)).collect();
@@ -242,7 +421,7 @@ mod tests {
 
     #[test]
     fn a_flood_of_one_id_is_bounded() {
-        let mut dedupe = Dedupe::new(1_000_000);
+        let mut dedupe = dedupe(1_000_000);
         assert!(!dedupe.seen("a", 0));
         (1..5_000).for_each(|time| assert!(dedupe.seen("a", time)));
         let sightings = |dedupe: &Dedupe| {
@@ -262,7 +441,7 @@ mod tests {
 
     #[test]
     fn forgets_what_cannot_come_again() {
-        let mut dedupe = Dedupe::new(80);
+        let mut dedupe = dedupe(80);
         (0..1000).for_each(|i| assert!(!dedupe.seen(&i.to_string(), i)));
         for floor in [1000, 1001] {
             (0..TABLES).for_each(|_| dedupe.age(floor));

@@ -7,6 +7,7 @@ use arrow::datatypes::Int64Type;
 use contracts::SourceFile;
 use contracts::batch::{Change, ChangeOp, EventBatch, Partition, Payloads};
 
+use super::dedupe::{IdHash, Secret};
 use super::{Admit, Outcome, select};
 
 const CONTRACT: &str = r#"
@@ -47,7 +48,7 @@ fn admit(rows: &[(ChangeOp, Option<&str>, Option<i64>)]) -> Outcome {
         changes: Some(rows.iter().map(|(op, _, _)| Change { op: *op, at: 1 }).collect()),
     };
     let partition = Partition { source: "s".into(), topic: "t".into(), number: 0 };
-    Admit::new(event).unwrap().admit(&partition, batch)
+    Admit::new(event, Arc::new(IdHash::new(&Secret::new()))).unwrap().admit(&partition, batch)
 }
 
 #[test]

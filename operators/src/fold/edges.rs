@@ -80,6 +80,22 @@ pub(super) fn merge(edges: &mut Edges, more: &Edges) {
 }
 
 impl EdgeCell {
+    /// From panes, what is older than retention, and rows remembered ([`EdgeCell::remembered`]).
+    pub fn of(panes: OrdMap<i64, Edges>, base: Option<Edges>, rows: OrdMap<(i64, i64), i64>) -> Self {
+        let ends = rows.iter().map(|((time, until), weight)| ((*until, *time), *weight)).collect();
+        Self { panes, base, rows, ends }
+    }
+
+    /// Rows remembered by their time and the pane of their last end, with their weight.
+    pub fn remembered(&self) -> &OrdMap<(i64, i64), i64> {
+        &self.rows
+    }
+
+    /// Panes, and what is older than retention.
+    pub fn parts(&self) -> (&OrdMap<i64, Edges>, &Option<Edges>) {
+        (&self.panes, &self.base)
+    }
+
     /// Adds to a pane; one older than `oldest` counts for good.
     pub fn add(&mut self, pane: i64, oldest: i64, edges: &Edges) {
         if pane < oldest {

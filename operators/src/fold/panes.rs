@@ -18,6 +18,9 @@ use super::edges::{EdgeCell, is_zero, merge};
 use super::group::{Delta, Lost};
 use super::plan::MetricPlan;
 use super::window::Bounds;
+use crate::state::Changed;
+
+mod stored;
 
 /// The dimension values of a group, in the metric's order, with their hash.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -277,12 +280,14 @@ pub struct MetricState {
     /// One per window, `None` for sessions.
     running: Vec<Option<Running>>,
     /// Changes ahead of the clock, by their instant.
-    waiting: BTreeMap<i64, Vec<Delta>>,
+    waiting: OrdMap<i64, Arc<Vec<Delta>>>,
     /// How many wait.
     waits: usize,
     now: i64,
     /// At most this many keys; further ones are lost with reason `too_many_keys`.
     max_keys: usize,
+    /// Keys whose panes are not as at the last cut, but for those that retention let go.
+    changed: Changed<Key>,
 }
 
 impl MetricState {
@@ -290,8 +295,9 @@ impl MetricState {
     pub fn new(plan: Arc<MetricPlan>, max_keys: usize) -> Self {
         let running = vec![None; plan.extents.len()];
         let shard = Shard { oldest: i64::MIN, ..Shard::default() };
-        let (by_pane, waiting) = (BTreeMap::new(), BTreeMap::new());
-        Self { plan, shard, by_pane, running, waiting, waits: 0, now: i64::MIN, max_keys }
+        let (by_pane, waiting) = (BTreeMap::new(), OrdMap::new());
+        let changed = Changed::default();
+        Self { plan, shard, by_pane, running, waiting, waits: 0, now: i64::MIN, max_keys, changed }
     }
 
     /// What readers see.
@@ -328,8 +334,9 @@ impl MetricState {
         self.forget(self.plan.oldest_pane(now));
         self.now = now;
         let mut come = Vec::new();
-        while let Some(entry) = self.waiting.first_entry().filter(|entry| *entry.key() < now) {
-            come.extend(entry.remove());
+        while let Some((at, deltas)) = self.waiting.get_min().filter(|(at, _)| *at < now).cloned() {
+            self.waiting.remove(&at);
+            come.extend(Arc::unwrap_or_clone(deltas));
         }
         self.waits -= come.len();
         self.apply(come);
@@ -439,7 +446,7 @@ impl MetricState {
     /// Forgets changes ahead of the clock that others have taken back.
     fn settle(&mut self, instants: &BTreeSet<i64>) {
         for at in instants {
-            let Some(waiting) = self.waiting.get_mut(at) else { continue };
+            let Some(waiting) = self.waiting.get_mut(at).map(Arc::make_mut) else { continue };
             let before = waiting.len();
             waiting.retain(|delta| match &delta.edges {
                 Some(edges) => !is_zero(edges),
@@ -455,7 +462,7 @@ impl MetricState {
     /// Keeps a change until its instant, in one with those of the same rows.
     fn wait(&mut self, delta: Delta, lost: &mut Lost) {
         let alike = |known: &Delta| known.key == delta.key && known.edges.is_some() == delta.edges.is_some();
-        let waiting = self.waiting.entry(delta.at).or_default();
+        let waiting = Arc::make_mut(self.waiting.entry(delta.at).or_default());
         if let Some(place) = waiting.iter().position(alike) {
             let known = &mut waiting[place];
             known.change.merge(&self.plan.specs, &delta.change);
@@ -488,6 +495,7 @@ impl MetricState {
             return;
         }
         let windows = self.running.len();
+        self.changed.add(&delta.key, self.shard.cells.len());
         if self.plan.keeps_total && delta.lasting.is_none() {
             let total = self.shard.total.get_or_insert_with(|| Arc::new(Cell::new(windows)));
             let mut place = Place {

@@ -9,6 +9,7 @@ use super::Row;
 use super::ships::ShipsState;
 use super::step::{Alone, Input, StepState};
 use crate::fold::group::Lost;
+use crate::state::State;
 
 /// What one step holds on one worker.
 #[derive(Debug)]
@@ -40,6 +41,14 @@ impl Adding {
         match self {
             Self::Range(state) => state.turn(now),
             Self::Ships(state) => state.turn(now),
+        }
+    }
+
+    /// Its state, to be cut and restored.
+    pub fn state(&mut self) -> &mut dyn State {
+        match self {
+            Self::Range(state) => state,
+            Self::Ships(state) => state,
         }
     }
 

@@ -16,6 +16,9 @@ use super::PartRow;
 use super::step::until;
 use super::versions::{Place, Version, Versions};
 use crate::fold::panes::Key;
+use crate::state::{Keyed, State};
+
+mod stored;
 
 /// The rows of a part: the newest version of each, or all that still matter.
 #[derive(Debug)]
@@ -51,6 +54,14 @@ impl Kept {
         }
     }
 
+    /// Its state, to be cut and restored.
+    pub fn state(&mut self) -> &mut dyn State {
+        match self {
+            Self::Newest(newest) => newest,
+            Self::All(history) => history,
+        }
+    }
+
     /// Versions dropped because there were too many.
     pub fn lost(&self) -> u64 {
         match self {
@@ -61,7 +72,7 @@ impl Kept {
 }
 
 /// One version: from when on it holds, and where it stands. `row: None`: the row is gone.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Entry {
     place: Place,
     time: i64,
@@ -79,7 +90,7 @@ pub struct History {
     /// The cell that is filled.
     cell: usize,
     /// Per key, rising in place and time.
-    rows: HashMap<Key, VecDeque<Entry>>,
+    rows: Keyed<Key, VecDeque<Entry>>,
     /// Entries of all keys.
     held: usize,
     /// Per first value of names and stream: a slower partition may still bring older rows.
@@ -97,7 +108,7 @@ impl History {
     pub fn new(cell: usize, retain: i64, max_held: usize) -> Self {
         Self {
             cell,
-            rows: HashMap::default(),
+            rows: Keyed::default(),
             held: 0,
             truncates: HashMap::default(),
             ended: BTreeMap::new(),
@@ -118,7 +129,7 @@ impl History {
         for version in versions {
             match version {
                 Version::Of(key, place, time, row) => {
-                    if !self.rows.contains_key(&key) {
+                    if !self.rows.contains(&key) {
                         self.begin(&key);
                     }
                     self.insert(&key, Entry { place, time, row, told: None }, &mut give);
@@ -151,7 +162,7 @@ impl History {
         let known = self.truncates.entry((family.clone(), place.stream)).or_default();
         known.insert((place.offset, place.part), (place, time));
         let of_family = |key: &&Key| key.values.first() == Some(family);
-        let keys: Vec<Key> = self.rows.keys().filter(of_family).cloned().collect();
+        let keys: Vec<Key> = self.rows.iter().map(|(key, _)| key).filter(of_family).cloned().collect();
         for key in keys {
             self.insert(&key, Entry { place, time, row: None, told: None }, give);
         }

@@ -14,6 +14,9 @@ use serde::{Deserialize, Serialize};
 use super::Row;
 use crate::fold::group::Lost;
 use crate::fold::panes::Key;
+use crate::state::Keyed;
+
+mod stored;
 
 /// A row and what it says about its key. The order is that of the key's history: time, then id.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -69,7 +72,7 @@ impl Span {
 type Told = (Arc<Stay>, Span);
 
 /// What is known of one key.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Held {
     stays: BTreeMap<Arc<Stay>, i64>,
     told: Vec<Told>,
@@ -77,6 +80,8 @@ struct Held {
     entered: Option<i64>,
     /// Rows up to here have been let go.
     settled: Option<i64>,
+    /// When `settled` is forgotten, if nothing else is left.
+    until: Option<i64>,
 }
 
 /// The keys of one sequence on one worker.
@@ -87,7 +92,7 @@ pub struct SequenceState {
     retain: i64,
     max_held: usize,
     now: i64,
-    keys: HashMap<Key, Held>,
+    keys: Keyed<Key, Held>,
     held: usize,
     /// Keys that hold rows of a stretch of time, by its number.
     ages: BTreeMap<i64, Vec<Key>>,
@@ -167,7 +172,7 @@ impl SequenceState {
             retain,
             max_held,
             now: i64::MIN,
-            keys: HashMap::default(),
+            keys: Keyed::default(),
             held: 0,
             ages: BTreeMap::new(),
             stretch: (retain / 64).max(1),
@@ -188,7 +193,7 @@ impl SequenceState {
             by_key.entry(key).or_default().push((stay, weight));
         }
         for (key, stays) in by_key {
-            let mut held = self.keys.remove(&key).unwrap_or_default();
+            let mut held = self.keys.borrow(&key);
             for (stay, weight) in stays {
                 self.weigh(&key, &mut held, stay, weight);
             }
@@ -341,14 +346,17 @@ impl SequenceState {
     }
 
     /// Keeps a key; one that holds nothing but where it has been settled is forgotten a retention later.
-    fn keep(&mut self, key: Key, held: Held) {
+    fn keep(&mut self, key: Key, mut held: Held) {
+        held.until = None;
         if held.stays.is_empty() {
             if held.settled.is_none() {
-                return;
+                return self.keys.put_back(key, None);
             }
-            self.gone.push_back((self.now.saturating_add(self.retain), key.clone()));
+            let until = self.now.saturating_add(self.retain);
+            held.until = Some(until);
+            self.gone.push_back((until, key.clone()));
         }
-        self.keys.insert(key, held);
+        self.keys.put_back(key, Some(held));
     }
 
     /// Moves the clock: what can no longer move a number is let go.
@@ -360,7 +368,10 @@ impl SequenceState {
                 break;
             }
             for key in entry.remove() {
-                let Some(mut held) = self.keys.remove(&key) else { continue };
+                if !self.keys.contains(&key) {
+                    continue;
+                }
+                let mut held = self.keys.borrow(&key);
                 self.settle(&mut held);
                 self.keep(key, held);
             }

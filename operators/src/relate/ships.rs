@@ -19,12 +19,16 @@ use std::sync::Arc;
 use ahash::{HashMap, HashSet};
 use contracts::catalog::{HistoryKind, Ships, Step};
 use contracts::value::Value;
+use imbl::OrdMap;
 
 use self::held::{Held, Said, Told};
 use super::step::{Alone, Input, with};
 use super::{PartRow, Row};
 use crate::fold::group::Lost;
 use crate::fold::panes::Key;
+use crate::state::Keyed;
+
+mod stored;
 
 /// A commit and one of its parents.
 pub type Edge = (Arc<str>, Arc<str>);
@@ -63,14 +67,14 @@ pub struct ShipsState {
     step: Step,
     ships: Ships,
     within: i64,
-    graphs: HashMap<Key, Held>,
+    graphs: Keyed<Key, Held>,
     /// Rows, commits, edges, deployments, labels and lines.
     held: usize,
     max_held: usize,
     now: i64,
     alone: Alone,
     /// Waiting rows by the instant after which they are unmatched.
-    deadlines: BTreeMap<i64, i64>,
+    deadlines: OrdMap<i64, i64>,
     /// Graphs that hold something of a stretch of time, by its number.
     ages: BTreeMap<i64, HashSet<Key>>,
     /// How long a stretch is.
@@ -87,12 +91,12 @@ impl ShipsState {
             within: step.within.unwrap_or(i64::MAX),
             step,
             ships,
-            graphs: HashMap::default(),
+            graphs: Keyed::default(),
             held: 0,
             max_held,
             now: i64::MIN,
             alone: Alone::default(),
-            deadlines: BTreeMap::new(),
+            deadlines: OrdMap::new(),
             ages: BTreeMap::new(),
             stretch: (retain / 64).max(1),
             retain,
@@ -123,16 +127,15 @@ impl ShipsState {
             self.sort(input, &mut by_graph, &mut taken);
         }
         for (key, said) in by_graph {
-            let mut graph = self.graphs.remove(&key).unwrap_or_default();
+            let mut graph = self.graphs.borrow(&key);
             let before = graph.held();
             let touched = graph.take(&self.ships, said);
             for number in touched {
                 self.tell(&mut graph, number, &mut give);
             }
             self.held = self.held + graph.held() - before;
-            if !graph.is_empty() {
-                self.graphs.insert(key, graph);
-            }
+            let left = (!graph.is_empty()).then_some(graph);
+            self.graphs.put_back(key, left);
         }
     }
 
@@ -251,11 +254,9 @@ impl ShipsState {
     /// Moves the clock: bounds pass, and what can no longer matter is let go.
     pub fn turn(&mut self, now: i64) {
         self.now = now;
-        while let Some(entry) = self.deadlines.first_entry() {
-            if *entry.key() >= now {
-                break;
-            }
-            self.alone.unmatched += entry.remove();
+        while let Some((deadline, waiting)) = self.deadlines.get_min().filter(|(at, _)| *at < now).copied() {
+            self.alone.unmatched += waiting;
+            self.deadlines.remove(&deadline);
         }
         let (rows, rest) = (self.rows_since(), self.rest_since());
         while let Some(entry) = self.ages.first_entry() {

@@ -10,14 +10,19 @@ use std::sync::Arc;
 use ahash::HashMap;
 use contracts::catalog::{Missing, Order, Pick, Step};
 use contracts::value::Value;
+use imbl::OrdMap;
+use serde::{Deserialize, Serialize};
 
 use super::ships::Edge;
 use super::{PartRow, Row};
 use crate::fold::group::Lost;
 use crate::fold::panes::Key;
+use crate::state::Keyed;
 
-/// Numbers of rows that have no partner.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) mod stored;
+
+/// Numbers of rows that have no partner. Of one worker they may be negative: they are sums over all workers.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Alone {
     /// They may still find one.
     pub waiting: i64,
@@ -44,14 +49,14 @@ pub enum Input {
 #[derive(Debug)]
 pub struct StepState {
     step: Step,
-    keys: HashMap<Key, Rows>,
+    keys: Keyed<Key, Rows>,
     /// Rows and partners held.
     held: usize,
     max_held: usize,
     now: i64,
     alone: Alone,
     /// Waiting rows by the instant after which they are unmatched.
-    deadlines: BTreeMap<i64, i64>,
+    deadlines: OrdMap<i64, i64>,
     /// Keys that hold rows of a stretch of time, by its number.
     ages: BTreeMap<i64, Vec<Key>>,
     /// How long a stretch is.
@@ -62,13 +67,13 @@ pub struct StepState {
 }
 
 /// What one key holds, by time.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Rows {
     left: BTreeMap<i64, Vec<Left>>,
     right: BTreeMap<i64, Vec<(Arc<PartRow>, i64)>>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Left {
     row: Row,
     weight: i64,
@@ -84,12 +89,12 @@ impl StepState {
     pub fn new(step: Step, retain: i64, max_held: usize) -> Self {
         Self {
             step,
-            keys: HashMap::default(),
+            keys: Keyed::default(),
             held: 0,
             max_held,
             now: i64::MIN,
             alone: Alone::default(),
-            deadlines: BTreeMap::new(),
+            deadlines: OrdMap::new(),
             ages: BTreeMap::new(),
             stretch: (retain / 64).max(1),
             retain,
@@ -139,7 +144,7 @@ impl StepState {
     }
 
     fn apply_key(&mut self, key: Key, inputs: Vec<Input>, give: &mut impl FnMut(Row, i64)) {
-        let mut rows = self.keys.remove(&key).unwrap_or_default();
+        let mut rows = self.keys.borrow(&key);
         let mut touched: Vec<RangeInclusive<i64>> = Vec::new();
         for input in inputs {
             match input {
@@ -171,9 +176,8 @@ impl StepState {
         for range in merged(touched) {
             self.recompute(&mut rows, range, give);
         }
-        if !rows.left.is_empty() || !rows.right.is_empty() {
-            self.keys.insert(key, rows);
-        }
+        let left = (!rows.left.is_empty() || !rows.right.is_empty()).then_some(rows);
+        self.keys.put_back(key, left);
     }
 
     /// The instant of a row that partners are compared with.
@@ -306,11 +310,9 @@ impl StepState {
     /// Moves the clock: bounds pass, and what can no longer matter is let go.
     pub fn turn(&mut self, now: i64) {
         self.now = now;
-        while let Some(entry) = self.deadlines.first_entry() {
-            if *entry.key() >= now {
-                break;
-            }
-            self.alone.unmatched += entry.remove();
+        while let Some((deadline, waiting)) = self.deadlines.get_min().filter(|(at, _)| *at < now).copied() {
+            self.alone.unmatched += waiting;
+            self.deadlines.remove(&deadline);
         }
         let (left, right) = (self.left_bound(), self.right_bound());
         while let Some(entry) = self.ages.first_entry() {

@@ -12,6 +12,9 @@ use serde::{Deserialize, Serialize};
 
 use super::PartRow;
 use crate::fold::panes::Key;
+use crate::state::Keyed;
+
+mod stored;
 
 /// Where a version stands: later in its stream is newer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -65,13 +68,23 @@ impl<R> Version<R> {
 /// can arrive after a newer one, but by no more than decode lets them be ahead.
 const REMEMBER: i64 = 6 * 60 * 1_000_000;
 
+/// The newest version of a row, and where it stands; `None`: the row is gone.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Newest<R> {
+    place: Place,
+    row: Option<R>,
+}
+
+/// The last truncate per first value of names and stream.
+type Truncates = HashMap<(Value, u64), Place>;
+
 /// The current rows on one worker.
 #[derive(Debug)]
 pub struct Versions<R = Arc<PartRow>> {
-    rows: HashMap<Key, (Place, Option<R>)>,
+    rows: Keyed<Key, Newest<R>>,
     gone: VecDeque<(i64, Key)>,
-    /// The last truncate per first value of names and stream: a slower partition may still bring older rows.
-    truncates: HashMap<(Value, u64), Place>,
+    /// A slower partition may still bring older rows.
+    truncates: Truncates,
     max_keys: usize,
     /// Versions dropped because there were `max_keys` rows.
     pub lost: u64,
@@ -81,7 +94,7 @@ impl<R: Clone + PartialEq> Versions<R> {
     /// No rows yet.
     pub fn new(max_keys: usize) -> Self {
         Self {
-            rows: HashMap::default(),
+            rows: Keyed::default(),
             gone: VecDeque::new(),
             truncates: HashMap::default(),
             max_keys,
@@ -113,14 +126,16 @@ impl<R: Clone + PartialEq> Versions<R> {
     fn replace(&mut self, now: i64, key: Key, place: Place, row: Option<R>, give: &mut impl FnMut(R, i64)) {
         let row = row.filter(|_| !self.truncated(&key, &place));
         let full = self.rows.len() >= self.max_keys;
+        if self.rows.get(&key).is_some_and(|known| !place.after(&known.place)) {
+            return;
+        }
         match self.rows.get_mut(&key) {
-            Some((known, _)) if !place.after(known) => return,
-            Some((known, old)) => {
-                *known = place;
-                if *old != row {
-                    old.take().into_iter().for_each(|old| give(old, -1));
+            Some(known) => {
+                known.place = place;
+                if known.row != row {
+                    known.row.take().into_iter().for_each(|old| give(old, -1));
                     row.iter().for_each(|row| give(row.clone(), 1));
-                    *old = row.clone();
+                    known.row = row.clone();
                 }
             }
             None if full => {
@@ -129,7 +144,7 @@ impl<R: Clone + PartialEq> Versions<R> {
             }
             None => {
                 row.iter().for_each(|row| give(row.clone(), 1));
-                self.rows.insert(key.clone(), (place, row.clone()));
+                self.rows.insert(key.clone(), Newest { place, row: row.clone() });
             }
         }
         if row.is_none() {
@@ -142,15 +157,15 @@ impl<R: Clone + PartialEq> Versions<R> {
         if place.after(last) {
             *last = place;
         }
-        for (key, (known, row)) in &mut self.rows {
-            if key.values.first() == Some(family)
-                && place.after(known)
-                && let Some(row) = row.take()
-            {
-                give(row, -1);
-                *known = place;
-                self.gone.push_back((now.saturating_add(REMEMBER), key.clone()));
-            }
+        let ends = |(key, known): &(&Key, &Newest<R>)| {
+            key.values.first() == Some(family) && place.after(&known.place) && known.row.is_some()
+        };
+        let keys: Vec<Key> = self.rows.iter().filter(ends).map(|(key, _)| key.clone()).collect();
+        for key in keys {
+            let Some(known) = self.rows.get_mut(&key) else { continue };
+            known.row.take().into_iter().for_each(|row| give(row, -1));
+            known.place = place;
+            self.gone.push_back((now.saturating_add(REMEMBER), key));
         }
     }
 
@@ -166,7 +181,7 @@ impl<R: Clone + PartialEq> Versions<R> {
             if *until > now {
                 return;
             }
-            if self.rows.get(key).is_some_and(|(_, row)| row.is_none()) {
+            if self.rows.get(key).is_some_and(|known| known.row.is_none()) {
                 self.rows.remove(key);
             }
             self.gone.pop_front();

@@ -110,6 +110,7 @@ pub(crate) async fn readyz(State(app): State<Arc<App>>, params: Params) -> Resul
         body["engine"] = engine(&app, published.as_deref());
         body["contracts"] = app.contracts.iter().map(|p| p.display().to_string()).collect();
         body["reload"] = json!(app.reload_state());
+        body["checkpoints"] = super::checkpoints::told(&app);
         body["settings"] = app.settings.clone();
         body["uptime_seconds"] = json!(app.uptime().as_secs_f64());
     }

@@ -6,6 +6,7 @@
 mod candidate;
 mod catalog;
 mod cells;
+mod checkpoints;
 mod contracts;
 mod deadletter;
 pub(crate) mod describe;

@@ -26,9 +26,9 @@ use crate::error::{Problem, Result};
 /// Series of one family at most; beyond that the rest is left out and counted.
 const MAX_SERIES: usize = 2_000;
 
-type Labels = Vec<(String, String)>;
-type Counters = Family<Labels, Counter>;
-type Gauges = Family<Labels, Gauge<f64, AtomicU64>>;
+pub(super) type Labels = Vec<(String, String)>;
+pub(super) type Counters = Family<Labels, Counter>;
+pub(super) type Gauges = Family<Labels, Gauge<f64, AtomicU64>>;
 
 /// Self-metrics in the Prometheus text format.
 #[utoipa::path(
@@ -48,6 +48,7 @@ pub(crate) async fn metrics(State(app): State<Arc<App>>) -> Result<Response> {
     }
     dead_letters(&app, &mut registry);
     audit(&app, &mut registry);
+    super::checkpoints::metrics(&app, &mut registry);
     let mut text = String::new();
     encode(&mut text, &registry)
         .map_err(|e| Problem::internal(format!("The metrics could not be written: {e}.")))?;
@@ -76,17 +77,17 @@ fn audit(app: &App, registry: &mut Registry) {
     }
 }
 
-fn labels(pairs: &[(&str, &str)]) -> Labels {
+pub(super) fn labels(pairs: &[(&str, &str)]) -> Labels {
     pairs.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect()
 }
 
-fn counters(registry: &mut Registry, name: &str, help: &str) -> Counters {
+pub(super) fn counters(registry: &mut Registry, name: &str, help: &str) -> Counters {
     let family = Counters::default();
     registry.register(name, help, family.clone());
     family
 }
 
-fn gauges(registry: &mut Registry, name: &str, help: &str) -> Gauges {
+pub(super) fn gauges(registry: &mut Registry, name: &str, help: &str) -> Gauges {
     let family = Gauges::default();
     registry.register(name, help, family.clone());
     family
@@ -130,6 +131,11 @@ fn sources(app: &App, registry: &mut Registry) {
     let bytes = counters(registry, "source_bytes", "Payload bytes handed to the engine");
     let errors = counters(registry, "source_errors", "Errors of the source");
     let gaps = counters(registry, "source_gap_records", "Records that were gone before they could be read");
+    let again = gauges(
+        registry,
+        "source_behind_at_start",
+        "Records that were there and not in the restored state when reading began",
+    );
     let lag = gauges(registry, "source_lag", "Records between the position of the source and its end");
     for source in app.sources().into_iter().take(MAX_SERIES) {
         let name = labels(&[("source", &source.name)]);
@@ -142,6 +148,7 @@ fn sources(app: &App, registry: &mut Registry) {
         bytes.get_or_create(&name).inc_by(source.bytes);
         errors.get_or_create(&name).inc_by(source.errors);
         gaps.get_or_create(&name).inc_by(source.gap);
+        again.get_or_create(&name).set(source.behind_at_start as f64);
         if let Some(behind) = source.lag {
             lag.get_or_create(&name).set(behind as f64);
         }

@@ -1,4 +1,4 @@
-//! `streamgauge bench throughput|freshness|joins|ships|sequences`: measurements, side by side with what they are measured by.
+//! `streamgauge bench throughput|freshness|joins|ships|sequences|recovery`: measurements, side by side with what they are measured by.
 //!
 //! *In*: how long, how fast, an earlier report. *Out*: a table and a plot, or JSON; 1 when something got
 //! worse. *Never*: a measurement of its own (the crate `bench` does that).
@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bench::compare::{self, Comparison};
 use bench::freshness::{self, Reader, Road};
 use bench::joins;
+use bench::recovery;
 use bench::sequences;
 use bench::ships;
 use bench::throughput::{self, Program};
@@ -37,6 +38,29 @@ enum What {
     Ships(Ships),
     /// Rows per CPU-second of sequences, beside a hash map of last states
     Sequences(Sequences),
+    /// Seconds of a checkpoint and of a restart, and ticks beside a checkpoint
+    Recovery(Recovery),
+}
+
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  streamgauge bench recovery\n  streamgauge bench recovery --events 1000000 --keys 100000"
+)]
+struct Recovery {
+    /// Events, each with an id of its own
+    #[arg(long, default_value_t = 10_000_000, value_name = "N")]
+    events: u64,
+    /// Keys of the metric
+    #[arg(long, default_value_t = 1_000_000, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    keys: u64,
+    /// Restarts
+    #[arg(long, default_value_t = 5, value_name = "N")]
+    rounds: usize,
+    /// Dataflow threads
+    #[arg(long, default_value_t = 2, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=64))]
+    workers: u8,
+    #[command(flatten)]
+    result: Shown,
 }
 
 #[derive(Debug, clap::Args)]
@@ -173,6 +197,7 @@ pub fn run(args: Args) -> Outcome {
         What::Joins(args) => joins(args),
         What::Ships(args) => ships(args),
         What::Sequences(args) => sequences(args),
+        What::Recovery(args) => recovery(args),
     }
 }
 
@@ -210,6 +235,17 @@ fn sequences(args: Sequences) -> Outcome {
     let options = sequences::Options { rows: args.rows, rounds: args.rounds, seed: args.seed };
     let report = sequences::run(&options).map_err(failure)?;
     args.result.show(&report, None)
+}
+
+fn recovery(args: Recovery) -> Outcome {
+    if args.result.compare.is_some() {
+        let message = "`bench recovery` has no `--compare` yet: look at two reports (`--out`)";
+        return Err(Failure::new(Exit::Usage, message));
+    }
+    let Recovery { events, keys, rounds, workers, result } = args;
+    let options = recovery::Options { events, keys, rounds, workers: usize::from(workers) };
+    let report = recovery::run(&options).map_err(failure)?;
+    result.show(&report, None)
 }
 
 fn throughput(args: Throughput) -> Outcome {

@@ -265,6 +265,13 @@ pub const KEYS: &[Key] = &[
         "2GiB",
         "Admitted events in files below `data`; beyond it the oldest are let go.",
     ),
+    key(
+        "checkpoints.every",
+        Shape::Duration,
+        "30s",
+        "How often the state is kept in `data/checkpoints`, while there is something new; a restart goes on from there. `0`: never, a restart reads everything again.",
+    ),
+    key("checkpoints.keep", Shape::Whole, "3", "How many checkpoints stay."),
 ];
 
 /// The JSON Schema for editors (draft 2020-12).

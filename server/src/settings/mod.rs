@@ -9,6 +9,7 @@ pub mod audit;
 pub mod auth;
 pub mod env;
 pub mod hook;
+pub mod keeping;
 pub mod keys;
 pub mod lake;
 pub mod limits;
@@ -26,6 +27,7 @@ use contracts::text::SourceFile;
 
 pub use audit::Audit;
 pub use hook::{HookKind, HookSettings};
+pub use keeping::Keeping;
 pub use limits::Limits;
 pub use read::Effective;
 use read::{Report, Section};
@@ -53,6 +55,8 @@ pub struct Settings {
     pub limits: Limits,
     /// The second truth.
     pub audit: Audit,
+    /// Checkpoints.
+    pub checkpoints: Keeping,
 }
 
 /// Where contracts come from.
@@ -108,6 +112,7 @@ pub const TOP: &[&str] = &[
     "auth",
     "limits",
     "audit",
+    "checkpoints",
 ];
 
 /// Reads `path` and the environment. The error is the operating system's when the file cannot be read.
@@ -172,8 +177,10 @@ fn read(root: &Node, base: &Base, report: &mut Report) -> Settings {
     auth::read(&mut section, (server.listen, &server.listen_origin), report);
     let limits = Limits::read(&mut section, report);
     let audit = Audit::read(&mut section, report);
+    let checkpoints = Keeping::read(&mut section, report);
     section.done(report);
-    Settings { contracts, data: base.resolve(&data, &data_at), workers, server, sources, limits, audit }
+    let data = base.resolve(&data, &data_at);
+    Settings { contracts, data, workers, server, sources, limits, audit, checkpoints }
 }
 
 fn read_head(section: &mut Section<'_>, report: &mut Report) {

@@ -58,6 +58,7 @@ fn a_source_that_waits_for_its_topic_is_not_ready() {
         bytes: 0,
         errors: 1,
         gap: 0,
+        behind_at_start: 0,
         partitions: Vec::new(),
         lag: None,
         total_bytes: None,

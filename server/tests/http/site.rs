@@ -252,7 +252,7 @@ fn live(app: &Arc<App>, log: &Arc<PushLog>, text: &str, generation: u64) -> (Liv
     };
     let receiver = log::start(log, &Offsets::new(), feed).unwrap();
     let reader = engine.reader();
-    (Live { catalog, engine, reader, hook, generation, texts }, receiver)
+    (Live { catalog, engine, reader, hook, generation, texts, restored: Default::default() }, receiver)
 }
 
 fn agent() -> ureq::Agent {

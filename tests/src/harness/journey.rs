@@ -64,6 +64,8 @@ pub enum Road {
     Cut(u64),
     /// Stopped before this step, started again with four workers from the beginning of the log.
     Restart(usize),
+    /// Two workers; lost before this step, three others go on from a checkpoint.
+    Lost(usize),
 }
 
 const PARTITIONS: usize = 4;
@@ -94,7 +96,7 @@ impl Journey {
         let catalog = catalog(&self.contracts)?;
         let workers = match road {
             Road::Straight => 1,
-            Road::Cut(_) => 2,
+            Road::Cut(_) | Road::Lost(_) => 2,
             Road::Restart(_) => 4,
         };
         let mut rng = fastrand::Rng::with_seed(if let Road::Cut(seed) = road { seed } else { 0 });
@@ -110,6 +112,12 @@ impl Journey {
                 rig = Rig::start(&catalog, workers, PARTITIONS, &[], now)?;
                 log.iter().for_each(|(raw, _)| rig.send(&[raw]));
                 out.clear();
+            }
+            if road == Road::Lost(i) {
+                flush(&mut rig, &mut waiting, None);
+                let saved = rig.checkpoint()?;
+                let before: Vec<&Raw> = log.iter().map(|(raw, _)| raw).collect();
+                rig = rig.restart(3, saved, &before)?;
             }
             match step {
                 Step::Clock(to) => {

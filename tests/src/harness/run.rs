@@ -14,7 +14,7 @@ use crate::oracle::admit::Raw;
 use crate::oracle::zone::MINUTE;
 
 use super::compare::{compare, compare_far, reasons};
-use super::{Rig, catalog, envelope, second};
+use super::{Rig, Saved, catalog, envelope, second};
 
 /// How the records of a case reach the engine.
 #[derive(Debug, Clone, Copy)]
@@ -31,19 +31,30 @@ pub struct Road {
     pub resume: usize,
     /// How the facts are told.
     pub twist: Twist,
+    /// Engines are lost on the way; others, with as many workers as chance will have it, go on from their last
+    /// checkpoint.
+    pub lost: bool,
 }
 
 /// The roads of a case: the worker counts 1, 2 and 4 take turns.
 pub fn roads(seed: u64) -> Vec<Road> {
     let counts = [[1, 2], [2, 4], [4, 1]][(seed % 3) as usize];
-    let straight =
-        Road { workers: counts[0], seed, shuffle: false, every: true, resume: 0, twist: Twist::Plain };
+    let straight = Road {
+        workers: counts[0],
+        seed,
+        shuffle: false,
+        every: true,
+        resume: 0,
+        twist: Twist::Plain,
+        lost: false,
+    };
     let other = Road { workers: counts[1], seed: seed ^ 0x5eed, shuffle: true, every: false, ..straight };
+    let lost = Road { workers: 1 + (seed / 3 % 4) as usize, seed: seed ^ 0x1057, lost: true, ..straight };
     if !relates(seed) {
-        return vec![straight, other];
+        return vec![straight, other, lost];
     }
     // Rows that relate must not depend on when an engine learned of them, nor on how often.
-    vec![straight, Road { resume: (seed / 2 % 4) as usize, twist: Twist::of(seed), ..other }]
+    vec![straight, Road { resume: (seed / 2 % 4) as usize, twist: Twist::of(seed), ..other }, lost]
 }
 
 /// Every way to tell a case: each twist it has and a restart, with each number of workers.
@@ -53,6 +64,7 @@ pub fn all_roads(seed: u64) -> Vec<Road> {
     for workers in [1, 2, 4] {
         all.push(Road { workers, ..straight });
         all.push(Road { workers, twist: Twist::Plain, resume: 0, ..other });
+        all.push(Road { workers, lost: true, ..straight });
         if !relates(seed) {
             continue;
         }
@@ -111,9 +123,14 @@ fn run(case: &Case, road: Road) -> Result<Vec<String>, String> {
         let clock = segment.clock.max(start);
         rig.clock(clock);
         rig.expect(&segment.records);
-        for chunk in chunks(segment, road, &mut rng) {
-            rig.send(&chunk);
-        }
+        let chunks = chunks(segment, road, &mut rng);
+        rig = match road.lost {
+            true => lose(rig, &arrived, &chunks, clock, &mut rng)?,
+            false => {
+                chunks.iter().for_each(|chunk| rig.send(chunk));
+                rig
+            }
+        };
         // Records of the segments to come may have been received before an engine that starts late did.
         rig.settle(segment.clock);
         arrived.extend(segment.records.iter().map(|raw| (raw.clone(), clock)));
@@ -130,7 +147,13 @@ fn run(case: &Case, road: Road) -> Result<Vec<String>, String> {
         found.extend(reasons(&oracle, &rig.told));
         let questions = second::questions(case.seed);
         let is_last = case.segments[i + 1..].iter().all(|segment| segment.far);
-        if found.is_empty() && questions > 0 && !segment.far && (is_last || questions == usize::MAX) {
+        // What was kept is the harness's own where engines are lost.
+        if found.is_empty()
+            && !road.lost
+            && questions > 0
+            && !segment.far
+            && (is_last || questions == usize::MAX)
+        {
             let kept = rig.told.kept.lock().unwrap_or_else(PoisonError::into_inner).clone();
             let mut few = fastrand::Rng::with_seed(road.seed);
             found = second::differences(&published, &kept, &segment.instants, (questions, &mut few));
@@ -142,6 +165,37 @@ fn run(case: &Case, road: Road) -> Result<Vec<String>, String> {
     }
     rig.stop();
     Ok(found)
+}
+
+/// Sends chunks; now and then the state is kept, and the engine lost: another one goes on from there.
+fn lose(
+    mut rig: Rig,
+    arrived: &[(Raw, i64)],
+    chunks: &[Vec<&Raw>],
+    clock: i64,
+    rng: &mut fastrand::Rng,
+) -> Result<Rig, String> {
+    let mut saved: Option<(usize, Saved)> = None;
+    let mut next = 0;
+    while next <= chunks.len() {
+        if rng.u8(..4) == 0 {
+            saved = Some((next, rig.checkpoint()?));
+        }
+        if rng.u8(..4) == 0
+            && let Some((at, kept)) = saved.take()
+        {
+            let before: Vec<&Raw> =
+                arrived.iter().map(|(raw, _)| raw).chain(chunks[..at].iter().flatten().copied()).collect();
+            rig = rig.restart(rng.usize(1..=4), kept, &before)?;
+            rig.clock(clock);
+            next = at;
+        }
+        if let Some(chunk) = chunks.get(next) {
+            rig.send(chunk);
+        }
+        next += 1;
+    }
+    Ok(rig)
 }
 
 /// The records of a segment in chunks of one partition each, in a random order of partitions that

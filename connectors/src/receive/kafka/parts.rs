@@ -18,6 +18,8 @@ struct Part {
     partition: Partition,
     /// Next offset to be read.
     next: i64,
+    /// Records before this one are only read for what the decoder remembers of them.
+    begin: i64,
     /// Exclusive end as last known.
     end: i64,
     /// The end when we began: up to here is catching up.
@@ -35,6 +37,8 @@ struct Part {
 pub(super) struct Parts {
     start: Start,
     from: Offsets,
+    /// The decoder must have read everything: it remembers values that later records leave out.
+    remembers: bool,
     list: Vec<Part>,
     index: HashMap<String, HashMap<i32, usize>>,
     last: usize,
@@ -44,10 +48,11 @@ pub(super) struct Parts {
 }
 
 impl Parts {
-    pub(super) fn new(port: &Port, start: Start, from: &Offsets) -> Self {
+    pub(super) fn new(port: &Port, start: Start, from: &Offsets, remembers: bool) -> Self {
         let mine = from.iter().filter(|(p, _)| p.source == port.feed.source);
         Self {
             start,
+            remembers,
             from: mine.map(|(p, o)| (p.clone(), *o)).collect(),
             list: Vec::new(),
             index: HashMap::new(),
@@ -85,7 +90,12 @@ impl Parts {
 
     pub(super) fn position(&self, part: usize) -> (Partition, i64, Option<i64>) {
         let part = &self.list[part];
-        (part.partition.clone(), part.next, Some(part.end))
+        (part.partition.clone(), part.next.max(part.begin), Some(part.end))
+    }
+
+    /// Whether a record was folded before, and is read again for the decoder alone.
+    pub(super) fn warms(&self, part: usize, offset: i64) -> bool {
+        offset < self.list[part].begin
     }
 
     /// More than a batch is waiting at the broker.
@@ -164,8 +174,10 @@ impl Parts {
 
     fn add(&mut self, port: &Port, found: &Found, first_look: bool) -> usize {
         let partition = port.feed.partition(&found.topic, found.number);
-        let next = match (self.from.get(&partition), self.start) {
-            (Some(offset), _) => *offset,
+        let from = self.from.get(&partition).copied();
+        let next = match (from, self.start) {
+            (Some(offset), _) if self.remembers && offset <= found.high => offset.min(found.low),
+            (Some(offset), _) => offset,
             (None, Start::Latest) if first_look => found.high,
             (None, _) => found.low,
         };
@@ -173,6 +185,7 @@ impl Parts {
         self.list.push(Part {
             partition,
             next,
+            begin: from.unwrap_or(next),
             end: found.high,
             target: found.high,
             low: found.low,
@@ -193,7 +206,8 @@ impl Parts {
         if p.next > p.high {
             let why = format!(
                 "{name}: offset {} was reached, but the partition ends at {}: the topic was deleted and \
-                 created again, or lost records; restart to read it from its beginning",
+                 created again, or lost records. To read it from its beginning, stop, move the folder \
+                 `checkpoints` of the data folder away, and start again",
                 p.next, p.high
             );
             port.status.error(why.clone());

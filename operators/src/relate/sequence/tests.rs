@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::relate::Row;
+use crate::state::tests::reborn;
 
 fn sequence_state(by_state: bool, retain: i64) -> SequenceState {
     SequenceState::with(by_state, &SpanKind::ALL, retain, 1_000_000)
@@ -114,6 +115,12 @@ fn any_road_gives_what_the_rules_say() {
             }
             rng.shuffle(&mut batch);
             state.turn(tick);
+            if rng.u8(..3) == 0 {
+                let mut other = sequence_state(true, i64::MAX / 4);
+                reborn(&mut state, &mut other, tick);
+                assert_eq!(other.held(), state.held());
+                state = other;
+            }
             state.apply(batch, |_, span, weight| {
                 *told.entry((span.key.clone(), list(&span))).or_default() += weight;
             });
@@ -156,6 +163,9 @@ fn what_is_done_for_long_is_let_go_and_what_is_open_is_not() {
     assert_eq!(told, [1, 1, 1, 1], "an interval, an item, what it passed; an open interval");
     state.turn(1_000);
     assert_eq!(state.held(), 1);
+    let mut other = sequence_state(true, 100);
+    reborn(&mut state, &mut other, 1_000);
+    state = other;
     let late = (key(1), stay(3, 4, Some("b"), true, false), 1);
     let closing = (key(2), stay(900, 5, None, false, true), 1);
     let mut told = Vec::new();
@@ -163,6 +173,9 @@ fn what_is_done_for_long_is_let_go_and_what_is_open_is_not() {
     told.sort();
     assert_eq!(told, [(0, None, -1), (0, Some(898), 1), (1, Some(898), 1), (2, Some(898), 1)]);
     assert_eq!(state.lost["beyond_retention"], 1);
+    let mut other = sequence_state(true, 100);
+    reborn(&mut state, &mut other, 1_000);
+    state = other;
     state.turn(1_110);
     assert_eq!((state.held(), state.keys.len()), (0, 1), "only that the second key was there is known");
     state.turn(1_211);

@@ -24,7 +24,7 @@ pub(super) type Line = u32;
 type ByLine<L> = SmallVec<[(Line, L); 1]>;
 
 /// Commits, their parents and labels.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Graph<L> {
     names: HashMap<Arc<str>, Node>,
     nodes: Vec<Commit<L>>,
@@ -36,7 +36,7 @@ pub(super) struct Graph<L> {
     labels: usize,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Commit<L> {
     name: Arc<str>,
     last: i64,
@@ -83,7 +83,62 @@ impl<L> Default for Graph<L> {
 /// The labels before a batch, where it changes them.
 type Before<L> = HashMap<(Node, Line), Option<L>>;
 
+/// What a graph is made of: its labels follow from it.
+#[derive(Debug)]
+pub(super) struct Bare<L> {
+    /// Name, newest time of what tells of it, and what reaches it from what was let go.
+    pub(super) commits: Vec<(Arc<str>, i64, Vec<(Line, L)>)>,
+    /// Commit, parent, how often it was told.
+    pub(super) edges: Vec<(Node, Node, i64)>,
+}
+
 impl<L: Ord + Clone> Graph<L> {
+    /// What it is made of, its commits numbered without gaps; and the numbers they had.
+    pub(super) fn bare(&self) -> (Bare<L>, HashMap<Node, Node>) {
+        let mut numbers: HashMap<Node, Node> = HashMap::default();
+        let mut commits = Vec::with_capacity(self.names.len());
+        for (_, node) in &self.by_age {
+            let commit = &self.nodes[*node as usize];
+            numbers.insert(*node, Node::try_from(commits.len()).unwrap_or(Node::MAX));
+            commits.push((Arc::clone(&commit.name), commit.last, commit.kept.to_vec()));
+        }
+        let edge = |((commit, parent), told): (&(Node, Node), &i64)| {
+            Some((*numbers.get(commit)?, *numbers.get(parent)?, *told))
+        };
+        let edges = self.edges.iter().filter_map(edge).collect();
+        (Bare { commits, edges }, numbers)
+    }
+
+    /// The graph again, with these heads. `None`: a number is of no commit.
+    pub(super) fn of(bare: Bare<L>, heads: Vec<(Node, Line, L)>) -> Option<Self> {
+        let mut graph = Self::default();
+        let mut heap = BinaryHeap::new();
+        let count = bare.commits.len();
+        for (name, last, kept) in bare.commits {
+            let node = graph.node(&name, last);
+            heap.extend(kept.iter().map(|(line, label)| Reverse((label.clone(), node, *line))));
+            graph.nodes[node as usize].kept = kept.into();
+        }
+        let known = |node: Node| (node as usize) < count;
+        for (commit, parent, told) in bare.edges {
+            if !known(commit) || !known(parent) {
+                return None;
+            }
+            graph.edges.insert((commit, parent), told);
+            graph.nodes[commit as usize].parents.push(parent);
+            graph.nodes[parent as usize].children.push(commit);
+        }
+        for (node, line, label) in heads {
+            if !known(node) {
+                return None;
+            }
+            graph.nodes[node as usize].heads.push((line, label.clone()));
+            heap.push(Reverse((label, node, line)));
+        }
+        graph.spread(heap, &mut HashMap::default());
+        Some(graph)
+    }
+
     /// Commits, edges and labels held.
     pub(super) fn held(&self) -> usize {
         self.names.len() + self.edges.len() + self.labels
@@ -124,6 +179,11 @@ impl<L: Ord + Clone> Graph<L> {
         self.names.insert(Arc::clone(name), node);
         self.by_age.insert((time, node));
         node
+    }
+
+    /// The newest times of what tells of its commits.
+    pub(super) fn times(&self) -> impl Iterator<Item = i64> {
+        self.by_age.iter().map(|(time, _)| *time)
     }
 
     /// The number of a known commit.

@@ -16,28 +16,28 @@ use crate::fold::panes::Key;
 use crate::relate::{PartRow, Row};
 
 /// A deployment; ordered by time, then id.
-type Label = Arc<PartRow>;
+pub(super) type Label = Arc<PartRow>;
 
 /// One graph.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Held {
-    graph: Graph<Label>,
-    lines: Vec<Deployments>,
-    numbers: HashMap<Key, Line>,
+    pub(super) graph: Graph<Label>,
+    pub(super) lines: Vec<Deployments>,
+    pub(super) numbers: HashMap<Key, Line>,
     /// Rows by the instant that deployments are compared with.
-    order: BTreeMap<(i64, Arc<Row>), u32>,
-    rows: Vec<Option<HeldRow>>,
+    pub(super) order: BTreeMap<(i64, Arc<Row>), u32>,
+    pub(super) rows: Vec<Option<HeldRow>>,
     free: Vec<u32>,
     /// Deployments held.
-    heads: usize,
+    pub(super) heads: usize,
 }
 
 /// The deployments of a line.
-#[derive(Debug, Default)]
-struct Deployments {
-    held: BTreeMap<Label, (Node, i64)>,
+#[derive(Debug, Clone, Default)]
+pub(super) struct Deployments {
+    pub(super) held: BTreeMap<Label, (Node, i64)>,
     /// The first of those let go.
-    gone: Option<Label>,
+    pub(super) gone: Option<Label>,
 }
 
 impl Deployments {
@@ -54,13 +54,13 @@ impl Deployments {
 }
 
 /// A row about a commit.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct HeldRow {
     pub(super) anchor: i64,
     pub(super) row: Arc<Row>,
     pub(super) weight: i64,
     /// Its commits, the one that counts first.
-    commits: SmallVec<[Node; 2]>,
+    pub(super) commits: SmallVec<[Node; 2]>,
     /// What has been told.
     pub(super) told: Told,
 }
@@ -96,6 +96,13 @@ impl Held {
     /// Rows, commits, edges, deployments, labels and lines.
     pub(super) fn held(&self) -> usize {
         self.order.len() + self.graph.held() + self.heads + self.lines.len()
+    }
+
+    /// The instants of all that is held, some of them more than once.
+    pub(super) fn times(&self) -> Vec<i64> {
+        let deployments = self.lines.iter().flat_map(|line| line.held.keys());
+        let deployments = deployments.map(|label| label.time);
+        self.order.keys().map(|(anchor, _)| *anchor).chain(deployments).chain(self.graph.times()).collect()
     }
 
     /// Takes in a tick; the rows that may have other partners now.

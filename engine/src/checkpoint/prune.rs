@@ -1,0 +1,49 @@
+//! What is let go once a newer checkpoint is durable.
+//!
+//! *In*: what a vault holds. *Out*: the newest checkpoints and the files they name, nothing else. *Never*: a file that a
+//! kept checkpoint names; a checkpoint less than what is to be kept; a fresh file, for somebody may just write it.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::manifest::{self, Manifest};
+use super::{Vault, VaultError};
+
+/// Files that no checkpoint names go when they are this old: a manifest comes after its blobs.
+const ORPHANS: Duration = Duration::from_secs(15 * 60);
+
+/// Removes all but the newest `keep` checkpoints that can be read.
+pub(super) fn prune(vault: &dyn Vault, keep: usize) -> Result<(), VaultError> {
+    let stored = vault.list()?;
+    let mut ids: Vec<u64> = stored.iter().filter_map(|stored| manifest::number(&stored.name)).collect();
+    ids.sort_unstable_by(|a, b| b.cmp(a));
+    let (mut kept, mut named, mut old) = (0, BTreeSet::new(), Vec::new());
+    let mut let_go: BTreeSet<String> = BTreeSet::new();
+    for id in ids {
+        let name = manifest::name(id);
+        let read = vault.get(&name).map(|bytes| Manifest::of(&bytes))?;
+        match read {
+            Ok(manifest) if kept < keep => {
+                kept += 1;
+                named.extend(manifest.blobs().map(|blob| blob.name.clone()));
+            }
+            // One that cannot be read counts as none; it goes when it would go anyway.
+            Err(_) if kept < keep => {}
+            read => {
+                old.push(name);
+                let_go.extend(read.iter().flat_map(Manifest::blobs).map(|blob| blob.name.clone()));
+            }
+        }
+    }
+    // Checkpoints first: one that names files that are gone would be no checkpoint.
+    for name in old {
+        vault.delete(&name)?;
+    }
+    for stored in stored.iter().filter(|stored| manifest::blob_number(&stored.name).is_some()) {
+        let orphan = stored.age.is_some_and(|age| age >= ORPHANS);
+        if !named.contains(&stored.name) && (orphan || let_go.contains(&stored.name)) {
+            vault.delete(&stored.name)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,227 @@
+//! The way back: the newest checkpoint that is whole becomes the state of new workers.
+//!
+//! *In*: a vault, the contracts, workers without state. *Out*: workers with the state, and where to go on reading.
+//! *Never*: a start from nothing where checkpoints are there and none can be read; a checkpoint that was passed over
+//! without being told of.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use contracts::Catalog;
+use operators::admit::stored::take_rows;
+use operators::state::{Found, SHARDS, StateError};
+
+use super::blob::Blob;
+use super::manifest::{self, BlobRef, Manifest};
+use super::write::{REST, Rest, read_blob};
+use super::{Offsets, Vault, VaultError};
+use crate::clock::monotonic;
+use crate::worker::Local;
+
+/// What an engine began with.
+#[derive(Debug, Clone, Default)]
+pub struct Restored {
+    /// The checkpoint; `None`: there was none for these contracts, everything is to be read from the beginning.
+    pub id: Option<u64>,
+    /// Where to go on reading.
+    pub offsets: Offsets,
+    /// The instant of the checkpoint.
+    pub now: i64,
+    /// No event in it is later than this.
+    pub admitted_until: i64,
+    /// Records read.
+    pub rows: u64,
+    /// How long it took.
+    pub took: Duration,
+    /// Checkpoints that were passed over because they are damaged: which, and what is wrong.
+    pub skipped: Vec<String>,
+    /// Why checkpoints that are whole are of no use here.
+    pub rebuild: Option<String>,
+}
+
+/// An engine does not start, rather than start without its state.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RestoreError {
+    /// The store.
+    #[error("the checkpoints cannot be read: {0}")]
+    Vault(#[from] VaultError),
+    /// Checkpoints are there, and none is whole.
+    #[error(
+        "no checkpoint can be read: {}. Nothing was changed. Restore their files from a backup, or move them away to \
+         read everything again from the beginning",
+        .0.join("; ")
+    )]
+    NoneReadable(Vec<String>),
+}
+
+/// A checkpoint that fits the contracts.
+#[derive(Debug)]
+pub(crate) struct Candidate(pub(super) Manifest);
+
+/// What a vault has to offer, the newest first.
+#[derive(Debug, Default)]
+pub(crate) struct Candidates {
+    pub(crate) fits: Vec<Candidate>,
+    pub(crate) skipped: Vec<String>,
+    pub(crate) rebuild: Option<String>,
+}
+
+/// Looks at the checkpoints of a vault.
+pub(crate) fn candidates(vault: &dyn Vault, catalog: &Catalog) -> Result<Candidates, RestoreError> {
+    let stored = vault.list()?;
+    let mut ids: Vec<u64> = stored.iter().filter_map(|stored| manifest::number(&stored.name)).collect();
+    ids.sort_unstable_by(|a, b| b.cmp(a));
+    let mut found = Candidates::default();
+    if ids.is_empty() && !stored.is_empty() {
+        // The first one was being written when the process ended, or somebody has removed them.
+        found.rebuild = Some("files of state are there, but no checkpoint that names them".to_owned());
+    }
+    for id in ids {
+        let name = manifest::name(id);
+        let read = vault.get(&name).map_err(|error| error.to_string());
+        match read.and_then(|bytes| Manifest::of(&bytes).map_err(|problem| format!("{name}: {problem}"))) {
+            Err(problem) => found.skipped.push(problem),
+            Ok(manifest) => match unfit(&manifest, catalog) {
+                None => found.fits.push(Candidate(manifest)),
+                Some(why) => found.rebuild = found.rebuild.or(Some(format!("{name}: {why}"))),
+            },
+        }
+    }
+    if found.fits.is_empty() && found.rebuild.is_none() && !found.skipped.is_empty() {
+        return Err(RestoreError::NoneReadable(found.skipped));
+    }
+    Ok(found)
+}
+
+/// Why a checkpoint is of no use for these contracts.
+fn unfit(manifest: &Manifest, catalog: &Catalog) -> Option<String> {
+    if manifest.proof != manifest.secret.proof() {
+        return Some("it was written on another kind of processor, keys would not be found".to_owned());
+    }
+    if manifest.catalog == catalog.hash {
+        return None;
+    }
+    let now = manifest::contracts_of(catalog);
+    let differs = |name: &&String| now.get(*name) != manifest.contracts.get(*name);
+    let names: BTreeSet<&String> = now.keys().chain(manifest.contracts.keys()).filter(differs).collect();
+    let names: Vec<&str> = names.into_iter().map(String::as_str).collect();
+    Some(format!("the contracts have changed since: {}", names.join(", ")))
+}
+
+impl Candidate {
+    /// The secret by which its ids are hashed.
+    pub(crate) fn secret(&self) -> &operators::admit::dedupe::Secret {
+        &self.0.secret
+    }
+
+    /// Gives its state to workers that have none; the error says which file is damaged, and how.
+    pub(crate) fn load(
+        self,
+        vault: &dyn Vault,
+        locals: &mut [Local],
+    ) -> Result<(Manifest, Restored), String> {
+        let started = monotonic();
+        let manifest = self.0;
+        let rest = read_blob(vault, &manifest.rest, REST)?;
+        let rest: Rest = operators::state::take(&mut rest.section(0))
+            .map_err(|error| format!("{}: {error}", manifest.rest.name))?;
+        let names: Vec<String> = locals[0].states().into_iter().map(|(name, _)| name).collect();
+        let mut chains = manifest.chains.clone();
+        let mut rows = 0;
+        for (number, name) in names.iter().enumerate() {
+            let mut blobs: Vec<(String, Blob, BlobRef)> = Vec::new();
+            let of_state = |table: &&String| table.rsplit_once('/').is_some_and(|(state, _)| state == name);
+            let tables: Vec<String> = chains.keys().filter(of_state).cloned().collect();
+            for table in tables {
+                for blob in chains.remove(&table).unwrap_or_default() {
+                    rows += blob.rows;
+                    let short = table.rsplit('/').next().unwrap_or_default().to_owned();
+                    blobs.push((short, read_blob(vault, &blob, &table)?, blob));
+                }
+            }
+            let loose = rest.loose.get(name).map(Vec::as_slice).unwrap_or_default();
+            restore_state(locals, number, &blobs, loose, manifest.now).map_err(|error| {
+                let files: Vec<&str> = blobs.iter().map(|(_, _, blob)| blob.name.as_str()).collect();
+                format!("{name} in {}: {error}", files.join(", "))
+            })?;
+        }
+        if let Some(unknown) = chains.keys().next() {
+            return Err(format!("{}: it holds {unknown}, which nobody knows", manifest::name(manifest.id)));
+        }
+        let workers = locals.len();
+        let events = locals[0].events();
+        for (number, bytes) in rest.held.iter().enumerate() {
+            let rows = take_rows(&mut bytes.as_slice(), events);
+            let (partition, batch) = rows.map_err(|error| format!("{}: {error}", manifest.rest.name))?;
+            locals[number % workers].hold(&partition, batch);
+        }
+        let restored = Restored {
+            id: Some(manifest.id),
+            offsets: offsets(&manifest),
+            now: manifest.now,
+            admitted_until: manifest.admitted_until,
+            rows,
+            took: started.elapsed(),
+            ..Restored::default()
+        };
+        Ok((manifest, restored))
+    }
+}
+
+fn offsets(manifest: &Manifest) -> Offsets {
+    manifest.partitions.iter().map(|stand| (stand.partition.clone(), stand.next)).collect()
+}
+
+/// Gives each worker its shards of one state, all workers at once.
+fn restore_state(
+    locals: &mut [Local],
+    number: usize,
+    blobs: &[(String, Blob, BlobRef)],
+    loose: &[Vec<u8>],
+    now: i64,
+) -> Result<(), StateError> {
+    let workers = locals.len();
+    let one = |(worker, local): (usize, &mut Local)| {
+        let mut tables: Vec<(&str, &[u8])> = Vec::new();
+        for (name, blob, _) in blobs {
+            let own = (worker..SHARDS).step_by(workers).map(|shard| blob.section(shard));
+            tables.extend(own.filter(|section| !section.is_empty()).map(|section| (name.as_str(), section)));
+        }
+        let loose = loose.iter().map(Vec::as_slice).collect();
+        let found = Found { tables, loose, leads: worker == 0, now };
+        let (_, state) = local.states().into_iter().nth(number).expect("all workers have the same states");
+        // The checksums hold, so this is a file of ours; but no file may end the process.
+        let restored = catch_unwind(AssertUnwindSafe(|| state.restore(&found)));
+        state.changed().loaded();
+        restored.unwrap_or_else(|_| Err(StateError::Read("its records contradict each other".to_owned())))
+    };
+    if workers == 1 {
+        return locals.iter_mut().enumerate().try_for_each(one);
+    }
+    std::thread::scope(|scope| {
+        let spawn = |seat| {
+            let builder = std::thread::Builder::new().name("restore".to_owned());
+            builder.spawn_scoped(scope, move || one(seat))
+        };
+        let started: Vec<_> = locals.iter_mut().enumerate().map(spawn).collect();
+        let mut result = Ok(());
+        for thread in started {
+            let ended = thread.map_err(|error| StateError::Read(format!("no thread: {error}")));
+            let ended = ended.and_then(|thread| thread.join().unwrap_or_else(|_| Err(panicked())));
+            result = result.and(ended);
+        }
+        result
+    })
+}
+
+fn panicked() -> StateError {
+    StateError::Read("the thread that read it panicked".to_owned())
+}
+
+/// Counters by source and event type.
+pub(crate) fn counters(manifest: &Manifest) -> BTreeMap<(Arc<str>, String), crate::publish::Counts> {
+    let counted = manifest.counters.iter();
+    counted.map(|counted| ((Arc::clone(&counted.source), counted.event.clone()), counted.counts)).collect()
+}

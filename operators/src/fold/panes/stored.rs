@@ -1,0 +1,213 @@
+//! The state of a metric as bytes, and back.
+//!
+//! *In*: cells and what waits for the clock. *Out*: their records; from these the same state on any number of
+//! workers. *Never*: a running total in a record: it is the sum of panes, and made again from them.
+
+use std::sync::Arc;
+
+use contracts::value::Value;
+use imbl::OrdMap;
+use serde::{Deserialize, Serialize};
+
+use super::{Cell, Key, MetricState, Pane, Running};
+use crate::fold::edges::{EdgeCell, Edges};
+use crate::fold::group::{Delta, Lost};
+use crate::state::{
+    self, Cut, Found, KeyedCut, Noted, Sections, Sharded, State, StateError, Stored, Table, put, shard_of,
+    take,
+};
+
+/// Names of the tables.
+const CELLS: &str = "cells";
+const WAITING: &str = "waiting";
+
+impl Sharded for Key {
+    fn shard(&self) -> u8 {
+        shard_of(self.hash)
+    }
+}
+
+impl Stored for Cell {
+    fn store(&self, out: &mut Vec<u8>) -> Result<(), StateError> {
+        put(&self.panes.len(), out)?;
+        for (number, pane) in &self.panes {
+            put(&(number, pane.as_ref()), out)?;
+        }
+        put(&self.base, out)?;
+        let (panes, base) = self.edges.parts();
+        put(&panes.len(), out)?;
+        for entry in panes {
+            put(&entry, out)?;
+        }
+        put(&base, out)?;
+        let rows = self.edges.remembered();
+        put(&rows.len(), out)?;
+        for entry in rows {
+            put(&entry, out)?;
+        }
+        Ok(())
+    }
+
+    fn load(from: &mut &[u8]) -> Result<Self, StateError> {
+        let mut cell = Cell::new(0);
+        for _ in 0..take::<usize>(from)? {
+            let (number, pane): (i64, Pane) = take(from)?;
+            cell.panes.insert(number, Arc::new(pane));
+        }
+        cell.base = take(from)?;
+        let mut panes: OrdMap<i64, Edges> = OrdMap::new();
+        for _ in 0..take::<usize>(from)? {
+            let (number, edges) = take(from)?;
+            panes.insert(number, edges);
+        }
+        let base = take(from)?;
+        let mut rows = OrdMap::new();
+        for _ in 0..take::<usize>(from)? {
+            let (row, weight): ((i64, i64), i64) = take(from)?;
+            rows.insert(row, weight);
+        }
+        cell.edges = EdgeCell::of(panes, base, rows);
+        Ok(cell)
+    }
+}
+
+/// Changes that wait for the clock, at one tick.
+struct Waiting(OrdMap<i64, Arc<Vec<Delta>>>);
+
+impl Table for Waiting {
+    fn is_whole(&self) -> bool {
+        true
+    }
+
+    fn write(&self, _whole: bool, to: &mut Sections) -> Result<(), StateError> {
+        for delta in self.0.values().flat_map(|deltas| deltas.iter()) {
+            to.add(delta.key.shard(), |out| put(delta, out))?;
+        }
+        Ok(())
+    }
+}
+
+/// What of a metric belongs to no key.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Rest {
+    revision: u64,
+    #[serde(deserialize_with = "state::lost")]
+    lost: Lost,
+    newest: Option<(i64, i64)>,
+}
+
+impl State for MetricState {
+    fn changed(&mut self) -> &mut dyn Noted {
+        &mut self.changed
+    }
+
+    fn cut(&mut self) -> Cut {
+        let cells = KeyedCut { map: self.shard.cells.clone(), changed: self.changed.cut() };
+        let rest = Rest {
+            revision: self.shard.revision,
+            lost: Lost::clone(&self.shard.lost),
+            newest: self.shard.newest,
+        };
+        Cut {
+            tables: vec![(CELLS, Box::new(cells)), (WAITING, Box::new(Waiting(self.waiting.clone())))],
+            loose: Box::new(rest),
+        }
+    }
+
+    fn restore(&mut self, found: &Found<'_>) -> Result<(), StateError> {
+        for mut section in found.of(CELLS) {
+            while !section.is_empty() {
+                let (key, cell) = state::take_record::<Key, Cell>(&mut section)?;
+                match cell {
+                    Some(cell) => self.shard.cells.insert(key, Arc::new(cell)),
+                    None => self.shard.cells.remove(&key),
+                };
+            }
+        }
+        for mut section in found.of(WAITING) {
+            while !section.is_empty() {
+                let delta: Delta = take(&mut section)?;
+                self.wait(delta, &mut Lost::default());
+            }
+        }
+        for rest in found.loose::<Rest>()? {
+            // A client that holds a revision must see another one.
+            self.shard.revision = self.shard.revision.max(rest.revision + 1);
+            self.shard.newest = self.shard.newest.max(rest.newest);
+            if found.leads {
+                self.lose(&rest.lost);
+            }
+        }
+        self.rebuild(found.now);
+        Ok(())
+    }
+}
+
+impl MetricState {
+    /// Makes what follows from the cells: which pane has which keys, running totals, the total over all keys.
+    fn rebuild(&mut self, now: i64) {
+        self.now = now;
+        for window in 0..self.running.len() {
+            self.running[window] = self.plan.extents[window].at(now).map(|bounds| self.in_panes(bounds));
+        }
+        for (key, cell) in &self.shard.cells {
+            let until = cell.edges.remembered().keys().map(|(_, until)| until);
+            for pane in cell.panes.keys().chain(cell.edges.parts().0.keys()).chain(until) {
+                self.by_pane.entry(*pane).or_default().insert(key.clone());
+            }
+        }
+        // Cells are not written again when panes fall out of retention.
+        self.forget(self.plan.oldest_pane(now));
+        let plan = Arc::clone(&self.plan);
+        let mut total = plan.keeps_total.then(|| Cell::new(0));
+        let keys: Vec<Key> = self.shard.cells.keys().cloned().collect();
+        for key in keys {
+            let Some(cell) = self.shard.cells.get_mut(&key) else { continue };
+            let cell = Arc::make_mut(cell);
+            cell.total_up(&plan.specs, &self.running);
+            if let Some(total) = &mut total {
+                total.add_cell(&plan.specs, cell);
+            }
+        }
+        let Some(mut total) = total.filter(|_| !self.shard.cells.is_empty()) else { return };
+        total.total_up(&plan.specs, &self.running);
+        let all = Key::new(std::iter::empty::<Value>());
+        for pane in total.panes.keys().chain(total.edges.parts().0.keys()) {
+            self.by_pane.entry(*pane).or_default().insert(all.clone());
+        }
+        self.shard.total = Some(Arc::new(total));
+    }
+}
+
+impl Cell {
+    /// Makes the running totals from the panes.
+    fn total_up(&mut self, specs: &[crate::fold::acc::FoldSpec], running: &[Option<Running>]) {
+        let of_window = |running: &Option<Running>| {
+            let Running { from, to } = (*running)?;
+            let mut panes = self.panes.range(from..to).map(|(_, pane)| pane);
+            let base = self.base.as_ref().filter(|_| from == i64::MIN);
+            match (base, panes.next(), panes.next()) {
+                (None, Some(only), None) => Some(Arc::clone(only)),
+                _ => self.sum(specs, from, to).map(Arc::new),
+            }
+        };
+        self.totals = running.iter().map(of_window).collect();
+    }
+
+    /// Adds all panes of another cell.
+    fn add_cell(&mut self, specs: &[crate::fold::acc::FoldSpec], other: &Cell) {
+        for (number, pane) in &other.panes {
+            self.add(specs, *number, pane);
+        }
+        if let Some(base) = &other.base {
+            self.add_base(specs, base);
+        }
+        let (panes, base) = other.edges.parts();
+        for (number, edges) in panes {
+            self.edges.add(*number, i64::MIN, edges);
+        }
+        if let Some(edges) = base {
+            self.edges.add(i64::MIN, i64::MAX, edges);
+        }
+    }
+}

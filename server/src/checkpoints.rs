@@ -1,0 +1,107 @@
+//! Where an engine's checkpoints lie, and when they count.
+//!
+//! *In*: the data folder, the dead letters. *Out*: what [`Engine::start_from`] wants. *Never*: a checkpoint that
+//! counts before the refused rows before its offsets are on disk: they are not read again.
+//!
+//! [`Engine::start_from`]: engine::Engine::start_from
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use connectors::store::checkpoints::{Folder, FolderError};
+use connectors::store::dead_letters::DeadLetters;
+use contracts::Catalog;
+use engine::checkpoint::{Checkpoints, Gate, Offsets, Stored, Vault, VaultError};
+
+use crate::cli::exit::{Exit, Failure};
+use crate::settings::{Keeping, Source};
+
+/// A folder as the engine sees it.
+#[derive(Debug)]
+struct FolderVault(Folder);
+
+impl Vault for FolderVault {
+    fn put(&self, name: &str, parts: &[&[u8]]) -> Result<(), VaultError> {
+        self.0.put(name, parts).map_err(told)
+    }
+
+    fn get(&self, name: &str) -> Result<Vec<u8>, VaultError> {
+        self.0.get(name).map_err(told)
+    }
+
+    fn list(&self) -> Result<Vec<Stored>, VaultError> {
+        let all = self.0.list().map_err(told)?;
+        Ok(all.into_iter().map(|entry| Stored { name: entry.name, age: entry.age }).collect())
+    }
+
+    fn delete(&self, name: &str) -> Result<(), VaultError> {
+        self.0.delete(name).map_err(told)
+    }
+}
+
+fn told(error: FolderError) -> VaultError {
+    match error {
+        FolderError::Taken(path) => VaultError::Taken(path.display().to_string()),
+        FolderError::Missing(path) => VaultError::Missing(path.display().to_string()),
+        other => VaultError::Io(other.to_string()),
+    }
+}
+
+/// Refused rows are on disk first.
+#[derive(Debug)]
+struct DeadLettersFirst(Arc<DeadLetters>);
+
+impl Gate for DeadLettersFirst {
+    fn may_publish(&self, _offsets: &Offsets, _patience: Duration) -> bool {
+        // The tick has handed its refused rows over before its state was.
+        self.0.flush();
+        true
+    }
+}
+
+/// The checkpoints of a server.
+#[derive(Debug, Clone)]
+pub struct Kept {
+    vault: Arc<FolderVault>,
+    gate: Arc<DeadLettersFirst>,
+    every: Duration,
+    keep: usize,
+}
+
+impl Kept {
+    /// Opens the folder below `data`; `None`: the settings want none.
+    ///
+    /// # Errors
+    /// The folder cannot be made or not be read.
+    pub fn open(data: &Path, settings: &Keeping, dead: &Arc<DeadLetters>) -> Result<Option<Self>, Failure> {
+        if settings.every.is_zero() {
+            return Ok(None);
+        }
+        let folder = Folder::open(&data.join("checkpoints"))
+            .map_err(|error| Failure::new(Exit::Config, format!("the checkpoints: {error}")))?;
+        Ok(Some(Self {
+            vault: Arc::new(FolderVault(folder)),
+            gate: Arc::new(DeadLettersFirst(Arc::clone(dead))),
+            every: settings.every,
+            keep: settings.keep,
+        }))
+    }
+
+    /// As an engine wants them; only the first one of a process begins with the newest checkpoint, the others take
+    /// the place of one that runs.
+    pub fn of(&self, sources: &[Source], catalog: &Catalog, first: bool) -> Checkpoints {
+        let mut names: BTreeSet<String> = sources.iter().map(|source| source.name.clone()).collect();
+        names.extend(catalog.tables.iter().map(|table| format!("table {}", table.head.name)));
+        Checkpoints {
+            vault: Arc::clone(&self.vault) as Arc<dyn Vault>,
+            every: Some(self.every),
+            keep: self.keep,
+            gate: Arc::clone(&self.gate) as Arc<dyn Gate>,
+            restore: first,
+            sources: Some(names),
+            resume_until: Offsets::new(),
+        }
+    }
+}
