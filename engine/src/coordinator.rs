@@ -152,6 +152,7 @@ impl Coordinator {
                 shared: Arc::new(stand.partition.clone()),
                 progress: stand.progress(),
                 settled: stand.settled,
+                before: stand.settled,
             };
             (stand.partition.clone(), known)
         });
@@ -302,8 +303,8 @@ impl Coordinator {
         self.last_tick = monotonic();
         let now = self.clock.read();
         let mut refused = self.refused_rows(&gathered.refused);
-        let offsets = self.partitions.iter().map(|(p, known)| (p.clone(), known.progress));
         let floor = self.floor(now);
+        let offsets = self.partitions.iter().map(|(p, known)| (p.clone(), known.progress));
         let asked = gathered.asked;
         let cut = (asked.is_some() || self.keeping.is_due()).then(|| CutOf {
             floor,

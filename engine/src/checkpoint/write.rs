@@ -418,7 +418,7 @@ impl Thread {
                 for shard in 0..SHARDS {
                     for records in still_remembered(read.section(shard), least) {
                         sections.bytes[shard].extend(records.as_flattened());
-                        sections.rows[shard] += records.len() as u64;
+                        sections.rows[shard] += u32::try_from(records.len()).unwrap_or(u32::MAX);
                     }
                 }
             }
