@@ -6,5 +6,6 @@
 //! Modules in the order of the journey.
 
 pub mod decode;
+pub mod fault;
 pub mod receive;
 pub mod store;

@@ -1,0 +1,55 @@
+//! Data files: batches become Parquet.
+//!
+//! *In*: batches in a table's current schema. *Out*: data files, one or more per partition, safe and not yet in the
+//! table. *Never*: a file name used twice: each holds the id of the commit it is for.
+
+use arrow::array::RecordBatch;
+use iceberg::arrow::RecordBatchPartitionSplitter;
+use iceberg::spec::{DataFile, DataFileFormat};
+use iceberg::table::Table;
+use iceberg::writer::base_writer::data_file_writer::DataFileWriterBuilder;
+use iceberg::writer::file_writer::ParquetWriterBuilder;
+use iceberg::writer::file_writer::location_generator::{DefaultFileNameGenerator, DefaultLocationGenerator};
+use iceberg::writer::file_writer::rolling_writer::RollingFileWriterBuilder;
+use iceberg::writer::partitioning::PartitioningWriter;
+use iceberg::writer::partitioning::fanout_writer::FanoutWriter;
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::file::properties::WriterProperties;
+use uuid::Uuid;
+
+/// A file that grows beyond this is followed by another.
+const FILE_BYTES: usize = 256 << 20;
+
+/// Writes `batches` as the data files of one commit.
+///
+/// # Errors
+/// When a file is not safe. Files that are there already belong to no snapshot and are swept by age.
+pub(super) async fn write(
+    table: &Table,
+    commit: Uuid,
+    batches: impl IntoIterator<Item = RecordBatch>,
+) -> iceberg::Result<Vec<DataFile>> {
+    let metadata = table.metadata();
+    let schema = metadata.current_schema();
+    let level = ZstdLevel::try_new(3).unwrap_or_default();
+    let properties = WriterProperties::builder()
+        .set_compression(Compression::ZSTD(level))
+        .set_created_by(concat!("streamgauge ", env!("CARGO_PKG_VERSION")).to_owned())
+        .build();
+    let rolling = RollingFileWriterBuilder::new(
+        ParquetWriterBuilder::new(properties, schema.clone()),
+        FILE_BYTES,
+        table.file_io().clone(),
+        DefaultLocationGenerator::new(metadata)?,
+        DefaultFileNameGenerator::new(commit.to_string(), None, DataFileFormat::Parquet),
+    );
+    let mut writer = FanoutWriter::new(DataFileWriterBuilder::new(rolling));
+    let spec = metadata.default_partition_spec().clone();
+    let splitter = RecordBatchPartitionSplitter::try_new_with_computed_values(schema.clone(), spec)?;
+    for batch in batches {
+        for (partition, rows) in splitter.split(&batch)? {
+            writer.write(partition, rows).await?;
+        }
+    }
+    writer.close().await
+}
