@@ -13,6 +13,7 @@ use arc_swap::ArcSwapOption;
 use connectors::receive::SourceStatus;
 use connectors::receive::log::PushLog;
 use connectors::store::dead_letters::DeadLetters;
+use connectors::store::lake::LakeWriter;
 use contracts::Catalog;
 use engine::{Engine, Published, Reader};
 use parking_lot::RwLock;
@@ -129,6 +130,8 @@ pub struct Parts {
     pub default_source: Option<String>,
     /// Where refused rows are kept.
     pub dead: Arc<DeadLetters>,
+    /// Where admitted rows go for good.
+    pub lake: Option<Arc<LakeWriter>>,
     /// The contracts that have run.
     pub history: History,
     /// Limits of requests.
@@ -157,6 +160,7 @@ pub struct App {
     pub(crate) telemetry: Telemetry,
     pub(crate) ring: Arc<Ring>,
     pub(crate) sampled: Sampled,
+    pub(crate) lake: Option<Arc<LakeWriter>>,
     pub(crate) caught_up: CaughtUp,
     draining: AtomicBool,
     swaps: AtomicU64,
@@ -197,6 +201,7 @@ impl App {
             telemetry: Telemetry::default(),
             ring,
             sampled: Sampled::default(),
+            lake: parts.lake,
             caught_up: CaughtUp::default(),
             draining: AtomicBool::new(false),
             swaps: AtomicU64::new(0),
@@ -207,18 +212,18 @@ impl App {
 
     /// The hook for a new engine; give the same one to [`Engine::start`] and to [`Live`].
     pub fn hook(&self) -> Arc<Hook> {
-        Hook::new(self.pulse.clone(), None)
+        Hook::new(self.pulse.clone(), None, None)
     }
 
-    /// The same, with a store that keeps what the engine admits: numbers can be recomputed.
+    /// The same, with a store that keeps what the engine admits (numbers can be recomputed), and the lake.
     pub fn hook_with(&self, keeper: Option<Keeper>) -> Arc<Hook> {
-        Hook::new(self.pulse.clone(), keeper)
+        Hook::new(self.pulse.clone(), keeper, self.lake.clone())
     }
 
     /// Makes `live` the one that answers. Returns the one before it, so that the caller can choose
     /// when its threads stop (dropping the last handle stops them).
     pub fn swap(&self, live: Live) -> Option<Arc<Live>> {
-        live.engine.tap(self.ring.wanted() || live.hook.keeper().is_some());
+        live.engine.tap(self.ring.wanted() || live.hook.wants_rows());
         self.history.record(&live.texts, &live.catalog);
         let before = self.live.swap(Some(Arc::new(live)));
         self.swaps.fetch_add(1, Ordering::Release);
@@ -319,7 +324,7 @@ impl App {
     pub(crate) fn tune_tap(&self) {
         let wanted = self.ring.wanted();
         if let Some(live) = self.live.load_full() {
-            live.engine.tap(wanted || live.hook.keeper().is_some());
+            live.engine.tap(wanted || live.hook.wants_rows());
         }
         if !wanted {
             self.ring.clear();

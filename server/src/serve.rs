@@ -18,6 +18,7 @@ use std::time::Duration;
 use axum::serve::ListenerExt;
 use connectors::receive::{SourceStatus, wall_clock};
 use connectors::store::dead_letters::{DeadLetters, Limits as DeadLimits};
+use connectors::store::lake::LakeWriter;
 use contracts::Catalog;
 use contracts::diagnostic::{Diagnostic, render};
 use contracts::text::SourceFile;
@@ -82,7 +83,10 @@ impl Shared {
         let Settings { data, audit, .. } = &self.settings;
         let keeper = Keeper::open(data, number, &contracts.catalog, audit)
             .map_err(|error| Failure::new(Exit::Config, format!("the kept events: {error}")))?;
-        let keeps = keeper.is_some();
+        if let Some(lake) = &self.app.lake {
+            lake.declare(&contracts.catalog)
+                .map_err(|error| Failure::new(Exit::Config, error.to_string()))?;
+        }
         let hook = self.app.hook_with(keeper);
         let options = Options {
             workers: self.settings.workers,
@@ -91,7 +95,7 @@ impl Shared {
         };
         let engine = Engine::start(contracts.catalog.clone(), options, hook.clone())
             .map_err(|error| Failure::new(Exit::Config, error.to_string()))?;
-        if keeps {
+        if hook.wants_rows() {
             // Before the first event: none may be missing.
             engine.tap(true);
             engine.flush();
@@ -162,8 +166,10 @@ impl Running {
         let logs = sources::open_logs(&settings.sources, &settings.data)?;
         let dead = DeadLetters::open(&settings.data.join("deadletter"), DeadLimits::default(), wall_clock())
             .map_err(|error| Failure::new(Exit::Config, format!("the dead letters: {error}")))?;
+        let lake = start_lake(&settings, &contracts)?;
         let app = App::new(Parts {
             logs: logs.clone(),
+            lake,
             hooks: sources::hooks(&settings.sources)?,
             default_source: sources::default_source(&settings.sources),
             dead: Arc::new(dead),
@@ -280,6 +286,11 @@ impl Running {
             live.engine.flush();
             drop(live);
         }
+        if let Some(lake) = &shared.app.lake
+            && let Err(error) = lake.flush()
+        {
+            tracing::warn!(%error, "the lake does not have the last rows; they are read again at the next start");
+        }
         shared.app.flush_dead_letters();
         self.lock.release();
         tracing::info!("stopped");
@@ -299,6 +310,15 @@ pub fn load(contracts: &[ContractSource]) -> Result<Contracts, Failure> {
     Ok(Contracts { catalog, texts: files })
 }
 
+fn start_lake(settings: &Settings, contracts: &Contracts) -> Result<Option<Arc<LakeWriter>>, Failure> {
+    let Some(config) = settings.lake.config(&settings.data) else { return Ok(None) };
+    let lake = LakeWriter::start(config, contracts.catalog.clone()).map_err(|error| {
+        let exit = if error.is_passing() { Exit::Unreachable } else { Exit::Config };
+        Failure::new(exit, error.to_string()).help("`lake: { catalog: none }` runs without a lake")
+    })?;
+    Ok(Some(Arc::new(lake)))
+}
+
 fn contract_paths(contracts: &[ContractSource]) -> Vec<PathBuf> {
     contracts
         .iter()
@@ -313,7 +333,8 @@ fn contract_paths(contracts: &[ContractSource]) -> Vec<PathBuf> {
 fn monitor(shared: &Shared, limit: u64) {
     let mut memory = memory::Watch::new(limit);
     while !shared.stopping() {
-        let closed = memory.look();
+        let full = shared.app.lake.as_ref().is_some_and(|lake| lake.is_full());
+        let closed = memory.look() || full;
         if shared.closed.swap(closed, Ordering::AcqRel) != closed {
             memory.tell(closed);
         }

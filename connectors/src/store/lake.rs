@@ -6,7 +6,7 @@
 //!
 //! `place` (beside this) is where files are; `storage` and `catalog` connect the iceberg crate to it; `columns` and
 //! `files` make Parquet of batches; `commit` is the protocol of one table (decision 0014), `ledger` what holds for all of
-//! them, `writer` the thread.
+//! them, `maintain` and `swap` look after files and snapshots, `writer` is the thread.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,8 +22,10 @@ mod columns;
 mod commit;
 mod files;
 mod ledger;
+mod maintain;
 mod offsets;
 mod storage;
+mod swap;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -31,12 +33,14 @@ mod writer;
 pub use catalog::{CATALOG_NAME, CatalogKind};
 pub use columns::REFUSED;
 pub use commit::{COMMIT, FROM, OFFSETS, ROWS, WRITER};
+pub use maintain::{Care, Cared};
 pub use offsets::Offsets;
 pub use writer::{LakeStatus, LakeWriter};
 
 use self::columns::Shape;
 use self::commit::{Batch, NotCommitted};
 use self::ledger::{Ledger, LedgerError};
+use self::swap::{Swap, SwapError};
 use super::place::{Place, PlaceError};
 use crate::fault;
 
@@ -57,6 +61,8 @@ pub struct LakeConfig {
     pub commit_bytes: usize,
     /// With so many bytes waiting the sources pause.
     pub most_bytes: usize,
+    /// How tables are looked after.
+    pub care: Care,
 }
 
 /// Why the lake cannot be used, or not any more.
@@ -160,6 +166,9 @@ pub struct Lake {
     tables: BTreeMap<String, Lane>,
     /// Up to where ticks have been fed.
     fed: Offsets,
+    /// Opened when there is first something to do.
+    swap: Option<Swap>,
+    cared: Cared,
 }
 
 /// One table, and the rows on their way into it.
@@ -190,7 +199,7 @@ impl Lake {
         let fed = Offsets::default();
         let tables = BTreeMap::new();
         let writer = Uuid::new_v4();
-        let mut lake = Self { config, catalog, place, namespace, ledger, writer, tables, fed };
+        let mut lake = Self { config, catalog, place, namespace, ledger, writer, tables, fed, swap: None, cared: Cared::default() };
         lake.declare(contracts).await?;
         lake.fed = lake.reached();
         Ok(lake)
@@ -306,6 +315,44 @@ impl Lake {
             lane.complete.advance(&self.fed);
         }
         Ok(rows)
+    }
+
+    /// Looks after all tables; returns what care has done since the start. What fails is done the next time.
+    pub async fn care(&mut self) -> Cared {
+        let names: Vec<String> = self.tables.keys().cloned().collect();
+        for name in names {
+            if let Err(error) = self.care_for(&name).await {
+                self.cared.failures += 1;
+                tracing::warn!(table = name, %error, "the table could not be looked after");
+            }
+        }
+        self.cared
+    }
+
+    async fn care_for(&mut self, name: &str) -> Result<(), SwapError> {
+        let lane = &self.tables[name];
+        if lane.table.is_none() || lane.pending.is_some() {
+            return Ok(());
+        }
+        let care = self.config.care;
+        let swap = match self.swap.take() {
+            Some(swap) => swap,
+            None => Swap::open(&self.config.catalog).await?,
+        };
+        let swap = self.swap.insert(swap);
+        let ident = TableIdent::new(self.namespace.clone(), name.to_owned());
+        let mut table = self.catalog.load_table(&ident).await?;
+        while let Some((before, after)) = maintain::compact(&table, swap, &care).await? {
+            self.cared.compacted.0 += before;
+            self.cared.compacted.1 += after;
+            table = self.catalog.load_table(&ident).await?;
+        }
+        let pinned =
+            catalog::Pinned::new(Arc::clone(&self.catalog), table.metadata().current_snapshot_id());
+        self.cared.expired += maintain::expire(&table, &pinned, &care).await?;
+        let table = self.catalog.load_table(&ident).await?;
+        self.cared.removed += maintain::sweep(&table, &self.place, &care).await?;
+        Ok(())
     }
 
     async fn commit(&mut self, name: &str) -> Result<u64, LakeError> {

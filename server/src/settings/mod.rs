@@ -25,6 +25,7 @@ use contracts::diagnostic::Diagnostic;
 use contracts::text::SourceFile;
 
 pub use audit::Audit;
+pub use lake::Lake;
 pub use hook::{HookKind, HookSettings};
 pub use limits::Limits;
 pub use read::Effective;
@@ -49,6 +50,8 @@ pub struct Settings {
     pub server: Server,
     /// At least one of them takes pushed events.
     pub sources: Vec<Source>,
+    /// The lake.
+    pub lake: Lake,
     /// Bounds.
     pub limits: Limits,
     /// The second truth.
@@ -168,12 +171,12 @@ fn read(root: &Node, base: &Base, report: &mut Report) -> Settings {
     );
     let server = Server::read(&mut section, report);
     let sources = source::read(&mut section, base, server.listen.ip().is_loopback(), report);
-    lake::read(&mut section, report);
+    let lake = Lake::read(&mut section, base, report);
     auth::read(&mut section, (server.listen, &server.listen_origin), report);
     let limits = Limits::read(&mut section, report);
     let audit = Audit::read(&mut section, report);
     section.done(report);
-    Settings { contracts, data: base.resolve(&data, &data_at), workers, server, sources, limits, audit }
+    Settings { contracts, data: base.resolve(&data, &data_at), workers, server, sources, lake, limits, audit }
 }
 
 fn read_head(section: &mut Section<'_>, report: &mut Report) {

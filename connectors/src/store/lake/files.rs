@@ -4,6 +4,7 @@
 //! table. *Never*: a file name used twice: each holds the id of the commit it is for.
 
 use arrow::array::RecordBatch;
+use futures::{Stream, TryStreamExt};
 use iceberg::arrow::RecordBatchPartitionSplitter;
 use iceberg::spec::{DataFile, DataFileFormat};
 use iceberg::table::Table;
@@ -27,8 +28,18 @@ const FILE_BYTES: usize = 256 << 20;
 pub(super) async fn write(
     table: &Table,
     commit: Uuid,
-    batches: impl IntoIterator<Item = RecordBatch>,
+    batches: Vec<RecordBatch>,
 ) -> iceberg::Result<Vec<DataFile>> {
+    write_stream(table, commit, futures::stream::iter(batches.into_iter().map(Ok))).await
+}
+
+/// The same with batches that come one by one.
+pub(super) async fn write_stream(
+    table: &Table,
+    commit: Uuid,
+    batches: impl Stream<Item = iceberg::Result<RecordBatch>> + Unpin,
+) -> iceberg::Result<Vec<DataFile>> {
+    let mut batches = batches;
     let metadata = table.metadata();
     let schema = metadata.current_schema();
     let level = ZstdLevel::try_new(3).unwrap_or_default();
@@ -46,7 +57,7 @@ pub(super) async fn write(
     let mut writer = FanoutWriter::new(DataFileWriterBuilder::new(rolling));
     let spec = metadata.default_partition_spec().clone();
     let splitter = RecordBatchPartitionSplitter::try_new_with_computed_values(schema.clone(), spec)?;
-    for batch in batches {
+    while let Some(batch) = batches.try_next().await? {
         for (partition, rows) in splitter.split(&batch)? {
             writer.write(partition, rows).await?;
         }

@@ -12,7 +12,7 @@ use contracts::Catalog;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use parking_lot::{Condvar, Mutex};
 
-use super::{Fed, Lake, LakeConfig, LakeError, Offsets, batch_bytes, refused_bytes};
+use super::{Cared, Fed, Lake, LakeConfig, LakeError, Offsets, batch_bytes, refused_bytes};
 use crate::fault;
 
 /// After an error a round is tried again so soon, then at twice the distance each time, up to [`LONGEST`].
@@ -44,6 +44,8 @@ pub struct LakeStatus {
     pub waiting_rows: u64,
     /// Bytes that wait.
     pub waiting_bytes: usize,
+    /// What was done to look after tables.
+    pub cared: Cared,
 }
 
 #[derive(Debug, Default)]
@@ -198,9 +200,12 @@ struct Running {
 impl Running {
     fn run(mut self, messages: &Receiver<Message>) {
         let (mut wait, mut again) = (SOON, None::<Instant>);
+        let every = self.lake.config.care.every;
+        let mut care = (!every.is_zero()).then(|| now() + every);
         loop {
             let due = again.or(self.since.map(|since| since + self.lake.config.commit_every));
-            let left = due.map_or(Duration::from_secs(3600), |due| due.saturating_duration_since(now()));
+            let next = due.into_iter().chain(care).min();
+            let left = next.map_or(Duration::from_secs(3600), |next| next.saturating_duration_since(now()));
             match messages.recv_timeout(left) {
                 Ok(message) => self.take(message),
                 Err(RecvTimeoutError::Timeout) => {}
@@ -222,6 +227,11 @@ impl Running {
                         wait = (wait * 2).min(LONGEST);
                     }
                 }
+            }
+            if care.is_some_and(|care| care <= now()) && again.is_none() {
+                let cared = self.runtime.block_on(self.lake.care());
+                self.shared.status.lock().cared = cared;
+                care = Some(now() + every);
             }
         }
     }
