@@ -10,6 +10,8 @@ CARGO ?= cargo
 STREAMGAUGE := $(CARGO) run --quiet --bin streamgauge --
 # Cases of `make property`; CI runs 2,000 as part of `make test`.
 CASES ?= 100000
+# Kills of `make crashloop`; CI runs 12.
+CRASHES ?= 1000
 # Seconds of `make fuzz`.
 FUZZ ?= 60
 # Port of `make kafka`.
@@ -22,7 +24,7 @@ DEMO ?=
 BENCH ?=
 FRESHNESS ?=
 
-.PHONY: help setup demo test lint fmt contracts bench property fuzz kafka kafka-stop
+.PHONY: help setup demo test lint fmt contracts bench property crashloop fuzz kafka kafka-stop
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
@@ -58,6 +60,9 @@ bench: setup ## Throughput and freshness, release build (cold: 20 minutes on 2 c
 
 property: setup ## Random contracts against the oracle, CASES of them (100000)
 	CASES=$(CASES) $(CARGO) test --package tests --test property -- --nocapture
+
+crashloop: setup ## Kill a server CRASHES times (1000) and compare lake and numbers with what was acknowledged
+	CYCLES=$(CRASHES) $(CARGO) test --package server --test crashloop -- --nocapture
 
 fuzz: setup ## Fuzz decode for FUZZ seconds (60); needs cargo-fuzz, and says how to get it
 	@FUZZ=$(FUZZ) scripts/fuzz.sh

@@ -6,6 +6,5 @@
 //! Modules in the order of the journey.
 
 pub mod decode;
-pub mod fault;
 pub mod receive;
 pub mod store;

@@ -6,7 +6,5 @@
 pub mod dead_letters;
 pub mod events;
 pub(crate) mod file;
-pub mod lake;
-pub mod place;
 
 pub use dead_letters::DeadLetters;

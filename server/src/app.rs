@@ -13,7 +13,7 @@ use arc_swap::ArcSwapOption;
 use connectors::receive::SourceStatus;
 use connectors::receive::log::PushLog;
 use connectors::store::dead_letters::DeadLetters;
-use connectors::store::lake::LakeWriter;
+use lake::LakeWriter;
 use contracts::Catalog;
 use engine::{Engine, Published, Reader};
 use parking_lot::RwLock;

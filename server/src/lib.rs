@@ -21,7 +21,7 @@ pub mod settings;
 pub mod sources;
 
 pub mod history;
-mod lake;
+mod laketicks;
 mod pulse;
 mod ring;
 mod sampler;

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwapOption;
 use connectors::store::dead_letters::DeadLetters;
-use connectors::store::lake::LakeWriter;
+use lake::LakeWriter;
 use contracts::batch::{Partition, Reason};
 use engine::{Published, TickHook, TickOutcome};
 use parking_lot::Mutex;
@@ -274,7 +274,7 @@ impl TickHook for Hook {
             keeper.offer(published, &outcome.admitted);
         }
         if let Some(lake) = &self.lake {
-            crate::lake::offer(lake, published, &outcome);
+            crate::laketicks::offer(lake, published, &outcome);
         }
         if !outcome.admitted.is_empty() && self.pulse.ring.wanted() {
             // The engine's own rows about rows are nobody's events.

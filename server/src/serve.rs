@@ -18,7 +18,7 @@ use std::time::Duration;
 use axum::serve::ListenerExt;
 use connectors::receive::{SourceStatus, wall_clock};
 use connectors::store::dead_letters::{DeadLetters, Limits as DeadLimits};
-use connectors::store::lake::LakeWriter;
+use lake::LakeWriter;
 use contracts::Catalog;
 use contracts::diagnostic::{Diagnostic, render};
 use contracts::text::SourceFile;

@@ -18,14 +18,16 @@ mod support;
 use support::{Server, log, wait};
 
 /// Where the process can be made to die; a run of [`ALL`] cycles or more must come by each of them.
-const POINTS: [&str; 7] = [
+const POINTS: [&str; 9] = [
     "lake.before_files",
     "lake.after_files",
+    "lake.before_plan",
+    "lake.after_plan",
     "lake.before_commit",
     "lake.after_commit",
     "lake.between_tables",
-    "lake.before_ledger",
-    "lake.after_ledger",
+    "lake.after_round",
+    "lake.recover",
 ];
 const ALL: usize = 100;
 const REGIONS: [&str; 3] = ["eu", "us", "asia"];

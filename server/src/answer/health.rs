@@ -107,7 +107,7 @@ pub(crate) async fn readyz(State(app): State<Arc<App>>, params: Params) -> Resul
     });
     if params.has("verbose") {
         body["sources"] = sources.iter().map(|s| source(s, published.as_deref())).collect();
-        body["lake"] = app.lake.as_ref().map(|lake| crate::lake::shown(&lake.status())).into();
+        body["lake"] = app.lake.as_ref().map(|lake| crate::laketicks::shown(&lake.status())).into();
         body["engine"] = engine(&app, published.as_deref());
         body["contracts"] = app.contracts.iter().map(|p| p.display().to_string()).collect();
         body["reload"] = json!(app.reload_state());
@@ -140,7 +140,7 @@ fn checks(app: &App, published: Option<&Published>, sources: &[SourceStatus]) ->
         message: if published.is_some() { "publishing".into() } else { "the engine is starting".into() },
     });
     if let Some(lake) = &app.lake {
-        let (ok, message) = crate::lake::words(&lake.status());
+        let (ok, message) = crate::laketicks::words(&lake.status());
         checks.push(Check { name: "lake".into(), ok, message });
     }
     for source in sources {
@@ -215,13 +215,13 @@ pub(crate) async fn health(State(app): State<Arc<App>>, params: Params) -> Resul
     components.push(audit(&app));
     components.extend(app.lake.as_ref().map(|lake| {
         let status = lake.status();
-        let (ok, message) = crate::lake::words(&status);
+        let (ok, message) = crate::laketicks::words(&status);
         let word = match (ok, &status.trouble) {
             (false, _) => "unhealthy",
             (true, Some(_)) => "degraded",
             (true, None) => "healthy",
         };
-        component("lake", word, message, crate::lake::shown(&status))
+        component("lake", word, message, crate::laketicks::shown(&status))
     }));
     let worst = ["unhealthy", "degraded"].into_iter().find(|w| components.iter().any(|c| c["status"] == *w));
     let status = if app.draining() { "draining" } else { worst.unwrap_or("healthy") };

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use connectors::store::lake::{Care, CatalogKind, LakeConfig};
+use lake::{Care, CatalogKind, LakeConfig};
 
 use super::read::{Report, Section, bytes, duration, whole};
 use super::secret::{self, Secret};

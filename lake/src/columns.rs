@@ -41,6 +41,11 @@ const PLACE: [&str; 6] = ["_received", "_source", "_topic", "_partition", "_offs
 /// The last two are there for change streams only.
 const OF_CHANGES: usize = 2;
 
+/// `order.created` is `order_created`.
+pub(super) fn table_name(event: &str) -> String {
+    event.replace('.', "_")
+}
+
 /// A table and what it is made of.
 #[derive(Debug, Clone)]
 pub(super) struct Shape {
@@ -71,7 +76,7 @@ impl Shape {
         });
         let beside = BESIDE[..beside].iter().map(|(name, ty)| Field::new(*name, ty(), !PLACE.contains(name)));
         let columns = Arc::new(Schema::new(own.chain(beside).collect::<Fields>()));
-        Ok(Self { name: event.head.name.replace('.', "_"), columns, day: TIME, bucket: Some("_id") })
+        Ok(Self { name: table_name(&event.head.name), columns, day: TIME, bucket: Some("_id") })
     }
 
     /// The table of refused rows.

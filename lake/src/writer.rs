@@ -65,7 +65,7 @@ pub struct LakeWriter {
     shared: Arc<Shared>,
     messages: Option<Sender<Message>>,
     thread: Option<JoinHandle<()>>,
-    /// Up to where some table was complete at the start.
+    /// Up to where it was complete at the start.
     reached: Offsets,
 }
 
@@ -86,7 +86,7 @@ impl LakeWriter {
             };
             match runtime.block_on(Lake::open(config, &contracts)) {
                 Ok(lake) => {
-                    if opened.send(lake.complete().map(|complete| (complete, lake.reached()))).is_ok() {
+                    if opened.send(Ok(lake.complete().clone())).is_ok() {
                         Running { lake, runtime, shared: own, since: None }.run(&received);
                     }
                 }
@@ -96,12 +96,12 @@ impl LakeWriter {
         let thread = std::thread::Builder::new().name("lake".to_owned()).spawn(run);
         let thread = thread.map_err(|error| LakeError::unreachable("a thread", error))?;
         let ended = |_| LakeError::unreachable("the lake", "its thread has ended");
-        let (complete, reached) = open.recv().map_err(ended)??;
-        shared.status.lock().complete = complete;
-        Ok(Self { shared, messages: Some(messages), thread: Some(thread), reached })
+        let complete = open.recv().map_err(ended)??;
+        shared.status.lock().complete = complete.clone();
+        Ok(Self { shared, messages: Some(messages), thread: Some(thread), reached: complete })
     }
 
-    /// Up to where some table was complete when the lake was opened: rows below must be admitted before any beyond.
+    /// Up to where it was complete when it was opened: rows below must be admitted before any beyond.
     pub fn reached(&self) -> &Offsets {
         &self.reached
     }
@@ -265,7 +265,6 @@ impl Running {
             true => Err(LakeError::unreachable("the lake", "a test says so")),
             false => self.runtime.block_on(self.lake.round()),
         };
-        let complete = self.lake.complete();
         let mut status = self.shared.status.lock();
         match &done {
             Ok(rows) => {
@@ -284,9 +283,7 @@ impl Running {
                 }
             }
         }
-        if let Ok(complete) = complete {
-            status.complete = complete;
-        }
+        status.complete = self.lake.complete().clone();
         drop(status);
         let (bytes, rows) = self.lake.waiting();
         self.shared.bytes.store(bytes, Ordering::Relaxed);

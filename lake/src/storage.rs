@@ -16,7 +16,7 @@ use iceberg::io::{
 use iceberg::{Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::store::place::{Place, PlaceError, Writer};
+use crate::place::{Place, PlaceError, Writer};
 
 /// Makes the storage of one warehouse.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -20,7 +20,7 @@ use uuid::Uuid;
 use super::swap::{Swap, SwapError};
 use super::files;
 use crate::fault;
-use crate::store::place::{Place, PlaceError};
+use crate::place::{Place, PlaceError};
 
 /// How care is taken.
 #[derive(Debug, Clone, Copy)]
@@ -143,7 +143,7 @@ async fn rewrite(table: &Table, chosen: &HashSet<String>, id: Uuid) -> Result<Ve
     let tasks = tasks.into_iter().filter(|task| chosen.contains(task.data_file_path()));
     let tasks = futures::stream::iter(tasks.map(Ok).collect::<Vec<iceberg::Result<FileScanTask>>>());
     let rows = table.reader_builder().build().read(Box::pin(tasks))?;
-    Ok(files::write_stream(table, id, rows.stream()).await?)
+    Ok(files::write_stream(table, &format!("compact-{id}"), rows.stream()).await?)
 }
 
 /// The table with `added` in place of the chosen files, as updates.
@@ -243,7 +243,9 @@ pub(super) async fn expire(
 }
 
 /// Removes old files below the table that no snapshot names; how many.
-pub(super) async fn sweep(table: &Table, place: &Place, care: &Care) -> iceberg::Result<u64> {
+///
+/// A data file of the newest round or a later one is left alone, however old: its commit may be on its way.
+pub(super) async fn sweep(table: &Table, place: &Place, newest: u64, care: &Care) -> iceberg::Result<u64> {
     let unexpected = |error: PlaceError| iceberg::Error::new(ErrorKind::Unexpected, error.to_string());
     let addresses = named(table).await?;
     let names = addresses.iter().map(|address| place.name_of(address).map_err(unexpected));
@@ -252,7 +254,9 @@ pub(super) async fn sweep(table: &Table, place: &Place, care: &Care) -> iceberg:
     let Some(oldest) = now().checked_sub(care.orphans) else { return Ok(0) };
     let mut removed = 0;
     for file in place.list(&root).await.map_err(unexpected)? {
-        if file.modified < oldest && !named.contains(&file.name) {
+        let round = file.name.rsplit('/').next().and_then(files::round_of);
+        let is_settled = round.is_none_or(|round| round < newest);
+        if file.modified < oldest && is_settled && !named.contains(&file.name) {
             place.delete(&file.name).await.map_err(unexpected)?;
             removed += 1;
         }

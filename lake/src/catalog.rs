@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use iceberg::spec::TableMetadata;
 use iceberg::table::Table;
 use iceberg::{
     Catalog, CatalogBuilder, Error, ErrorKind, Namespace, NamespaceIdent, Result, TableCommit, TableCreation,
@@ -18,8 +19,10 @@ use iceberg::{
 use iceberg_catalog_rest::{REST_CATALOG_PROP_URI, REST_CATALOG_PROP_WAREHOUSE, RestCatalogBuilder};
 use iceberg_catalog_sql::{SqlBindStyle, SqlCatalogBuilder};
 
+use uuid::Uuid;
+
 use super::storage::Warehouse;
-use crate::store::place::Place;
+use crate::place::Place;
 
 /// Which catalog.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,25 +72,32 @@ pub(super) async fn open(kind: &CatalogKind, place: &Place) -> Result<Arc<dyn Ca
     })
 }
 
-/// Told by the text of the error, because the crate has no kind of its own for it.
-const MOVED: &str = "the table is not at the snapshot that was resumed from";
+/// The state of a table that was judged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Pin {
+    table: Uuid,
+    /// `None`: a table without a snapshot.
+    snapshot: Option<i64>,
+    sequence: i64,
+}
 
-/// A catalog through which the crate's transaction can commit on one snapshot only.
+impl Pin {
+    pub(super) fn of(metadata: &TableMetadata) -> Self {
+        let sequence = metadata.last_sequence_number();
+        Self { table: metadata.uuid(), snapshot: metadata.current_snapshot_id(), sequence }
+    }
+}
+
+/// A catalog through which the crate's transaction can commit on one state of a table only.
 #[derive(Debug)]
 pub(super) struct Pinned {
     inner: Arc<dyn Catalog>,
-    /// `None`: a table without a snapshot.
-    snapshot: Option<i64>,
+    pin: Pin,
 }
 
 impl Pinned {
-    pub(super) fn new(inner: Arc<dyn Catalog>, snapshot: Option<i64>) -> Self {
-        Self { inner, snapshot }
-    }
-
-    /// Whether `error` says that somebody else has committed.
-    pub(super) fn has_moved(error: &Error) -> bool {
-        error.message().contains(MOVED)
+    pub(super) fn new(inner: Arc<dyn Catalog>, pin: Pin) -> Self {
+        Self { inner, pin }
     }
 }
 
@@ -95,11 +105,11 @@ impl Pinned {
 impl Catalog for Pinned {
     async fn load_table(&self, table: &TableIdent) -> Result<Table> {
         let loaded = self.inner.load_table(table).await?;
-        let head = loaded.metadata().current_snapshot_id();
-        if head == self.snapshot {
+        let now = Pin::of(loaded.metadata());
+        if now == self.pin {
             return Ok(loaded);
         }
-        let message = format!("{MOVED}: {head:?} instead of {:?}", self.snapshot);
+        let message = format!("{table} has changed meanwhile: {now:?} instead of {:?}", self.pin);
         Err(Error::new(ErrorKind::CatalogCommitConflicts, message).with_retryable(false))
     }
 

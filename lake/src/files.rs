@@ -1,7 +1,7 @@
 //! Data files: batches become Parquet.
 //!
 //! *In*: batches in a table's current schema. *Out*: data files, one or more per partition, safe and not yet in the
-//! table. *Never*: a file name used twice: each holds the id of the commit it is for.
+//! table. *Never*: a file name used twice: each begins with the round it is for, or with the id of a compaction.
 
 use arrow::array::RecordBatch;
 use futures::{Stream, TryStreamExt};
@@ -16,27 +16,37 @@ use iceberg::writer::partitioning::PartitioningWriter;
 use iceberg::writer::partitioning::fanout_writer::FanoutWriter;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
-use uuid::Uuid;
+
+/// Begin of the names of a round's files.
+pub(super) fn prefix(round: u64, id: uuid::Uuid) -> String {
+    format!("{round:012}-{id}")
+}
+
+/// The round of a file of that name; `None`: it is not of a round.
+pub(super) fn round_of(name: &str) -> Option<u64> {
+    let (round, _) = name.split_once('-')?;
+    (round.len() == 12).then(|| round.parse().ok()).flatten()
+}
 
 /// A file that grows beyond this is followed by another.
 const FILE_BYTES: usize = 256 << 20;
 
-/// Writes `batches` as the data files of one commit.
+/// Writes `batches` as the data files of one commit; their names begin with `prefix`.
 ///
 /// # Errors
 /// When a file is not safe. Files that are there already belong to no snapshot and are swept by age.
 pub(super) async fn write(
     table: &Table,
-    commit: Uuid,
+    prefix: &str,
     batches: Vec<RecordBatch>,
 ) -> iceberg::Result<Vec<DataFile>> {
-    write_stream(table, commit, futures::stream::iter(batches.into_iter().map(Ok))).await
+    write_stream(table, prefix, futures::stream::iter(batches.into_iter().map(Ok))).await
 }
 
 /// The same with batches that come one by one.
 pub(super) async fn write_stream(
     table: &Table,
-    commit: Uuid,
+    prefix: &str,
     batches: impl Stream<Item = iceberg::Result<RecordBatch>> + Unpin,
 ) -> iceberg::Result<Vec<DataFile>> {
     let mut batches = batches;
@@ -52,7 +62,7 @@ pub(super) async fn write_stream(
         FILE_BYTES,
         table.file_io().clone(),
         DefaultLocationGenerator::new(metadata)?,
-        DefaultFileNameGenerator::new(commit.to_string(), None, DataFileFormat::Parquet),
+        DefaultFileNameGenerator::new(prefix.to_owned(), None, DataFileFormat::Parquet),
     );
     let mut writer = FanoutWriter::new(DataFileWriterBuilder::new(rolling));
     let spec = metadata.default_partition_spec().clone();

@@ -4,15 +4,16 @@
 //! table once, with the offsets they reach. *Never*: a row twice, a row lost between two rounds, a fresh start where a
 //! table cannot be read.
 //!
-//! `place` (beside this) is where files are; `storage` and `catalog` connect the iceberg crate to it; `columns` and
-//! `files` make Parquet of batches; `commit` is the protocol of one table (decision 0014), `ledger` what holds for all of
-//! them, `maintain` and `swap` look after files and snapshots, `writer` is the thread.
+//! `place` is where files are; `storage` and `catalog` connect the iceberg crate to it; `columns` and
+//! `files` make Parquet of batches; `rounds` are the plans, `commit` is what one plan does to one table (decision 0014);
+//! `maintain` and `swap` look after files and snapshots, `writer` is the thread.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use contracts::Catalog;
 use contracts::batch::{EventBatch, Partition, Payloads, Refused};
+use iceberg::spec::serialize_data_file_to_json;
 use iceberg::table::Table;
 use iceberg::{NamespaceIdent, TableCreation, TableIdent};
 use uuid::Uuid;
@@ -21,28 +22,31 @@ mod catalog;
 mod columns;
 mod commit;
 mod files;
-mod ledger;
 mod maintain;
 mod offsets;
+mod rounds;
 mod storage;
 mod swap;
 #[cfg(test)]
 mod tests;
 mod writer;
 
+pub mod fault;
+pub mod place;
+
 pub use catalog::{CATALOG_NAME, CatalogKind};
 pub use columns::REFUSED;
-pub use commit::{COMMIT, FROM, OFFSETS, ROWS, WRITER};
+pub use commit::{OFFSETS, ROUND, WRITER};
 pub use maintain::{Care, Cared};
 pub use offsets::Offsets;
 pub use writer::{LakeStatus, LakeWriter};
 
 use self::columns::Shape;
-use self::commit::{Batch, NotCommitted};
-use self::ledger::{Ledger, LedgerError};
+use self::catalog::{Pin, Pinned};
+use self::commit::NotCommitted;
+use self::rounds::{Mark, Part, Plan, PlanError, Rounds};
 use self::swap::{Swap, SwapError};
-use super::place::{Place, PlaceError};
-use crate::fault;
+use crate::place::{Place, PlaceError};
 
 /// How the lake is kept.
 #[derive(Debug, Clone)]
@@ -110,6 +114,18 @@ pub enum LakeError {
         /// What was found.
         message: String,
     },
+    /// A file that a round had written is gone.
+    #[error(
+        "lake_file_missing: {table}: {file} is gone; round {round} needs it. Bring it back; it is not written again, because its rows were decided"
+    )]
+    FileMissing {
+        /// Table.
+        table: String,
+        /// The file.
+        file: String,
+        /// Number of the round.
+        round: u64,
+    },
     /// A table is older than it was.
     #[error(
         "lake_rollback_detected: {table}: {message}. Rows that had been committed are missing. Bring the snapshot back (`rollback` in the tool that made it), or move the table away to write it again from the sources"
@@ -132,12 +148,21 @@ impl LakeError {
         Self::Unreachable { what: what.to_owned(), message: error.to_string() }
     }
 
-    fn ledger(error: LedgerError) -> Self {
+    fn plan(error: PlanError) -> Self {
         match error {
-            LedgerError::Fenced { .. } => {
-                Self::Fenced { table: "the ledger".to_owned(), message: error.to_string() }
+            PlanError::Fenced { .. } => {
+                Self::Fenced { table: "the plan of rounds".to_owned(), message: error.to_string() }
             }
-            error => Self::unreachable("the ledger", error),
+            error => Self::unreachable("the plan of rounds", error),
+        }
+    }
+
+    fn not_committed(table: &str, error: NotCommitted) -> Self {
+        let table = table.to_owned();
+        match error {
+            NotCommitted::Fenced(message) => Self::Fenced { table, message },
+            NotCommitted::RolledBack(message) => Self::RolledBack { table, message },
+            NotCommitted::Failed(error) => Self::unreachable(&table, error),
         }
     }
 }
@@ -160,12 +185,18 @@ pub struct Lake {
     catalog: Arc<dyn iceberg::Catalog>,
     place: Place,
     namespace: NamespaceIdent,
-    ledger: Ledger,
+    rounds: Rounds,
     /// This process.
     writer: Uuid,
     tables: BTreeMap<String, Lane>,
+    /// Number of the last round that is done.
+    number: u64,
+    /// Everything below is in the lake.
+    complete: Offsets,
     /// Up to where ticks have been fed.
     fed: Offsets,
+    /// A round that is not known to be done.
+    pending: Option<Plan>,
     /// Opened when there is first something to do.
     swap: Option<Swap>,
     cared: Cared,
@@ -174,19 +205,18 @@ pub struct Lake {
 /// One table, and the rows on their way into it.
 #[derive(Debug)]
 struct Lane {
-    shape: Shape,
+    /// `None`: no contract knows it any more.
+    shape: Option<Shape>,
     /// As of the last commit; `None`: there is no table yet.
     table: Option<Table>,
-    /// Rows below these are in the table.
-    complete: Offsets,
+    /// The last round that had rows for it.
+    mark: Option<Mark>,
     rows: Vec<(Partition, EventBatch)>,
     refused: Vec<Refused>,
-    /// Files written, commit not known to have landed.
-    pending: Option<Batch>,
 }
 
 impl Lake {
-    /// Opens the catalog, the ledger, and the tables that are there.
+    /// Opens the catalog, finishes the round that was planned last, and opens the tables.
     ///
     /// # Errors
     /// All of [`LakeError`].
@@ -194,15 +224,41 @@ impl Lake {
         let place = Place::open(&config.warehouse).map_err(|error| LakeError::unreachable("lake", error))?;
         let catalog = catalog::open(&config.catalog, &place).await;
         let catalog = catalog.map_err(|error| LakeError::unreachable("the catalog of the lake", error))?;
-        let namespace = NamespaceIdent::new(config.namespace.clone());
-        let ledger = Ledger::open(&place, &config.namespace).await.map_err(LakeError::ledger)?;
-        let fed = Offsets::default();
-        let tables = BTreeMap::new();
-        let writer = Uuid::new_v4();
-        let mut lake = Self { config, catalog, place, namespace, ledger, writer, tables, fed, swap: None, cared: Cared::default() };
+        let mut lake = Self {
+            namespace: NamespaceIdent::new(config.namespace.clone()),
+            rounds: Rounds::new(&place, &config.namespace),
+            writer: Uuid::new_v4(),
+            tables: BTreeMap::new(),
+            number: 0,
+            complete: Offsets::default(),
+            fed: Offsets::default(),
+            pending: None,
+            swap: None,
+            cared: Cared::default(),
+            config,
+            catalog,
+            place,
+        };
+        lake.recover().await?;
         lake.declare(contracts).await?;
-        lake.fed = lake.reached();
         Ok(lake)
+    }
+
+    /// Finishes what was decided: afterwards all tables are complete up to the same offsets.
+    async fn recover(&mut self) -> Result<(), LakeError> {
+        let Some(plan) = self.rounds.newest().await.map_err(LakeError::plan)? else { return Ok(()) };
+        for (name, part) in &plan.tables {
+            let lane = Lane {
+                shape: None,
+                table: self.load(name).await?,
+                mark: part.before.clone(),
+                rows: Vec::new(),
+                refused: Vec::new(),
+            };
+            self.tables.insert(name.clone(), lane);
+        }
+        fault::point("lake.recover");
+        self.finish(&plan).await
     }
 
     /// Makes a lane for each event of `contracts`; new columns become part of their tables.
@@ -211,53 +267,43 @@ impl Lake {
     /// A table that cannot take what the contracts say; nothing has been changed then.
     pub async fn declare(&mut self, contracts: &Catalog) -> Result<(), LakeError> {
         let mut shapes = vec![Shape::of_refused()];
-        for event in &contracts.events {
+        for event in contracts.events.iter().filter(|event| !event.head.name.starts_with(contracts::RESERVED)) {
             let taken = |column| LakeError::Taken { event: event.head.name.clone(), column };
             shapes.push(Shape::of_event(event).map_err(taken)?);
         }
-        let complete = self.ledger.complete().map_err(LakeError::ledger)?;
         for shape in shapes {
-            let table = match self.tables.get(&shape.name) {
-                Some(lane) => lane.table.clone(),
+            let known = self.tables.get(&shape.name).and_then(|lane| lane.table.clone());
+            let table = match known {
+                Some(table) => Some(table),
                 None => self.load(&shape.name).await?,
             };
             let table = match table {
                 Some(table) => Some(self.widen(table, &shape).await?),
                 None => None,
             };
-            let reached = self.resumed(&shape.name, table.as_ref(), &complete)?;
-            match self.tables.get_mut(&shape.name) {
-                Some(lane) => (lane.shape, lane.table) = (shape, table),
-                None => {
-                    let lane = Lane {
-                        complete: reached,
-                        table,
-                        rows: Vec::new(),
-                        refused: Vec::new(),
-                        pending: None,
-                        shape: shape.clone(),
-                    };
-                    self.tables.insert(shape.name, lane);
+            if let Some(lane) = self.tables.get_mut(&shape.name) {
+                (lane.shape, lane.table) = (Some(shape), table);
+                continue;
+            }
+            // No plan knows the table: rows of ours in it are somebody else's.
+            let said = table.as_ref().map(|table| commit::said(table.metadata()));
+            if let Some(said) = said {
+                let stranger = |message| LakeError::RolledBack { table: shape.name.clone(), message };
+                if let Some(mark) = said.map_err(stranger)? {
+                    let message = format!("it holds round {}, but no plan of a round knows it", mark.round);
+                    return Err(stranger(message));
                 }
             }
+            let name = shape.name.clone();
+            let (rows, refused) = (Vec::new(), Vec::new());
+            self.tables.insert(name, Lane { shape: Some(shape), table, mark: None, rows, refused });
         }
         Ok(())
     }
 
-    /// Up to where all tables are complete.
-    ///
-    /// # Errors
-    /// A ledger that cannot be read.
-    pub fn complete(&self) -> Result<Offsets, LakeError> {
-        self.ledger.complete().map_err(LakeError::ledger)
-    }
-
-    /// Up to where some table is complete: rows below must be admitted again before any beyond, so that of two copies of
-    /// an id the same one counts as before.
-    pub fn reached(&self) -> Offsets {
-        let mut reached = Offsets::default();
-        self.tables.values().for_each(|lane| reached.advance(&lane.complete));
-        reached
+    /// Everything below is in the lake.
+    pub fn complete(&self) -> &Offsets {
+        &self.complete
     }
 
     /// Bytes and rows that wait.
@@ -267,12 +313,17 @@ impl Lake {
         (bytes, rows)
     }
 
-    /// Takes what a tick brought, but for rows that their table has.
+    /// Takes what a tick brought, but for rows that the lake has.
     pub fn feed(&mut self, contracts: &Catalog, fed: Fed) {
+        let since = match &self.pending {
+            // Its rows are in its files.
+            Some(plan) => rounds::offsets(&plan.to).unwrap_or_default(),
+            None => self.complete.clone(),
+        };
         for (partition, mut batch) in fed.admitted {
-            let name = contracts.events[batch.event].head.name.replace('.', "_");
+            let name = columns::table_name(&contracts.events[batch.event].head.name);
             let Some(lane) = self.tables.get_mut(&name) else { continue };
-            let next = lane.complete.next(&partition);
+            let next = since.next(&partition);
             if batch.offsets.first().is_some_and(|first| *first < next) {
                 let Some(rest) = above(&batch, next) else { continue };
                 batch = rest;
@@ -280,9 +331,10 @@ impl Lake {
             batch.payloads = Payloads::default();
             lane.rows.push((partition, batch));
         }
-        if let Some(lane) = self.tables.get_mut(REFUSED) {
-            let complete = &lane.complete;
-            let new = fed.refused.into_iter().filter(|row| row.offset >= complete.next(&row.partition));
+        if let Some(lane) = self.tables.get_mut(REFUSED)
+            && !fault::bug("drop_refused")
+        {
+            let new = fed.refused.into_iter().filter(|row| row.offset >= since.next(&row.partition));
             lane.refused.extend(new);
         }
         self.fed.advance(&fed.offsets);
@@ -294,27 +346,99 @@ impl Lake {
     /// # Errors
     /// All of [`LakeError`]; only [`LakeError::is_passing`] ones may be tried again.
     pub async fn round(&mut self) -> Result<u64, LakeError> {
-        let mut rows = 0;
+        let plan = match self.pending.take() {
+            Some(plan) => plan,
+            None if self.waiting().1 == 0 && self.complete.contains(&self.fed) => return Ok(0),
+            None => self.plan().await?,
+        };
+        let rows = plan.tables.values().map(|part| part.rows).sum();
+        let done = async {
+            self.rounds.write(&plan).await.map_err(LakeError::plan)?;
+            self.finish(&plan).await
+        };
+        match done.await {
+            Ok(()) => Ok(rows),
+            Err(error) => {
+                self.pending = Some(plan);
+                Err(error)
+            }
+        }
+    }
+
+    /// Writes the files of a round; on an error the rows wait on.
+    async fn plan(&mut self) -> Result<Plan, LakeError> {
+        let (number, id) = (self.number + 1, Uuid::now_v7());
+        let mut tables = BTreeMap::new();
         let names: Vec<String> = self.tables.keys().cloned().collect();
-        for name in &names {
-            rows += self.commit(name).await?;
-            fault::point("lake.between_tables");
+        for name in names {
+            if self.tables[&name].waiting() > 0 && self.tables[&name].table.is_none() {
+                let table = self.create(&name).await?;
+                self.tables.get_mut(&name).expect("just seen").table = Some(table);
+            }
+            fault::point("lake.before_files");
+            let part = self.tables[&name].part(&files::prefix(number, id)).await;
+            let part = part.map_err(|error| LakeError::unreachable(&name, error))?;
+            tables.insert(name, part);
         }
-        let complete = self.ledger.complete().map_err(LakeError::ledger)?;
-        if self.fed.contains(&complete) && self.fed != complete {
-            fault::point("lake.before_ledger");
-            let last = |lane: &Lane| {
-                let properties = lane.table.as_ref()?.metadata().properties();
-                Some((lane.shape.name.clone(), properties.get(COMMIT)?.clone()))
-            };
-            let tables = self.tables.values().filter_map(last).collect();
-            self.ledger.write(self.writer, &self.fed, tables).await.map_err(LakeError::ledger)?;
-            fault::point("lake.after_ledger");
-        }
+        fault::point("lake.after_files");
         for lane in self.tables.values_mut() {
-            lane.complete.advance(&self.fed);
+            lane.rows.clear();
+            lane.refused.clear();
         }
-        Ok(rows)
+        let mut to = self.complete.clone();
+        to.advance(&self.fed);
+        let (from, to) = (self.complete.to_text(), to.to_text());
+        Ok(Plan { number, id, writer: self.writer, from, to, tables })
+    }
+
+    /// Does what a plan says, where it has not been done.
+    async fn finish(&mut self, plan: &Plan) -> Result<(), LakeError> {
+        for (name, part) in &plan.tables {
+            let ident = self.ident(name);
+            if part.table.is_none() && part.files.is_empty() {
+                continue;
+            }
+            for file in self.gone(name, part).await? {
+                return Err(LakeError::FileMissing { table: name.clone(), file, round: plan.number });
+            }
+            let table = commit::finish(&self.catalog, &ident, plan, part).await;
+            let table = table.map_err(|error| LakeError::not_committed(name, error))?;
+            fault::point("lake.between_tables");
+            if let Some(lane) = self.tables.get_mut(name) {
+                lane.table = Some(table);
+                if !part.files.is_empty() {
+                    lane.mark = Some(plan.mark());
+                }
+            }
+        }
+        fault::point("lake.after_round");
+        self.number = plan.number;
+        self.complete = rounds::offsets(&plan.to).map_err(LakeError::plan)?;
+        let complete = self.complete.clone();
+        self.fed.advance(&complete);
+        Ok(())
+    }
+
+    /// Files of a plan that are not there, and not in the table either.
+    async fn gone(&self, name: &str, part: &Part) -> Result<Vec<String>, LakeError> {
+        let Some(table) = self.tables.get(name).and_then(|lane| lane.table.as_ref()) else {
+            return Ok(Vec::new());
+        };
+        let failed = |error: &dyn std::fmt::Display| LakeError::unreachable(name, error);
+        let mut gone = Vec::new();
+        // A round that is done may have been compacted since: then its files may be gone.
+        if commit::said(table.metadata()).ok().flatten() != part.before {
+            return Ok(gone);
+        }
+        for file in commit::files(table.metadata(), part).map_err(|error| failed(&error))? {
+            let found = self.place.name_of(file.file_path()).map_err(|error| failed(&error))?;
+            match self.place.size(&found).await {
+                Ok(_) => {}
+                Err(PlaceError::Missing(_)) => gone.push(found),
+                Err(error) => return Err(failed(&error)),
+            }
+        }
+        Ok(gone)
     }
 
     /// Looks after all tables; returns what care has done since the start. What fails is done the next time.
@@ -322,6 +446,8 @@ impl Lake {
         let names: Vec<String> = self.tables.keys().cloned().collect();
         for name in names {
             if let Err(error) = self.care_for(&name).await {
+                #[cfg(test)]
+                eprintln!("{name}: {error}");
                 self.cared.failures += 1;
                 tracing::warn!(table = name, %error, "the table could not be looked after");
             }
@@ -330,8 +456,7 @@ impl Lake {
     }
 
     async fn care_for(&mut self, name: &str) -> Result<(), SwapError> {
-        let lane = &self.tables[name];
-        if lane.table.is_none() || lane.pending.is_some() {
+        if self.tables[name].table.is_none() || self.pending.is_some() {
             return Ok(());
         }
         let care = self.config.care;
@@ -347,63 +472,10 @@ impl Lake {
             self.cared.compacted.1 += after;
             table = self.catalog.load_table(&ident).await?;
         }
-        let pinned =
-            catalog::Pinned::new(Arc::clone(&self.catalog), table.metadata().current_snapshot_id());
+        let pinned = Pinned::new(Arc::clone(&self.catalog), Pin::of(table.metadata()));
         self.cared.expired += maintain::expire(&table, &pinned, &care).await?;
         let table = self.catalog.load_table(&ident).await?;
-        self.cared.removed += maintain::sweep(&table, &self.place, &care).await?;
-        Ok(())
-    }
-
-    async fn commit(&mut self, name: &str) -> Result<u64, LakeError> {
-        if self.tables[name].pending.is_none() {
-            if self.tables[name].waiting() == 0 {
-                return Ok(0);
-            }
-            self.write_files(name).await?;
-        }
-        let Self { tables, catalog, .. } = self;
-        let Some(lane) = tables.get_mut(name) else { return Ok(0) };
-        let (Some(batch), Some(table)) = (&lane.pending, &lane.table) else { return Ok(0) };
-        let table = commit::append(catalog, table, batch).await.map_err(|error| match error {
-            NotCommitted::Fenced(message) => LakeError::Fenced { table: name.to_owned(), message },
-            NotCommitted::RolledBack(message) => LakeError::RolledBack { table: name.to_owned(), message },
-            NotCommitted::Failed(error) => LakeError::unreachable(name, error),
-        })?;
-        let rows = batch.rows;
-        lane.complete.advance(&batch.to);
-        (lane.table, lane.pending) = (Some(table), None);
-        Ok(rows)
-    }
-
-    /// Makes files of what waits; on an error it waits on.
-    async fn write_files(&mut self, name: &str) -> Result<(), LakeError> {
-        let failed = |error: &dyn std::fmt::Display| LakeError::unreachable(name, error);
-        if self.tables[name].table.is_none() {
-            let table = self.create(name).await?;
-            let Some(lane) = self.tables.get_mut(name) else { return Ok(()) };
-            lane.table = Some(table);
-        }
-        let (to, writer) = (self.fed.clone(), self.writer);
-        let Some(lane) = self.tables.get_mut(name) else { return Ok(()) };
-        let Some(table) = lane.table.clone() else { return Ok(()) };
-        let schema = iceberg::arrow::schema_to_arrow_schema(table.metadata().current_schema());
-        let schema = Arc::new(schema.map_err(|error| failed(&error))?);
-        let mut batches = Vec::with_capacity(lane.rows.len() + 1);
-        for (partition, batch) in &lane.rows {
-            batches.push(columns::of_event(partition, batch, &schema).map_err(|error| failed(&error))?);
-        }
-        if !lane.refused.is_empty() {
-            batches.push(columns::of_refused(&lane.refused, &schema).map_err(|error| failed(&error))?);
-        }
-        let id = Uuid::now_v7();
-        fault::point("lake.before_files");
-        let files = files::write(&table, id, batches).await.map_err(|error| failed(&error))?;
-        fault::point("lake.after_files");
-        let (from, rows) = (lane.complete.clone(), lane.waiting());
-        lane.pending = Some(Batch { id, from, to, files, rows, writer });
-        lane.rows.clear();
-        lane.refused.clear();
+        self.cared.removed += maintain::sweep(&table, &self.place, self.number, &care).await?;
         Ok(())
     }
 
@@ -424,8 +496,10 @@ impl Lake {
     }
 
     async fn create(&self, name: &str) -> Result<Table, LakeError> {
-        let shape = &self.tables[name].shape;
         let failed = |error: iceberg::Error| LakeError::unreachable(name, error);
+        let Some(shape) = &self.tables[name].shape else {
+            return Err(LakeError::unreachable(name, "no contract knows the table"));
+        };
         if !self.catalog.namespace_exists(&self.namespace).await.map_err(failed)? {
             let made = self.catalog.create_namespace(&self.namespace, Default::default()).await;
             if let Err(error) = made
@@ -466,42 +540,38 @@ impl Lake {
         let failed = |error: iceberg::Error| LakeError::unreachable(&shape.name, error);
         let transaction = Transaction::new(&table);
         let update = lacking.into_iter().fold(transaction.update_schema(), |update, add| update.add_column(add));
-        let pinned =
-            catalog::Pinned::new(Arc::clone(&self.catalog), table.metadata().current_snapshot_id());
+        let pinned = Pinned::new(Arc::clone(&self.catalog), Pin::of(table.metadata()));
         update.apply(transaction).map_err(failed)?.commit(&pinned).await.map_err(failed)
-    }
-
-    /// Up to where a table is complete when it is opened.
-    fn resumed(
-        &self,
-        name: &str,
-        table: Option<&Table>,
-        complete: &Offsets,
-    ) -> Result<Offsets, LakeError> {
-        let rolled_back = |message| LakeError::RolledBack { table: name.to_owned(), message };
-        let known = self.ledger.newest.as_ref().and_then(|entry| entry.tables.get(name));
-        let Some(table) = table else {
-            return match known {
-                Some(commit) => Err(rolled_back(format!("there is no such table any more; the ledger knows commit {commit}"))),
-                None => Ok(complete.clone()),
-            };
-        };
-        let mut own = commit::offsets(table.metadata()).map_err(rolled_back)?;
-        if let Some(commit) = known
-            && table.metadata().properties().get(COMMIT) != Some(commit)
-            && complete.contains(&own)
-        {
-            return Err(rolled_back(format!(
-                "the ledger knows commit {commit}, the table's last one is older: {}",
-                table.metadata().properties().get(COMMIT).map_or("none", String::as_str)
-            )));
-        }
-        own.advance(complete);
-        Ok(own)
     }
 }
 
 impl Lane {
+    /// Makes files of what waits.
+    async fn part(&self, prefix: &str) -> iceberg::Result<Part> {
+        let before = self.mark.clone();
+        let Some(table) = &self.table else {
+            return Ok(Part { table: None, before, files: Vec::new(), rows: 0 });
+        };
+        let metadata = table.metadata();
+        let mut part = Part { table: Some(metadata.uuid()), before, files: Vec::new(), rows: self.waiting() };
+        if part.rows == 0 {
+            return Ok(part);
+        }
+        let schema = Arc::new(iceberg::arrow::schema_to_arrow_schema(metadata.current_schema())?);
+        let mut batches = Vec::with_capacity(self.rows.len() + 1);
+        for (partition, batch) in &self.rows {
+            batches.push(columns::of_event(partition, batch, &schema).map_err(told)?);
+        }
+        if !self.refused.is_empty() {
+            batches.push(columns::of_refused(&self.refused, &schema).map_err(told)?);
+        }
+        for file in files::write(table, prefix, batches).await? {
+            let kind = metadata.default_partition_type();
+            part.files.push(serialize_data_file_to_json(file, kind, metadata.format_version())?);
+        }
+        Ok(part)
+    }
+
     fn waiting(&self) -> u64 {
         let rows = self.rows.iter().map(|(_, batch)| batch.columns.num_rows() as u64);
         rows.sum::<u64>() + self.refused.len() as u64
@@ -512,6 +582,10 @@ impl Lane {
         let refused = self.refused.iter().map(refused_bytes);
         rows.sum::<usize>() + refused.sum::<usize>()
     }
+}
+
+fn told(error: arrow::error::ArrowError) -> iceberg::Error {
+    iceberg::Error::new(iceberg::ErrorKind::DataInvalid, error.to_string())
 }
 
 fn batch_bytes(batch: &EventBatch) -> usize {
@@ -544,10 +618,4 @@ fn above(batch: &EventBatch, next: i64) -> Option<EventBatch> {
         payloads: Payloads::default(),
         changes: batch.changes.as_ref().map(|changes| pick(changes, &keep)),
     })
-}
-
-impl From<PlaceError> for LakeError {
-    fn from(error: PlaceError) -> Self {
-        Self::unreachable("the files of the lake", error)
-    }
 }
