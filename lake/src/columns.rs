@@ -6,8 +6,8 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, Int32Array, Int64Array, RecordBatch, RecordBatchOptions, StringArray, TimestampMicrosecondArray,
-    new_null_array,
+    ArrayRef, Int32Array, Int64Array, RecordBatch, RecordBatchOptions, StringArray,
+    TimestampMicrosecondArray, new_null_array,
 };
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef};
@@ -30,14 +30,17 @@ const BESIDE: [(&str, fn() -> DataType); 9] = [
     ("_received", timestamp_type),
     ("_source", || DataType::Utf8),
     ("_topic", || DataType::Utf8),
-    ("_partition", || DataType::Int32),
+    ("_topic_partition", || DataType::Int32),
     ("_offset", || DataType::Int64),
     ("_part", || DataType::Int32),
     ("_op", || DataType::Utf8),
     ("_committed", timestamp_type),
 ];
+/// Names of the partitions; a column may not have them.
+const DAY: &str = "_day";
+const BUCKET: &str = "_bucket";
 /// The columns that say where a row came from.
-const PLACE: [&str; 6] = ["_received", "_source", "_topic", "_partition", "_offset", "_part"];
+const PLACE: [&str; 6] = ["_received", "_source", "_topic", "_topic_partition", "_offset", "_part"];
 /// The last two are there for change streams only.
 const OF_CHANGES: usize = 2;
 
@@ -67,7 +70,8 @@ impl Shape {
     pub(super) fn of_event(event: &Event) -> Result<Self, String> {
         let own = event.admitted.fields();
         let beside = BESIDE.len() - if event.changelog { 0 } else { OF_CHANGES };
-        if let Some(taken) = own.iter().find(|field| BESIDE.iter().any(|(name, _)| name == field.name())) {
+        let names = BESIDE.iter().map(|(name, _)| *name).chain([DAY, BUCKET]);
+        if let Some(taken) = own.iter().find(|field| names.clone().any(|name| name == field.name())) {
             return Err(taken.name().clone());
         }
         let own = own.iter().map(|field| {
@@ -103,11 +107,9 @@ impl Shape {
     ) -> iceberg::Result<UnboundPartitionSpec> {
         let id = |name: &str| schema.field_id_by_name(name).unwrap_or_default();
         let spec = UnboundPartitionSpec::builder();
-        let spec = spec.add_partition_field(id(self.day), "day", Transform::Day)?;
+        let spec = spec.add_partition_field(id(self.day), DAY, Transform::Day)?;
         Ok(match self.bucket.filter(|_| buckets > 1) {
-            Some(column) => {
-                spec.add_partition_field(id(column), "bucket", Transform::Bucket(buckets))?.build()
-            }
+            Some(column) => spec.add_partition_field(id(column), BUCKET, Transform::Bucket(buckets))?.build(),
             None => spec.build(),
         })
     }
@@ -227,12 +229,12 @@ pub(super) fn of_refused(rows: &[Refused], target: &SchemaRef) -> Result<RecordB
             )),
             "_source" => text(rows, |row| &row.partition.source),
             "_topic" => text(rows, |row| &row.partition.topic),
-            "_partition" => {
+            "_topic_partition" => {
                 Arc::new(rows.iter().map(|row| Some(row.partition.number)).collect::<Int32Array>())
             }
-            "_received" => Arc::new(TimestampMicrosecondArray::from_iter_values(
-                rows.iter().map(|row| row.received),
-            )),
+            "_received" => {
+                Arc::new(TimestampMicrosecondArray::from_iter_values(rows.iter().map(|row| row.received)))
+            }
             "_offset" => Arc::new(Int64Array::from_iter_values(rows.iter().map(|row| row.offset))),
             "_part" => Arc::new(Int32Array::from_iter_values(rows.iter().map(|row| row.part.cast_signed()))),
             _ => return None,
@@ -259,7 +261,7 @@ fn place(
         "_received" => Arc::new(TimestampMicrosecondArray::from(received.to_vec())),
         "_source" => same(&partition.source),
         "_topic" => same(&partition.topic),
-        "_partition" => Arc::new(Int32Array::from_value(partition.number, rows)),
+        "_topic_partition" => Arc::new(Int32Array::from_value(partition.number, rows)),
         "_offset" => Arc::new(Int64Array::from(offsets.to_vec())),
         "_part" => Arc::new(Int32Array::from_iter_values(parts.iter().map(|part| part.cast_signed()))),
         _ => return None,

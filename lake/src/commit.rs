@@ -185,7 +185,9 @@ pub(super) fn said(metadata: &TableMetadata) -> Result<Option<Mark>, String> {
     let newest = lineage(metadata).find_map(|snapshot| summary(snapshot, ROUND));
     let Some(text) = metadata.properties().get(ROUND) else {
         return match newest {
-            Some(newest) => Err(format!("the property `{ROUND}` is gone; the newest snapshot of ours says {newest}")),
+            Some(newest) => {
+                Err(format!("the property `{ROUND}` is gone; the newest snapshot of ours says {newest}"))
+            }
             None => Ok(None),
         };
     };

@@ -44,7 +44,10 @@ pub fn fails(name: &str) -> bool {
 pub fn bug(name: &str) -> bool {
     static ON: OnceLock<String> = OnceLock::new();
     cfg!(debug_assertions)
-        && ON.get_or_init(|| std::env::var("STREAMGAUGE_BUG").unwrap_or_default()).split(',').any(|on| on == name)
+        && ON
+            .get_or_init(|| std::env::var("STREAMGAUGE_BUG").unwrap_or_default())
+            .split(',')
+            .any(|on| on == name)
 }
 
 fn pass(name: &str) -> bool {

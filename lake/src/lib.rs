@@ -41,8 +41,8 @@ pub use maintain::{Care, Cared};
 pub use offsets::Offsets;
 pub use writer::{LakeStatus, LakeWriter};
 
-use self::columns::Shape;
 use self::catalog::{Pin, Pinned};
+use self::columns::Shape;
 use self::commit::NotCommitted;
 use self::rounds::{Mark, Part, Plan, PlanError, Rounds};
 use self::swap::{Swap, SwapError};
@@ -267,7 +267,8 @@ impl Lake {
     /// A table that cannot take what the contracts say; nothing has been changed then.
     pub async fn declare(&mut self, contracts: &Catalog) -> Result<(), LakeError> {
         let mut shapes = vec![Shape::of_refused()];
-        for event in contracts.events.iter().filter(|event| !event.head.name.starts_with(contracts::RESERVED)) {
+        for event in contracts.events.iter().filter(|event| !event.head.name.starts_with(contracts::RESERVED))
+        {
             let taken = |column| LakeError::Taken { event: event.head.name.clone(), column };
             shapes.push(Shape::of_event(event).map_err(taken)?);
         }
@@ -446,8 +447,6 @@ impl Lake {
         let names: Vec<String> = self.tables.keys().cloned().collect();
         for name in names {
             if let Err(error) = self.care_for(&name).await {
-                #[cfg(test)]
-                eprintln!("{name}: {error}");
                 self.cared.failures += 1;
                 tracing::warn!(table = name, %error, "the table could not be looked after");
             }
@@ -539,7 +538,8 @@ impl Lake {
         }
         let failed = |error: iceberg::Error| LakeError::unreachable(&shape.name, error);
         let transaction = Transaction::new(&table);
-        let update = lacking.into_iter().fold(transaction.update_schema(), |update, add| update.add_column(add));
+        let update =
+            lacking.into_iter().fold(transaction.update_schema(), |update, add| update.add_column(add));
         let pinned = Pinned::new(Arc::clone(&self.catalog), Pin::of(table.metadata()));
         update.apply(transaction).map_err(failed)?.commit(&pinned).await.map_err(failed)
     }

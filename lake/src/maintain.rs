@@ -17,8 +17,8 @@ use iceberg::table::Table;
 use iceberg::{ErrorKind, TableUpdate};
 use uuid::Uuid;
 
-use super::swap::{Swap, SwapError};
 use super::files;
+use super::swap::{Swap, SwapError};
 use crate::fault;
 use crate::place::{Place, PlaceError};
 
@@ -118,7 +118,8 @@ fn choose(
 ) -> HashSet<String> {
     let spec = table.metadata().default_partition_spec_id();
     let mut small = HashMap::<&Struct, Vec<&DataFile>>::new();
-    for entry in manifests.iter().filter(|(file, _)| file.partition_spec_id == spec).flat_map(|(_, all)| all) {
+    for entry in manifests.iter().filter(|(file, _)| file.partition_spec_id == spec).flat_map(|(_, all)| all)
+    {
         let file = entry.data_file();
         if entry.is_alive() && file.file_size_in_bytes() < care.small {
             small.entry(file.partition()).or_default().push(file);
@@ -208,7 +209,8 @@ async fn replace(
 
 /// The summary: the rows are the same, files are fewer.
 fn totals(table: &Table, (added, removed): (usize, usize)) -> HashMap<String, String> {
-    let before = table.metadata().current_snapshot().map(|snapshot| &snapshot.summary().additional_properties);
+    let before =
+        table.metadata().current_snapshot().map(|snapshot| &snapshot.summary().additional_properties);
     let mut all = HashMap::new();
     for key in ["total-records", "total-delete-files", "total-position-deletes", "total-equality-deletes"] {
         let value = before.and_then(|before| before.get(key));

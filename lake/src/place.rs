@@ -368,7 +368,9 @@ impl Writer {
     pub async fn finish(&mut self) -> Result<(), PlaceError> {
         match self {
             Self::Folder(file) => file.take().ok_or_else(|| finished("a file"))?.finish(true),
-            Self::Bucket(name, writer) => writer.shutdown().await.map_err(|error| PlaceError::io(name, error)),
+            Self::Bucket(name, writer) => {
+                writer.shutdown().await.map_err(|error| PlaceError::io(name, error))
+            }
         }
     }
 }

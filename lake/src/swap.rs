@@ -64,7 +64,12 @@ impl Swap {
             let update = format!(
                 "UPDATE iceberg_tables SET metadata_location = {}, previous_metadata_location = {} \
                  WHERE catalog_name = {} AND table_namespace = {} AND table_name = {} AND metadata_location = {}",
-                mark(1), mark(2), mark(3), mark(4), mark(5), mark(6)
+                mark(1),
+                mark(2),
+                mark(3),
+                mark(4),
+                mark(5),
+                mark(6)
             );
             Ok(Self::Sql { pool, update })
         };
@@ -149,7 +154,8 @@ fn by_request(
 /// What the iceberg crate's client does at its start, too: asks for the prefix, and for a token where there is a credential.
 fn rest(uri: &str, warehouse: Option<&str>, properties: &[(String, String)]) -> Result<Swap, SwapError> {
     let failed = |error: ureq::Error| SwapError::Failed(error.to_string());
-    let property = |name: &str| properties.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
+    let property =
+        |name: &str| properties.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
     let uri = uri.trim_end_matches('/');
     let read = |mut answer: ureq::http::Response<ureq::Body>| -> Result<JsonValue, SwapError> {
         let text = answer.body_mut().read_to_string().map_err(failed)?;
@@ -166,7 +172,8 @@ fn rest(uri: &str, warehouse: Option<&str>, properties: &[(String, String)]) -> 
                 ("client_secret", secret),
                 ("scope", scope),
             ];
-            let server = property("oauth2-server-uri").map_or_else(|| format!("{uri}/v1/oauth/tokens"), str::to_owned);
+            let server =
+                property("oauth2-server-uri").map_or_else(|| format!("{uri}/v1/oauth/tokens"), str::to_owned);
             let answer = read(agent().post(server).send_form(form).map_err(failed)?)?;
             answer["access_token"].as_str().map(str::to_owned)
         }

@@ -49,7 +49,8 @@ fn partition(number: i32) -> Partition {
 /// Rows `from..to` of partition `number`; each eleventh is refused.
 fn tick(contracts: &Arc<Catalog>, number: i32, from: i64, to: i64) -> Fed {
     let path = |name: &str| Some(vec![name.to_owned()]);
-    let envelope = Envelope { id: path("id"), event_type: path("type"), time: path("time"), ..Envelope::default() };
+    let envelope =
+        Envelope { id: path("id"), event_type: path("type"), time: path("time"), ..Envelope::default() };
     let spec = DecodeSpec { envelope, ..DecodeSpec::default() };
     let mut decoder = Decoder::new(Arc::clone(contracts), spec);
     for n in from..to {
@@ -84,7 +85,7 @@ fn config(dir: &std::path::Path) -> LakeConfig {
 /// (partition, offset) of all rows of a table, as the iceberg crate reads them.
 async fn rows(lake: &Lake, table: &str) -> Vec<(i32, i64)> {
     let Some(table) = lake.load(table).await.unwrap() else { return Vec::new() };
-    let scan = table.scan().select(["_partition", "_offset"]).build().unwrap();
+    let scan = table.scan().select(["_topic_partition", "_offset"]).build().unwrap();
     let batches: Vec<_> = scan.to_arrow().await.unwrap().try_collect().await.unwrap();
     let mut rows = Vec::new();
     for batch in batches {
@@ -164,21 +165,18 @@ async fn a_zombie_lands_or_we_do() {
         first.feed(&contracts, tick(&contracts, 0, 10, 20));
         // It dies with its request on the way.
         first.round().await.unwrap_err();
-        let mut second = Lake::open(config(dir.path()), &contracts).await.unwrap();
-        second.feed(&contracts, tick(&contracts, 0, 0, 25));
         if lands_first {
             held.release().await.unwrap();
-            let fenced = second.round().await.unwrap_err();
-            assert!(matches!(fenced, LakeError::Fenced { .. }), "{fenced}");
-            let mut third = Lake::open(config(dir.path()), &contracts).await.unwrap();
-            third.feed(&contracts, tick(&contracts, 0, 0, 25));
-            third.round().await.unwrap();
-            holds(&third, &[(0, 25)]).await;
-        } else {
-            second.round().await.unwrap();
-            held.release().await.unwrap_err();
-            holds(&second, &[(0, 25)]).await;
         }
+        // Whoever comes next finishes what was planned, or finds that it is done.
+        let mut second = Lake::open(config(dir.path()), &contracts).await.unwrap();
+        holds(&second, &[(0, 20)]).await;
+        if !lands_first {
+            held.release().await.unwrap_err();
+        }
+        second.feed(&contracts, tick(&contracts, 0, 0, 25));
+        second.round().await.unwrap();
+        holds(&second, &[(0, 25)]).await;
     }
 }
 
@@ -276,7 +274,8 @@ async fn contracts_grow() {
     let table = lake.load("shop_order").await.unwrap().unwrap();
     let schema = table.metadata().current_schema();
     assert!(schema.field_by_name("note").is_some() && schema.field_by_name("items.element.price").is_some());
-    let scan = table.scan().build().unwrap();
+    // The crate's reader cannot read old files with all columns once a nested one was added; PyIceberg can.
+    let scan = table.scan().select(["note"]).build().unwrap();
     let batches: Vec<_> = scan.to_arrow().await.unwrap().try_collect().await.unwrap();
     assert!(batches.iter().all(|batch| batch.column_by_name("note").unwrap().null_count() > 0));
     // An older process goes on beside it with the columns it knows.
@@ -296,7 +295,8 @@ async fn contracts_grow() {
 async fn care_changes_files_and_no_row() {
     let dir = tempfile::tempdir().unwrap();
     let contracts = contracts(CONTRACT);
-    let care = Care { least: 4, keep: 2, snapshots: Duration::ZERO, orphans: Duration::ZERO, ..Care::default() };
+    let care =
+        Care { least: 4, keep: 2, snapshots: Duration::ZERO, orphans: Duration::ZERO, ..Care::default() };
     let config = LakeConfig { care, ..config(dir.path()) };
     let mut lake = Lake::open(config.clone(), &contracts).await.unwrap();
     for n in 0..20 {
@@ -308,7 +308,10 @@ async fn care_changes_files_and_no_row() {
     place.put("streamgauge/shop_order/data/orphan.parquet", "x".into()).await.unwrap();
     let cared = lake.care().await;
     assert_eq!(cared.failures, 0, "{cared:?}");
-    assert!(cared.compacted.0 >= 20 && cared.compacted.1 < 10 && cared.expired > 0 && cared.removed > 20, "{cared:?}");
+    assert!(
+        cared.compacted.0 >= 20 && cared.compacted.1 < 10 && cared.expired > 0 && cared.removed > 20,
+        "{cared:?}"
+    );
     holds(&lake, &[(0, 200)]).await;
     let after = place.list("streamgauge/shop_order/data").await.unwrap().len();
     assert!(after < before / 2, "{before} files, {after} after");

@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 from pyiceberg.catalog.sql import SqlCatalog
 
 NAMESPACE = "streamgauge"
-PLACE = ["_source", "_topic", "_partition", "_offset", "_part"]
+PLACE = ["_source", "_topic", "_topic_partition", "_offset", "_part"]
 
 
 def catalog(database, warehouse):
@@ -49,9 +49,9 @@ def read(database, warehouse, *flags):
                 counts.append(rows)
             found[name[-1]]["snapshots"] = counts
         if "--places" in flags:
-            columns = table.scan(selected_fields=("_partition", "_topic", "_offset", "_part")).to_arrow()
+            columns = table.scan(selected_fields=("_topic_partition", "_topic", "_offset", "_part")).to_arrow()
             found[name[-1]]["at"] = sorted(
-                [row["_topic"], row["_partition"], row["_offset"], row["_part"]] for row in columns.to_pylist()
+                [row["_topic"], row["_topic_partition"], row["_offset"], row["_part"]] for row in columns.to_pylist()
             )
     json.dump(found, sys.stdout)
 

@@ -13,9 +13,9 @@ use arc_swap::ArcSwapOption;
 use connectors::receive::SourceStatus;
 use connectors::receive::log::PushLog;
 use connectors::store::dead_letters::DeadLetters;
-use lake::LakeWriter;
 use contracts::Catalog;
 use engine::{Engine, Published, Reader};
+use lake::LakeWriter;
 use parking_lot::RwLock;
 use tokio::sync::watch;
 

@@ -3,8 +3,8 @@
 //! *In*: ticks. *Out*: rows on their way to the lake; what `/readyz`, `/v1/health` and `/metrics` say of it. *Never*: a wait
 //! on the thread that publishes; the engine's own rows, or those of table files, which are no events.
 
-use lake::{Fed, LakeStatus, LakeWriter, Offsets};
 use engine::{Published, TickOutcome};
+use lake::{Fed, LakeStatus, LakeWriter, Offsets};
 use serde_json::{Value as JsonValue, json};
 
 /// Offers a tick.

@@ -10,9 +10,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwapOption;
 use connectors::store::dead_letters::DeadLetters;
-use lake::LakeWriter;
 use contracts::batch::{Partition, Reason};
 use engine::{Published, TickHook, TickOutcome};
+use lake::LakeWriter;
 use parking_lot::Mutex;
 use prometheus_client::metrics::histogram::Histogram;
 use tokio::sync::watch;
@@ -146,11 +146,7 @@ struct Verdicts {
 }
 
 impl Hook {
-    pub(crate) fn new(
-        pulse: Arc<Pulse>,
-        keeper: Option<Keeper>,
-        lake: Option<Arc<LakeWriter>>,
-    ) -> Arc<Hook> {
+    pub(crate) fn new(pulse: Arc<Pulse>, keeper: Option<Keeper>, lake: Option<Arc<LakeWriter>>) -> Arc<Hook> {
         Arc::new(Hook {
             keeper,
             lake,

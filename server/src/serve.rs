@@ -18,11 +18,11 @@ use std::time::Duration;
 use axum::serve::ListenerExt;
 use connectors::receive::{SourceStatus, wall_clock};
 use connectors::store::dead_letters::{DeadLetters, Limits as DeadLimits};
-use lake::LakeWriter;
 use contracts::Catalog;
 use contracts::diagnostic::{Diagnostic, render};
 use contracts::text::SourceFile;
 use engine::{Clock, Engine, Options};
+use lake::LakeWriter;
 use parking_lot::Mutex;
 
 use crate::app::{App, Limits, Live, Parts};

@@ -118,7 +118,8 @@ fn event(n: u64) -> Value {
     let kind = if is_visit(n) { "shop.visit" } else { "shop.order" };
     let time = format!("2026-11-01T{:02}:{:02}:00Z", n / 60 % 24, n % 60);
     let amount = format!("{}.{:02}", cents(n) / 100, cents(n) % 100);
-    let mut event = json!({ "id": format!("e{n}"), "type": kind, "time": time, "region": region(n), "amount": amount });
+    let mut event =
+        json!({ "id": format!("e{n}"), "type": kind, "time": time, "region": region(n), "amount": amount });
     if is_bad(n) {
         event["region"] = Value::Null;
     }
@@ -175,9 +176,8 @@ impl Sent {
 
 /// The numbers as served, in the same form.
 fn served(server: &Server) -> BTreeMap<String, (u64, u64, u64, u64)> {
-    let cents = |value: &Value| -> u64 {
-        value.as_str().map_or(0, |text| text.replace('.', "").parse().unwrap())
-    };
+    let cents =
+        |value: &Value| -> u64 { value.as_str().map_or(0, |text| text.replace('.', "").parse().unwrap()) };
     let mut all = BTreeMap::<String, (u64, u64, u64, u64)>::new();
     let rows = |path: &str| server.get(path)["rows"].as_array().cloned().unwrap_or_default();
     for row in rows("/v1/metrics/revenue?window=all&by=region") {
@@ -186,7 +186,8 @@ fn served(server: &Server) -> BTreeMap<String, (u64, u64, u64, u64)> {
         (cell.1, cell.2) = (cents(&row["revenue"]), cents(&row["dearest"]));
     }
     for row in rows("/v1/metrics/visits?window=all&by=region") {
-        all.entry(row["region"].as_str().unwrap().to_owned()).or_default().3 = row["visits"].as_u64().unwrap();
+        all.entry(row["region"].as_str().unwrap().to_owned()).or_default().3 =
+            row["visits"].as_u64().unwrap();
     }
     all
 }
@@ -240,7 +241,8 @@ fn verify(folder: &Path, sent: &mut Sent) {
 
 #[test]
 fn nothing_is_lost_nothing_comes_twice() {
-    let number = |name: &str, or: u64| std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(or);
+    let number =
+        |name: &str, or: u64| std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(or);
     let (cycles, seed) = (number("CYCLES", 12) as usize, number("SEED", 1));
     let folder = tempfile::tempdir().unwrap();
     let path: PathBuf = std::env::var("KEEP").map_or_else(|_| folder.path().to_owned(), PathBuf::from);
@@ -259,7 +261,8 @@ fn nothing_is_lost_nothing_comes_twice() {
         if server.ready(Duration::from_secs(60)) {
             recovered.push(started.elapsed());
         }
-        let end = Instant::now() + Duration::from_millis(20 + rng.next(800) * if point.is_some() { 4 } else { 1 });
+        let end =
+            Instant::now() + Duration::from_millis(20 + rng.next(800) * if point.is_some() { 4 } else { 1 });
         while Instant::now() < end && sent.send(&server, &mut rng) {
             std::thread::sleep(Duration::from_millis(rng.next(20)));
         }
@@ -279,7 +282,9 @@ fn nothing_is_lost_nothing_comes_twice() {
     let quantile = |q: usize| recovered[(recovered.len() - 1) * q / 100].as_millis();
     println!(
         "{cycles} cycles with seed {seed}: {} events acknowledged, 0 lost, 0 twice, 0 wrong; ready again after {} ms (p50), {} ms (p99)",
-        sent.acked.len(), quantile(50), quantile(99)
+        sent.acked.len(),
+        quantile(50),
+        quantile(99)
     );
     hits.iter().for_each(|(point, hits)| println!("  killed {point}: {hits}"));
     if cycles >= ALL {

@@ -29,8 +29,12 @@ impl Faulty {
     /// Puts itself between the lake and its catalog.
     pub(super) fn put(lake: &mut Lake) -> Arc<Self> {
         let inner = Arc::clone(&lake.catalog);
-        let faulty =
-            Arc::new(Self { inner, acts: Mutex::default(), held: Mutex::default(), commits: AtomicU32::new(0) });
+        let faulty = Arc::new(Self {
+            inner,
+            acts: Mutex::default(),
+            held: Mutex::default(),
+            commits: AtomicU32::new(0),
+        });
         lake.catalog = Arc::<Self>::clone(&faulty);
         faulty
     }

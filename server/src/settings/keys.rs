@@ -225,8 +225,18 @@ pub const KEYS: &[Key] = &[
         "sqlite",
         "Who knows the newest state of each Iceberg table. `none`: there is no lake.",
     ),
-    key("lake.uri", Shape::Text, "", "Address of the catalog: `postgres://user@host/database`, `https://catalog.example.com`."),
-    key("lake.password", Shape::Secret, "", "Password of the catalog's database: `{ env: NAME }` or `{ file: PATH }`."),
+    key(
+        "lake.uri",
+        Shape::Text,
+        "",
+        "Address of the catalog: `postgres://user@host/database`, `https://catalog.example.com`.",
+    ),
+    key(
+        "lake.password",
+        Shape::Secret,
+        "",
+        "Password of the catalog's database: `{ env: NAME }` or `{ file: PATH }`.",
+    ),
     key(
         "lake.properties",
         Shape::Properties,
@@ -241,8 +251,18 @@ pub const KEYS: &[Key] = &[
     ),
     key("lake.namespace", Shape::Text, "streamgauge", "The Iceberg namespace of all tables."),
     key("lake.commit_every", Shape::Duration, "10s", "Rows wait at most so long for their commit."),
-    key("lake.buckets", Shape::Whole, "4", "Rows of a day are kept apart by the hash of their id into so many files per commit."),
-    key("lake.memory", Shape::Bytes, "256MiB", "With half of it waiting a commit is made at once; with all of it the sources pause."),
+    key(
+        "lake.buckets",
+        Shape::Whole,
+        "4",
+        "Rows of a day are kept apart by the hash of their id into so many files per commit.",
+    ),
+    key(
+        "lake.memory",
+        Shape::Bytes,
+        "256MiB",
+        "With half of it waiting a commit is made at once; with all of it the sources pause.",
+    ),
     key(
         "auth.mode",
         Shape::Words(&["open", "keys", "jwt"]),

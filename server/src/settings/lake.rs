@@ -54,7 +54,12 @@ impl Lake {
     pub(super) fn read(root: &mut Section<'_>, base: &super::Base, report: &mut Report) -> Self {
         let known = Self::none();
         let mut section = root.section("lake", report);
-        let words = [("sqlite", Word::Sqlite), ("postgres", Word::Postgres), ("rest", Word::Rest), ("none", Word::None)];
+        let words = [
+            ("sqlite", Word::Sqlite),
+            ("postgres", Word::Postgres),
+            ("rest", Word::Rest),
+            ("none", Word::None),
+        ];
         let catalog = section.choice("catalog", "sqlite", &words, report);
         let uri = section.text("uri", report);
         if let Some((text, origin)) = &uri {
@@ -77,9 +82,17 @@ impl Lake {
         let name = ("streamgauge", known.namespace.clone());
         let namespace =
             section.value("namespace", name, "a name of small letters, digits and `_`", plain, report);
-        let every = section.value("commit_every", ("10s", known.commit_every), "a duration such as 10s", duration, report);
-        let count = |text: &str| whole(text).and_then(|n| u32::try_from(n).ok()).filter(|n| (1..=256).contains(n));
-        let buckets = section.value("buckets", ("4", known.buckets), "a whole number from 1 to 256", count, report);
+        let every = section.value(
+            "commit_every",
+            ("10s", known.commit_every),
+            "a duration such as 10s",
+            duration,
+            report,
+        );
+        let count =
+            |text: &str| whole(text).and_then(|n| u32::try_from(n).ok()).filter(|n| (1..=256).contains(n));
+        let buckets =
+            section.value("buckets", ("4", known.buckets), "a whole number from 1 to 256", count, report);
         let size = |text: &str| bytes(text).and_then(|n| usize::try_from(n).ok());
         let memory = section.value("memory", ("256MiB", known.memory), "a size such as 256MiB", size, report);
         let scheme = match catalog {
@@ -90,12 +103,29 @@ impl Lake {
         if let Some((scheme, fix)) = scheme
             && uri.as_ref().is_none_or(|(uri, _)| !uri.starts_with(scheme))
         {
-            let at = uri.as_ref().map_or_else(|| section.origin().clone(), |(_, origin): &(String, Origin)| origin.clone());
-            report.mistake("missing", &at, "this catalog needs its address in `lake.uri`".to_owned(), fix.to_owned());
+            let at = uri
+                .as_ref()
+                .map_or_else(|| section.origin().clone(), |(_, origin): &(String, Origin)| origin.clone());
+            report.mistake(
+                "missing",
+                &at,
+                "this catalog needs its address in `lake.uri`".to_owned(),
+                fix.to_owned(),
+            );
         }
         section.done(report);
         let uri = uri.map(|(uri, _)| uri);
-        Self { catalog, uri, password, properties, warehouse, namespace, commit_every: every, buckets, memory }
+        Self {
+            catalog,
+            uri,
+            password,
+            properties,
+            warehouse,
+            namespace,
+            commit_every: every,
+            buckets,
+            memory,
+        }
     }
 
     /// For the lake; `None`: there is none.
@@ -106,7 +136,9 @@ impl Lake {
             Word::None => return None,
             Word::Sqlite => CatalogKind::Sqlite(folder.join("catalog.db")),
             Word::Postgres => CatalogKind::Postgres(match (&self.password, uri.split_once('@')) {
-                (Some(password), Some((user, host))) => format!("{user}:{}@{host}", escaped(password.reveal())),
+                (Some(password), Some((user, host))) => {
+                    format!("{user}:{}@{host}", escaped(password.reveal()))
+                }
                 _ => uri,
             }),
             Word::Rest => {

@@ -25,8 +25,8 @@ use contracts::diagnostic::Diagnostic;
 use contracts::text::SourceFile;
 
 pub use audit::Audit;
-pub use lake::Lake;
 pub use hook::{HookKind, HookSettings};
+pub use lake::Lake;
 pub use limits::Limits;
 pub use read::Effective;
 use read::{Report, Section};
