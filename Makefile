@@ -12,6 +12,8 @@ STREAMGAUGE := $(CARGO) run --quiet --bin streamgauge --
 CASES ?= 100000
 # Kills of `make crashloop`; CI runs 12.
 CRASHES ?= 1000
+# Faults of `make model`.
+BOUND ?= 2
 # Seconds of `make fuzz`.
 FUZZ ?= 60
 # Port of `make kafka`.
@@ -24,7 +26,7 @@ DEMO ?=
 BENCH ?=
 FRESHNESS ?=
 
-.PHONY: help setup demo test lint fmt contracts bench property crashloop fuzz kafka kafka-stop
+.PHONY: help setup demo test lint fmt contracts bench property model crashloop fuzz kafka kafka-stop
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
@@ -63,6 +65,9 @@ property: setup ## Random contracts against the oracle, CASES of them (100000)
 
 crashloop: setup ## Kill a server CRASHES times (1000) and compare lake and numbers with what was acknowledged
 	CYCLES=$(CRASHES) $(CARGO) test --package server --test crashloop -- --nocapture
+
+model: setup ## Every state of the lake's commit protocol with BOUND faults (2); 3 takes hours
+	BOUND=$(BOUND) $(CARGO) test --package tests --test commit_model bound_of_your_own -- --nocapture
 
 fuzz: setup ## Fuzz decode for FUZZ seconds (60); needs cargo-fuzz, and says how to get it
 	@FUZZ=$(FUZZ) scripts/fuzz.sh

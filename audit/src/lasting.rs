@@ -52,7 +52,8 @@ impl Work<'_> {
         if self.over_entity() { as_of } else { self.question.as_of }
     }
 
-    /// All rows known now, whenever they count, with the instant they were first seen at; `None`: nothing lasts.
+    /// All rows known now, whenever they count, with the instant by which the values of dimensions rank and the one they
+    /// were first seen at; `None`: nothing lasts.
     pub(crate) fn lasting(&mut self, rows: &str, as_of: i64) -> Result<Option<String>, AuditError> {
         let folds = folds(self.metric);
         if folds.is_empty() {
@@ -63,25 +64,33 @@ impl Work<'_> {
             return Ok(Some(name));
         }
         let (oldest, step) = (self.oldest(), self.step);
-        let own = match self.keeps_everything() {
-            true => "at".to_owned(),
-            false => format!("CASE WHEN at >= {} THEN at END", instant(oldest)),
+        let now = instant(if self.over_entity() { as_of } else { self.question.now });
+        let all = self.keeps_everything();
+        // A row occurs when its time has come; it is retained by its own time, or until it has ended.
+        let recent = if all { String::new() } else { format!(" AND at >= {}", instant(oldest)) };
+        let occurs = format!("at < {now}{recent}");
+        let lasts = |fold: &usize| {
+            let (_, until) = columns(self.metric, *fold);
+            let lasts = lasts(self.metric, *fold);
+            if all { lasts } else { format!("{lasts} AND ({until} IS NULL OR {until} >= {oldest})") }
         };
+        let outlasts: String = folds.iter().map(|fold| format!("\n    OR {}", lasts(fold))).collect();
+        let own = format!("CASE WHEN {occurs} THEN at END");
         // What begins in a pane is first seen where the pane begins; what began before retention, ever since.
         let begins = folds.iter().map(|fold| {
             let (from, _) = columns(self.metric, *fold);
             format!(
-                "CASE WHEN {} THEN\n    CASE WHEN {from} < {oldest} THEN {} \
+                "CASE WHEN {} AND {from} < {now} THEN\n    CASE WHEN {from} < {oldest} THEN {} \
                  ELSE {from} - (({from} % {step}) + {step}) % {step} END END",
-                lasts(self.metric, *fold),
+                lasts(fold),
                 i64::MIN + 1
             )
         });
-        let all: Vec<String> = std::iter::once(own).chain(begins).collect();
-        let now = instant(self.question.now);
+        let seen: Vec<String> = std::iter::once(own).chain(begins).collect();
         let sql = format!(
-            "SELECT *, LEAST({}) AS first\nFROM {rows}\nWHERE passed AND lost IS NULL AND at < {now}",
-            all.join(",\n  ")
+            "SELECT *, CASE WHEN {occurs}{outlasts} THEN at END AS ranked, LEAST({}) AS first\n\
+             FROM {rows}\nWHERE passed AND lost IS NULL AND at IS NOT NULL",
+            seen.join(",\n  ")
         );
         self.sql.stage(&name, sql)?;
         Ok(Some(name))

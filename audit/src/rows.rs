@@ -10,7 +10,7 @@ use arrow::array::{
     Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, Scalar, StringArray, new_null_array,
 };
 use arrow::compute::kernels::zip::zip;
-use arrow::compute::{cast, is_not_null};
+use arrow::compute::{cast, filter, filter_record_batch, is_not_null};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimestampMicrosecondType};
 use contracts::catalog::{Agg, Feed, FoldInput, MeasureKind, Metric};
 use contracts::value::{Value, ValueType, to_arrow};
@@ -28,6 +28,27 @@ pub(crate) struct Source {
     pub(crate) names: StringArray,
     /// When each was received; `None` for rows that are no events.
     pub(crate) received: Option<Vec<i64>>,
+}
+
+impl Source {
+    /// The rows whose own time is before `now`.
+    pub(crate) fn before(self, now: i64) -> Result<Self, AuditError> {
+        let times = self.batch.column_by_name("time");
+        let times = times.and_then(|times| times.as_primitive_opt::<TimestampMicrosecondType>());
+        let times = times.ok_or_else(|| AuditError::Inner("events without a time".to_owned()))?;
+        let known: BooleanArray = times.values().iter().map(|time| Some(*time < now)).collect();
+        if known.false_count() == 0 {
+            return Ok(self);
+        }
+        let texts = |array: &StringArray| filter(array, &known).map(|array| array.as_string::<i32>().clone());
+        let kept = |(row, at): (usize, &i64)| known.value(row).then_some(*at);
+        Ok(Self {
+            batch: filter_record_batch(&self.batch, &known).map_err(AuditError::arrow)?,
+            ids: texts(&self.ids).map_err(AuditError::arrow)?,
+            names: texts(&self.names).map_err(AuditError::arrow)?,
+            received: self.received.map(|all| all.iter().enumerate().filter_map(kept).collect()),
+        })
+    }
 }
 
 /// Names of columns in SQL.

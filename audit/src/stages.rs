@@ -235,14 +235,14 @@ impl<'a> Work<'a> {
         self.sql.stage(&matched, sql)?;
         self.all_retained(&matched)?;
         let lasting = self.lasting(&rows, as_of)?;
-        let ranks = lasting.as_deref().map_or((matched.as_str(), "at"), |lasting| (lasting, "first"));
+        let ranks = lasting.as_deref().map_or((matched.as_str(), "at"), |lasting| (lasting, "ranked"));
         let named = self.named((as_of, "named"), &matched, ranks)?;
         self.ask(&named, asked)?;
         if let Some(lasting) = &lasting {
             let then = self.lasting_at(as_of);
             let asked = self.name("asked_lasting", then);
             if !self.sql.has(&asked) {
-                let named = self.named((then, "named_lasting"), lasting, (lasting, "first"))?;
+                let named = self.named((then, "named_lasting"), lasting, (lasting, "ranked"))?;
                 self.ask(&named, &asked)?;
             }
         }
@@ -278,7 +278,8 @@ impl<'a> Work<'a> {
             let made;
             let source = match feed.input {
                 Input::Event(event) => {
-                    made = events_of(self.catalog, self.events, event)?;
+                    // Events ahead of the clock wait, whenever they will count.
+                    made = events_of(self.catalog, self.events, event)?.before(self.question.now)?;
                     &made
                 }
                 Input::Entity(entity) => {

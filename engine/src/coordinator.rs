@@ -38,7 +38,7 @@ pub(crate) struct Tick {
     pub(crate) number: u64,
     /// The instant of the tick.
     pub(crate) now: i64,
-    /// No row that is still to come was received before this instant.
+    /// No row of this tick or still to come was received before this instant.
     pub(crate) floor: i64,
     /// Admitted rows are wanted by the hook.
     pub(crate) tap: bool,
@@ -76,6 +76,8 @@ struct Known {
     progress: Progress,
     /// What is still to come was received after this instant, but for [`SKEW`].
     settled: i64,
+    /// The same when the last tick was closed: what this tick brings was received after it.
+    before: i64,
 }
 
 /// What is gathered for the next tick.
@@ -188,6 +190,7 @@ impl Coordinator {
             shared: Arc::new(chunk.partition.clone()),
             progress: Progress { next: 0, end: None },
             settled: i64::MIN,
+            before: i64::MIN,
         });
         known.progress = Progress { next: chunk.next_offset, end: chunk.end_offset };
         known.settled = known.settled.max(newest.max(chunk.settled).unwrap_or(i64::MIN));
@@ -255,10 +258,11 @@ impl Coordinator {
         refused.iter().map(row).collect()
     }
 
-    /// Rows still to come were received after this. It follows what partitions have shown, not the clock: a
-    /// broker that was away brings rows of hours ago.
-    fn floor(&self, now: i64) -> i64 {
-        let slowest = self.partitions.values().map(|known| known.settled).min();
+    /// Rows of this tick and all still to come were received after this. It follows what partitions have shown
+    /// before, not the clock: a broker that was away brings rows of hours ago, and one tick many of them.
+    fn floor(&mut self, now: i64) -> i64 {
+        let slowest = self.partitions.values().map(|known| known.before).min();
+        self.partitions.values_mut().for_each(|known| known.before = known.settled);
         slowest.unwrap_or(i64::MIN).min(now).saturating_sub(SKEW)
     }
 

@@ -7,6 +7,8 @@ mod contract;
 mod entity;
 mod events;
 mod json;
+#[cfg(test)]
+mod later;
 mod measure;
 mod metric;
 mod related;
@@ -112,6 +114,8 @@ struct Theme {
     fresh: bool,
     /// Rows are never taken back, so that sketches may count them.
     approx: bool,
+    /// Also what was added last.
+    later: bool,
 }
 
 /// Seeds from here on use all of the generator. Those below stay as they were when the golden seeds
@@ -131,6 +135,10 @@ pub const SEQUENCED: u64 = 5_000_000_000;
 /// Odd ones are about rows that relate.
 pub const FRESH: u64 = 8_000_000_000;
 
+/// Seeds from here on also have rows that count ahead of the clock, copies of events in any partition at any distance,
+/// and dimensions without room where something lasts. Odd ones are about sequences.
+pub const LATER: u64 = 9_000_000_000;
+
 /// Is the seed about rows that relate?
 pub fn relates(seed: u64) -> bool {
     if seed >= FRESH { seed % 2 == 1 } else { seed >= RELATED }
@@ -138,7 +146,7 @@ pub fn relates(seed: u64) -> bool {
 
 /// Everything about a seed.
 pub fn case(seed: u64) -> Case {
-    if (SEQUENCED..FRESH).contains(&seed) {
+    if (SEQUENCED..FRESH).contains(&seed) || seed >= LATER && relates(seed) {
         return related::sequenced_case(seed);
     }
     if (SHIPPED..SEQUENCED).contains(&seed) {
@@ -149,7 +157,7 @@ pub fn case(seed: u64) -> Case {
     }
     let mut rng = fastrand::Rng::with_seed(seed);
     let fresh = seed >= FRESH;
-    let theme = Theme { rich: seed >= RICH, fresh, approx: fresh, ..theme(&mut rng) };
+    let theme = Theme { rich: seed >= RICH, fresh, approx: fresh, later: seed >= LATER, ..theme(&mut rng) };
     let mut yaml = String::new();
     let models = contract::events(&mut rng, &mut yaml);
     let entities = entity::entities(&mut rng, &models, &mut yaml);
@@ -192,6 +200,7 @@ fn theme(rng: &mut fastrand::Rng) -> Theme {
         rich: false,
         fresh: false,
         approx: false,
+        later: false,
     }
 }
 

@@ -2,13 +2,13 @@
 //!
 //! `make property CASES=100000` for many (`START=n` for others), `SURVEY=1` for one line per failing
 //! seed; `SEED=n cargo test -p tests --test property` for one; `RELATED=1` for joins, tables and change
-//! streams, `FRESH=1` for what came later, `SHIPPED=1` for shipped sets, `SEQUENCED=1` for sequences. Every fourth case also asks the second truth
+//! streams, `FRESH=1` and `LATER=1` for what came later, `SHIPPED=1` for shipped sets, `SEQUENCED=1` for sequences. Every fourth case also asks the second truth
 //! (crate `audit`): `AUDIT=0` none, `AUDIT=all` all of its questions, `AUDIT=n` so many per metric. A seed that failed
 //! once goes to `tests/golden/seeds.txt` (or `related.txt` beside it) and runs first ever after.
 
 use std::sync::atomic::Ordering;
 
-use tests::generate::{Case, FRESH, RELATED, RICH, SEQUENCED, SHIPPED, case};
+use tests::generate::{Case, FRESH, LATER, RELATED, RICH, SEQUENCED, SHIPPED, case};
 use tests::harness::minimise::minimise;
 use tests::harness::run::{Road, differences, roads};
 use tests::harness::second::{RECOMPUTED, REFUSED};
@@ -33,7 +33,9 @@ fn engine_and_oracle_agree() {
             let cases = cases.map_or(CASES, |n| n.parse().expect("CASES is a number"));
             let start: u64 = std::env::var("START").map_or(0, |n| n.parse().expect("START is a number"));
             let numbers = start..start + cases;
-            if std::env::var("SEQUENCED").is_ok() {
+            if std::env::var("LATER").is_ok() {
+                numbers.map(|n| LATER + n).collect()
+            } else if std::env::var("SEQUENCED").is_ok() {
                 numbers.map(|n| SEQUENCED + n).collect()
             } else if std::env::var("SHIPPED").is_ok() {
                 numbers.map(|n| SHIPPED + n).collect()
@@ -44,6 +46,7 @@ fn engine_and_oracle_agree() {
             } else {
                 // Every other case draws on all of the generator.
                 let random = numbers.map(|n| match n % 4 {
+                    2 if n % 16 == 6 => LATER + n / 16,
                     3 if RELATED_TOO && n % 16 == 15 => SHIPPED + n,
                     3 if RELATED_TOO && n % 16 == 7 => SEQUENCED + n,
                     3 if RELATED_TOO => RELATED + n,

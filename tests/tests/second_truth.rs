@@ -253,8 +253,7 @@ retain: { live: 30d }
     assert_eq!(found[2], format!("3 3 {}.0", (2 + 3 + 1) * 3_600));
 }
 
-/// An end that is announced is still to come: the row lasts. The second truth alone: the engine counts such ends
-/// as soon as it knows them.
+/// An end that is announced is still to come: the row lasts.
 #[test]
 fn an_announced_end_is_still_to_come() {
     let yaml = r#"
@@ -358,4 +357,148 @@ retain: { live: 30d }
          \"other\" 1 \"8.00\" null \"8.00\" 0.0 null null"
     );
     assert_eq!(found[2], "1 \"4.00\" \"1.51\" \"7.01\" 0.0 \"3.01\" \"3.01\"");
+}
+
+/// Stays of people, the first of whom alone keeps a name.
+fn stays(windows: &str) -> String {
+    format!(
+        r#"
+apiVersion: streamgauge/v1
+kind: Event
+name: stay
+version: 1.0.0
+fields: {{ who: {{ type: string }}, until: {{ type: timestamp }} }}
+---
+apiVersion: streamgauge/v1
+kind: Metric
+name: stays
+version: 1.0.0
+events: {{ s: {{ type: stay }} }}
+dimensions: {{ who: {{ from: s.who, max: 1 }} }}
+measures:
+  there: {{ agg: concurrent, start: s.time, end: s.until }}
+  rows: {{ agg: count }}
+windows: {{ {windows} }}
+retain: {{ live: 7d }}
+"#
+    )
+}
+
+#[test]
+fn names_go_by_the_times_of_rows_whatever_the_panes() {
+    for windows in
+        ["now: { tumbling: 4h }", "now: { tumbling: 4h }, fine: { tumbling: 1h }", "now: { all: true }"]
+    {
+        // In one pane of four hours: bob came before ann.
+        let lines =
+            [(2, 9, "\"type\": \"stay\", \"who\": \"bob\""), (2, 10, "\"type\": \"stay\", \"who\": \"ann\"")];
+        let steps = [(at(2, 11), records(&lines, at(2, 11), 0))];
+        let asked: [(&str, &[&str], i64); 1] = [("now", &["who"], at(2, 11))];
+        assert_eq!(answers(&stays(windows), &steps, &asked), ["\"bob\" 1 1; \"other\" 1 1"], "{windows}");
+    }
+}
+
+/// Who came first keeps the name while the stay goes on, though its row is no longer retained, and until that has
+/// ended before what is retained.
+#[test]
+fn what_still_lasts_keeps_its_name() {
+    let until = format!("\"type\": \"stay\", \"who\": \"cy\", \"until\": \"{}\"", instant(at(4, 9)));
+    let first = [(1, 9, "\"type\": \"stay\", \"who\": \"bob\""), (1, 8, until.as_str())];
+    let steps = [
+        (at(1, 11), records(&first, at(1, 11), 0)),
+        (at(10, 11), records(&[(10, 9, "\"type\": \"stay\", \"who\": \"ann\"")], at(10, 11), 3)),
+    ];
+    let yaml = stays("now: { tumbling: 4h }");
+    let asked: [(&str, &[&str], i64); 1] = [("now", &["who"], at(10, 11))];
+    // The stay of cy ended within seven days: it was there first.
+    assert_eq!(answers(&yaml, &steps, &asked), ["\"other\" 2 1"]);
+    let later = [
+        steps[0].clone(),
+        (
+            at(20, 11),
+            records(&[(20, 9, first[1].2), (20, 10, "\"type\": \"stay\", \"who\": \"ann\"")], at(20, 11), 3),
+        ),
+    ];
+    let asked: [(&str, &[&str], i64); 1] = [("now", &["who"], at(20, 11))];
+    assert_eq!(answers(&yaml, &later, &asked), ["\"bob\" 1 0; \"other\" 1 2"]);
+}
+
+/// An event ahead of the clock waits, and only then the instant at which it counts is asked for.
+#[test]
+fn an_event_ahead_of_the_clock_waits_whenever_it_counts() {
+    let yaml = r#"
+apiVersion: streamgauge/v1
+kind: Event
+name: shift
+version: 1.0.0
+fields: { hours: { type: int } }
+---
+apiVersion: streamgauge/v1
+kind: Metric
+name: shifts
+version: 1.0.0
+events: { s: { type: shift } }
+time: { column: "CASE WHEN s.hours > 0 THEN s.time + INTERVAL '3 hours' ELSE s.time - INTERVAL '3 hours' END", future: 1d }
+measures:
+  rows: { agg: count }
+  gone: { agg: duration_in_state, start: "s.time - INTERVAL '2 hours'", end: "s.time - INTERVAL '1 hour'", unit: h }
+windows: { day: { tumbling: 1d, tz: UTC } }
+"#;
+    let lines = [
+        // Counts at six, at twelve.
+        (2, 9, "\"type\": \"shift\", \"hours\": 0"),
+        (2, 9, "\"type\": \"shift\", \"hours\": 1"),
+    ];
+    let minute = 60_000_000;
+    let asked: [(&str, &[&str], i64); 1] = [("day", &[], at(3, 0))];
+    let found = |now: i64| answers(yaml, &[(now, records(&lines, now, 0))], &asked);
+    assert_eq!(found(at(2, 9) - minute), ["0 0.0"]);
+    assert_eq!(found(at(2, 9) + minute), ["1 7200.0"]);
+    assert_eq!(found(at(2, 12)), ["1 7200.0"]);
+    assert_eq!(found(at(2, 12) + minute), ["2 7200.0"]);
+}
+
+/// A row of an entity whose time is announced counts when the clock has passed it, and not where it was before.
+#[test]
+fn a_row_of_an_entity_ahead_of_the_clock_waits() {
+    let yaml = r#"
+apiVersion: streamgauge/v1
+kind: Event
+name: planned
+version: 1.0.0
+fields: { release: { type: string }, due: { type: timestamp } }
+---
+apiVersion: streamgauge/v1
+kind: Entity
+name: release
+version: 1.0.0
+key: release
+events: [planned]
+fields: { due: { last: due } }
+---
+apiVersion: streamgauge/v1
+kind: Metric
+name: releases
+version: 1.0.0
+entity: release
+time: { column: due }
+measures: { due: { agg: count }, latest: { agg: max, value: due } }
+windows: { day: { tumbling: 1d, tz: UTC } }
+"#;
+    let planned = |name: &str, due: i64| {
+        format!("\"type\": \"planned\", \"release\": \"{name}\", \"due\": \"{}\"", instant(due))
+    };
+    let texts = [planned("a", at(2, 10)), planned("b", at(2, 12)), planned("b", at(2, 14))];
+    let step = |offset: i64, line: usize, hour: u32| {
+        let now = at(2, hour);
+        (now, records(&[(2, hour - 1, texts[line].as_str())], now, offset))
+    };
+    // b is put off before its time comes.
+    let mut steps = vec![step(0, 0, 9), step(1, 1, 10), step(2, 2, 11)];
+    let all: [(&str, &[&str], i64); 2] = [("day", &[], at(3, 0)), ("day", &[], at(2, 10))];
+    assert_eq!(answers(yaml, &steps, &all), [format!("1 \"{}\"", instant(at(2, 10))), "0 null".to_owned()]);
+    steps.push((at(2, 13), Vec::new()));
+    assert_eq!(answers(yaml, &steps, &all[..1]), [format!("1 \"{}\"", instant(at(2, 10)))]);
+    steps.push((at(2, 15), Vec::new()));
+    assert_eq!(answers(yaml, &steps, &all[..1]), [format!("2 \"{}\"", instant(at(2, 14)))]);
 }

@@ -53,13 +53,15 @@ matched AS (
   SELECT * FROM admitted WHERE passed AND lost IS NULL AND at >= 1771545600000000 /* 2026-02-20T00:00:00Z */ -- retain
 ),
 lasting AS (
-  SELECT *, LEAST(CASE WHEN at >= 1771545600000000 /* 2026-02-20T00:00:00Z */ THEN at END,
-    CASE WHEN "if_open" AND "from_open" IS NOT NULL AND ("until_open" IS NULL OR "until_open" > "from_open") THEN
+  SELECT *, CASE WHEN at < 1772445600000000 /* 2026-03-02T10:00:00Z */ AND at >= 1771545600000000 /* 2026-02-20T00:00:00Z */
+      OR "if_open" AND "from_open" IS NOT NULL AND ("until_open" IS NULL OR "until_open" > "from_open") AND ("until_open" IS NULL OR "until_open" >= 1771545600000000)
+      OR "if_spent" AND "from_spent" IS NOT NULL AND ("until_spent" IS NULL OR "until_spent" > "from_spent") AND ("until_spent" IS NULL OR "until_spent" >= 1771545600000000) THEN at END AS ranked, LEAST(CASE WHEN at < 1772445600000000 /* 2026-03-02T10:00:00Z */ AND at >= 1771545600000000 /* 2026-02-20T00:00:00Z */ THEN at END,
+    CASE WHEN "if_open" AND "from_open" IS NOT NULL AND ("until_open" IS NULL OR "until_open" > "from_open") AND ("until_open" IS NULL OR "until_open" >= 1771545600000000) AND "from_open" < 1772445600000000 /* 2026-03-02T10:00:00Z */ THEN
       CASE WHEN "from_open" < 1771545600000000 THEN -9223372036854775807 ELSE "from_open" - (("from_open" % 3600000000) + 3600000000) % 3600000000 END END,
-    CASE WHEN "if_spent" AND "from_spent" IS NOT NULL AND ("until_spent" IS NULL OR "until_spent" > "from_spent") THEN
+    CASE WHEN "if_spent" AND "from_spent" IS NOT NULL AND ("until_spent" IS NULL OR "until_spent" > "from_spent") AND ("until_spent" IS NULL OR "until_spent" >= 1771545600000000) AND "from_spent" < 1772445600000000 /* 2026-03-02T10:00:00Z */ THEN
       CASE WHEN "from_spent" < 1771545600000000 THEN -9223372036854775807 ELSE "from_spent" - (("from_spent" % 3600000000) + 3600000000) % 3600000000 END END) AS first
   FROM rows
-  WHERE passed AND lost IS NULL AND at < 1772445600000000 /* 2026-03-02T10:00:00Z */
+  WHERE passed AND lost IS NULL AND at IS NOT NULL
 ),
 asked AS (
   SELECT * FROM matched

@@ -289,26 +289,27 @@ impl<'a> Names<'a> {
 fn kept_values(plan: &MetricPlan, cells: &[(&Key, &Cell)], matters: impl Fn(usize) -> bool) -> Vec<Kept> {
     let dimensions = plan.metric.dimensions.iter().enumerate();
     dimensions
-        .map(
-            |(index, dimension)| {
-                if matters(index) { earliest(cells, index, dimension.max, plan.step) } else { None }
-            },
-        )
+        .map(|(index, dimension)| if matters(index) { earliest(cells, index, dimension.max) } else { None })
         .collect()
 }
 
 /// The first instant of a cell's rows, and of what lasts, by its pane.
 fn first_time(cell: &Cell, step: i64) -> Option<i64> {
-    let pane = cell.panes.get_min().map(|(_, pane)| pane.first);
-    let base = cell.base.as_ref().map(|base| base.first);
     let edge = cell.edges.first().map(|pane| pane.saturating_mul(step));
-    pane.into_iter().chain(base).chain(edge).min()
+    first_row(cell).into_iter().chain(edge).min()
 }
 
-fn earliest(cells: &[(&Key, &Cell)], dimension: usize, max: usize, step: i64) -> Kept {
+/// The time of a cell's first row, exactly: of those that are retained, and of those that still last.
+fn first_row(cell: &Cell) -> Option<i64> {
+    let pane = cell.panes.get_min().map(|(_, pane)| pane.first);
+    let base = cell.base.as_ref().map(|base| base.first);
+    pane.into_iter().chain(base).chain(cell.edges.first_row()).min()
+}
+
+fn earliest(cells: &[(&Key, &Cell)], dimension: usize, max: usize) -> Kept {
     let mut first: HashMap<&Value, i64> = HashMap::default();
     for (key, cell) in cells {
-        let Some(time) = first_time(cell, step) else { continue };
+        let Some(time) = first_row(cell) else { continue };
         let known = first.entry(&key.values[dimension]).or_insert(time);
         *known = (*known).min(time);
     }
@@ -370,14 +371,17 @@ pub(super) fn entity_cells(
         over_entity = true;
         for shards in &published.shards {
             let rows = shards.entities[entity].rows_at(then)?;
-            for delta in group(plan, feed, rows.rows(), &mut Lost::new()) {
+            for delta in group(plan, feed, rows.rows(), then, &mut Lost::new()) {
                 let beyond = delta.pane < plan.oldest_pane(published.as_of);
-                if beyond && !plan.keeps_base && delta.edges.is_none() {
+                let of_rows = delta.edges.is_none() && !plan.keeps_base || delta.lasting.is_some();
+                // Not retained any more, or still to come as of then.
+                if beyond && of_rows || delta.at >= then {
                     continue;
                 }
                 let cell = made.entry(delta.key).or_insert_with(Cell::empty);
-                if delta.at >= then {
-                    continue; // still to come, as of then
+                if let Some(rows) = &delta.lasting {
+                    cell.edges.remember(delta.pane, rows);
+                    continue;
                 }
                 if let Some(edges) = &delta.edges {
                     cell.edges.add(delta.pane, i64::MIN, edges);

@@ -177,11 +177,11 @@ impl Local {
             Fed::Entity(entity, changes) => (changes.rows(), &plan.feeds_of_entity[*entity]),
             Fed::Relation(relation, changes) => (changes.rows(), &plan.relations[*relation].feeds),
         };
-        let newest = newest(fed);
+        let (newest, now) = (newest(fed), self.now);
         for (metric, feed) in feeds {
             let compiled = &plan.metrics[*metric];
             let lost = self.lost.entry(*metric).or_default();
-            for delta in group(compiled, &compiled.feeds[*feed], rows, lost) {
+            for delta in group(compiled, &compiled.feeds[*feed], rows, now, lost) {
                 give(*metric, delta);
             }
         }

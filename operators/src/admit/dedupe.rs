@@ -1,8 +1,14 @@
 //! The memory of ids.
 //!
-//! *In*: an id and when its row was received. *Out*: whether an admitted row with that id was received
-//! within the horizon. *Never*: a wall clock (a replay decides as the first run did), unkeyed hashes
-//! (ids are hostile input).
+//! *In*: an id and when its row was received. *Out*: whether the row is a duplicate. *Never*: a wall clock (a replay
+//! decides as the first run did), an answer to "how many rows of an id count?" that depends on the order in which they
+//! came, unkeyed hashes (ids are hostile input).
+//!
+//! Of the rows of one id as many count as can be chosen more than the horizon apart. That number never falls when a row
+//! is added, and rises by one at most, so a row counts when it makes the number rise: whatever the order, the same
+//! number has counted in the end (decision 0012). It is found from the left: the first row, then the first one beyond
+//! the horizon of the one chosen last. What lies before the floor cannot change any more, so of it the last row chosen
+//! is enough; in the order of receiving that is one instant per id.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -12,15 +18,30 @@ use ahash::RandomState;
 /// Tables by the top bits of the hash, so that ageing and growing touch one small table at a time.
 const TABLES: usize = 256;
 
-/// Ids with the time they were last admitted.
+/// Instants remembered of one id. Of more, those that do not count are not remembered: only a row that comes in front
+/// of them, out of order, could tell, and would be taken for a duplicate.
+const SIGHTINGS: usize = 1024;
+
+/// Ids with the times they were received.
 #[derive(Debug)]
 pub struct Dedupe {
     horizon: i64,
     keys: [RandomState; 2],
-    tables: Vec<HashMap<u128, i64, BuildHasherDefault<Folded>>>,
+    tables: Vec<HashMap<u128, Sightings, BuildHasherDefault<Folded>>>,
     /// Next table to age, and the floor reached when the round started.
     hand: usize,
     aged_to: i64,
+    /// No row that is still to come was received before this instant.
+    floor: i64,
+}
+
+/// When the rows of one id were received. In the order of receiving, one instant is all.
+#[derive(Debug)]
+#[allow(clippy::box_collection)] // two words instead of three for each of the many ids that come once
+enum Sightings {
+    One(i64),
+    /// Ascending, without equals.
+    Many(Box<Vec<i64>>),
 }
 
 impl Dedupe {
@@ -28,22 +49,18 @@ impl Dedupe {
     pub fn new(horizon: i64) -> Self {
         let tables = std::iter::repeat_with(HashMap::default).take(TABLES).collect();
         let keys = [RandomState::new(), RandomState::new()];
-        Self { horizon, keys, tables, hand: 0, aged_to: i64::MIN }
+        Self { horizon, keys, tables, hand: 0, aged_to: i64::MIN, floor: i64::MIN }
     }
 
-    /// Whether `id` was received within the horizon of `received`; remembers it if not.
+    /// Whether a row of `id` is a duplicate; remembers it.
     pub fn seen(&mut self, id: &str, received: i64) -> bool {
         let [high, low] = &self.keys;
         let hash = u128::from(high.hash_one(id)) << 64 | u128::from(low.hash_one(id));
         let table = &mut self.tables[(hash >> 120) as usize];
         match table.get_mut(&hash) {
-            Some(before) if received.abs_diff(*before) <= self.horizon.unsigned_abs() => true,
-            Some(before) => {
-                *before = received;
-                false
-            }
+            Some(known) => known.add(received, self.horizon, self.floor),
             None => {
-                table.insert(hash, received);
+                table.insert(hash, Sightings::One(received));
                 false
             }
         }
@@ -59,20 +76,83 @@ impl Dedupe {
         self.len() == 0
     }
 
-    /// Forgets ids that no row received at or after `floor` can repeat. One table per call; a round
+    /// Forgets what no row received at or after `floor` can repeat. One table per call; a round
     /// starts when the floor has moved by an eighth of the horizon.
     pub fn age(&mut self, floor: i64) {
+        self.floor = floor;
         if self.hand == 0 {
             if floor < self.aged_to.saturating_add(self.horizon / 8) {
                 return;
             }
             self.aged_to = floor;
         }
-        let least = floor.saturating_sub(self.horizon);
+        let (horizon, floor) = (self.horizon, self.floor);
         let table = &mut self.tables[self.hand];
-        table.retain(|_, received| *received >= least);
+        table.retain(|_, known| known.settle(horizon, floor));
         table.shrink_to(table.len() * 2);
         self.hand = (self.hand + 1) % TABLES;
+    }
+}
+
+impl Sightings {
+    /// Adds a row; whether as many count as before.
+    fn add(&mut self, received: i64, horizon: i64, floor: i64) -> bool {
+        let times = match self {
+            Self::One(known) if *known == received => return true,
+            Self::One(known) => {
+                *self = Self::Many(Box::new(vec![*known]));
+                return self.add(received, horizon, floor);
+            }
+            Self::Many(times) => times,
+        };
+        let Err(mut place) = times.binary_search(&received) else { return true };
+        if times.len() >= SIGHTINGS {
+            settle(times, horizon, floor);
+            place = times.partition_point(|time| *time < received);
+        }
+        let before = chosen(times, horizon).count();
+        times.insert(place, received);
+        let rises = chosen(times, horizon).count() > before;
+        if times.len() > SIGHTINGS && !rises && chosen(times, horizon).all(|time| time != received) {
+            times.remove(place);
+        }
+        !rises
+    }
+
+    /// Drops what cannot matter for rows received at or after `floor`; whether anything is left.
+    fn settle(&mut self, horizon: i64, floor: i64) -> bool {
+        let last = match self {
+            Self::One(only) => *only,
+            Self::Many(times) => {
+                settle(times, horizon, floor);
+                match times.as_slice() {
+                    [] => return false,
+                    [only] => *only,
+                    _ => return true,
+                }
+            }
+        };
+        *self = Self::One(last);
+        last >= floor.saturating_sub(horizon)
+    }
+}
+
+/// The rows that are chosen, from the left.
+fn chosen(times: &[i64], horizon: i64) -> impl Iterator<Item = i64> {
+    let after = move |last: &i64| {
+        let next = times.partition_point(|time| *time <= last.saturating_add(horizon));
+        times.get(next).copied()
+    };
+    std::iter::successors(times.first().copied(), after)
+}
+
+/// Of the rows before `floor`, keeps the last one chosen, and that only while something can be within its horizon.
+fn settle(times: &mut Vec<i64>, horizon: i64, floor: i64) {
+    let settled = times.partition_point(|time| *time < floor);
+    let Some(last) = chosen(&times[..settled], horizon).last() else { return };
+    times.drain(..settled);
+    if last >= floor.saturating_sub(horizon) {
+        times.insert(0, last);
     }
 }
 
@@ -105,10 +185,79 @@ mod tests {
         let mut dedupe = Dedupe::new(10);
         assert!(!dedupe.seen("a", 100));
         assert!(dedupe.seen("a", 110));
-        assert!(dedupe.seen("a", 90), "arrival order does not matter");
         assert!(!dedupe.seen("a", 111));
+        assert!(dedupe.seen("a", 121));
         assert!(!dedupe.seen("b", 111));
         assert_eq!(dedupe.len(), 2);
+    }
+
+    /// As many of `times` as can be more than `horizon` apart, by trying all.
+    fn most(times: &[i64], horizon: i64) -> usize {
+        let sets = (0..1u32 << times.len()).map(|set| {
+            let of = |i: &usize| set >> i & 1 == 1;
+            let picked: Vec<i64> = (0..times.len()).filter(of).map(|i| times[i]).collect();
+            let fits = (0..picked.len())
+                .all(|i| picked[..i].iter().all(|other| picked[i].abs_diff(*other) > horizon as u64));
+            if fits { picked.len() } else { 0 }
+        });
+        sets.max().unwrap_or(0)
+    }
+
+    #[test]
+    fn three_copies_in_any_order_count_alike() {
+        // A and C are more than the horizon apart, B is within reach of both.
+        let (a, b, c) = (0, 9, 18);
+        for order in [[a, b, c], [a, c, b], [b, a, c], [b, c, a], [c, a, b], [c, b, a]] {
+            let mut dedupe = Dedupe::new(10);
+            let counted = order.iter().filter(|received| !dedupe.seen("x", **received)).count();
+            assert_eq!(counted, 2, "{order:?}");
+        }
+    }
+
+    #[test]
+    fn how_many_count_depends_on_no_order_and_no_ageing() {
+        let mut rng = fastrand::Rng::with_seed(7);
+        for _ in 0..3_000 {
+            let horizon = rng.i64(0..12);
+            let mut dedupe = Dedupe::new(horizon);
+            // Rows come out of order by 8 at most, and may be aged up to there at any time.
+            let mut times: Vec<i64> = (0..rng.usize(1..11)).map(|_| rng.i64(0..50)).collect();
+            let delays: Vec<i64> = times.iter().map(|time| time + rng.i64(0..8)).collect();
+            let mut order: Vec<usize> = (0..times.len()).collect();
+            order.sort_by_key(|row| delays[*row]);
+            let mut counted = 0;
+            for (done, row) in order.iter().enumerate() {
+                counted += usize::from(!dedupe.seen("x", times[*row]));
+                let floor = order[done + 1..].iter().map(|row| times[*row]).min();
+                if let Some(floor) = floor.filter(|_| rng.bool()) {
+                    dedupe.tables.iter_mut().for_each(|table| {
+                        table.retain(|_, known| known.settle(horizon, floor));
+                    });
+                }
+            }
+            times.sort_unstable();
+            assert_eq!(counted, most(&times, horizon), "{times:?} within {horizon}");
+        }
+    }
+
+    #[test]
+    fn a_flood_of_one_id_is_bounded() {
+        let mut dedupe = Dedupe::new(1_000_000);
+        assert!(!dedupe.seen("a", 0));
+        (1..5_000).for_each(|time| assert!(dedupe.seen("a", time)));
+        let sightings = |dedupe: &Dedupe| {
+            let all = dedupe.tables.iter().flat_map(HashMap::values);
+            let len = all.map(|known| match known {
+                Sightings::One(_) => 1,
+                Sightings::Many(times) => times.len(),
+            });
+            len.sum::<usize>()
+        };
+        assert_eq!(sightings(&dedupe), SIGHTINGS);
+        assert!(!dedupe.seen("a", 1_000_001), "what counts is remembered all the same");
+        dedupe.age(4_000);
+        (5_000..6_000).for_each(|time| assert!(dedupe.seen("a", time)));
+        assert!(sightings(&dedupe) <= SIGHTINGS, "what is settled makes room");
     }
 
     #[test]

@@ -13,6 +13,8 @@ use contracts::value::Value;
 use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
 
+use super::acc::weigh;
+
 /// The edges of one fold in one pane, summed up.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Edge {
@@ -53,6 +55,10 @@ pub struct EdgeCell {
     panes: OrdMap<i64, Edges>,
     /// Those older than retention.
     base: Option<Edges>,
+    /// Times of rows, and the pane of their last end: rows that may last longer than their own pane is kept.
+    rows: OrdMap<(i64, i64), i64>,
+    /// The same by pane.
+    ends: OrdMap<(i64, i64), i64>,
 }
 
 fn merged(a: &Edges, b: &Edges) -> Edges {
@@ -63,8 +69,14 @@ fn merged(a: &Edges, b: &Edges) -> Edges {
     sum.into()
 }
 
-fn is_zero(edges: &Edges) -> bool {
+/// Whether beginnings and ends have taken each other back.
+pub(super) fn is_zero(edges: &Edges) -> bool {
     edges.iter().all(Edge::is_zero)
+}
+
+/// `edges += more`.
+pub(super) fn merge(edges: &mut Edges, more: &Edges) {
+    *edges = merged(edges, more);
 }
 
 impl EdgeCell {
@@ -82,16 +94,39 @@ impl EdgeCell {
         };
     }
 
-    /// Moves a pane to what is older than retention.
-    pub fn forget(&mut self, pane: i64) {
+    /// Remembers rows by their times, weighed, until pane `until` is forgotten.
+    pub fn remember(&mut self, until: i64, rows: &[(i64, i64)]) {
+        for (time, weight) in rows {
+            weigh(&mut self.rows, (*time, until), *weight);
+            weigh(&mut self.ends, (until, *time), *weight);
+        }
+    }
+
+    /// The least time of the rows remembered.
+    pub fn first_row(&self) -> Option<i64> {
+        self.rows.get_min().map(|((time, _), _)| *time)
+    }
+
+    /// Moves a pane to what is older than retention. `all`: rows that have ended still count.
+    pub fn forget(&mut self, pane: i64, all: bool) {
+        let gone: Vec<(i64, i64)> =
+            self.ends.range((pane, i64::MIN)..=(pane, i64::MAX)).map(|(end, _)| *end).collect();
+        for (until, time) in gone {
+            self.ends.remove(&(until, time));
+            self.rows.remove(&(time, until));
+        }
         if let Some(edges) = self.panes.remove(&pane) {
             self.add(i64::MIN, i64::MAX, &edges);
+        }
+        // Of rows that are over, a window with a beginning sees nothing before it.
+        if !all && self.base.as_ref().is_some_and(|base| base.iter().all(|edge| edge.count == 0)) {
+            self.base = None;
         }
     }
 
     /// Whether nothing is left of all edges.
     pub fn is_empty(&self) -> bool {
-        self.panes.is_empty() && self.base.is_none()
+        self.panes.is_empty() && self.base.is_none() && self.rows.is_empty()
     }
 
     /// The pane of the first edge; `None`: there is none, or it is older than retention.
@@ -166,9 +201,40 @@ mod tests {
         cell.sum(5, &mut lasting.end);
         assert_eq!(lasting.finish(&Agg::Concurrent, 0, Some(30), 50), Value::Int(1));
         assert_eq!(lasting.finish(&Agg::DurationInState, 0, Some(30), 50), Value::Duration(12 + 17));
-        cell.forget(4);
+        cell.forget(4, true);
         let mut all = Vec::new();
         cell.sum(i64::MAX, &mut all);
         assert_eq!(all, [Edge { count: 1, moment: 5 - 42 + 33 }]);
+    }
+
+    #[test]
+    fn rows_are_known_until_their_end_is_forgotten() {
+        let mut cell = EdgeCell::default();
+        cell.remember(i64::MAX, &[(7, 1)]);
+        cell.remember(4, &[(5, 1), (6, 2)]);
+        assert_eq!(cell.first_row(), Some(5));
+        cell.remember(4, &[(5, -1)]);
+        assert_eq!(cell.first_row(), Some(6));
+        cell.forget(4, false);
+        assert_eq!(cell.first_row(), Some(7));
+        assert!(!cell.is_empty());
+        cell.remember(i64::MAX, &[(7, -1)]);
+        assert!(cell.is_empty());
+    }
+
+    #[test]
+    fn what_is_over_leaves_nothing_unless_everything_counts() {
+        for all in [false, true] {
+            let mut cell = EdgeCell::default();
+            for (at, weight) in [(5, 1), (42, -1)] {
+                let mut edge = Edge::default();
+                edge.add(at, weight);
+                cell.add(at / 10, 0, &Edges::from([edge]));
+            }
+            cell.forget(0, all);
+            assert_eq!(cell.first(), Some(i64::MIN), "still lasting");
+            cell.forget(4, all);
+            assert_eq!(cell.is_empty(), !all);
+        }
     }
 }

@@ -10,15 +10,17 @@ use std::sync::Arc;
 use ahash::{HashMap, HashMapExt};
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Int32Type, TimestampMicrosecondType};
-use contracts::catalog::{Agg, Input};
+use contracts::catalog::Agg;
 use contracts::value::{Value, ValueType};
 use serde::{Deserialize, Serialize};
 
 use super::acc::{Acc, FoldSpec, Update};
-use super::edges::{Edge, Edges};
+use super::edges::Edges;
 use super::panes::{Key, Pane};
 use super::plan::{FeedPlan, MetricPlan};
 use super::wide::Wide;
+
+mod spans;
 
 /// Rows that a metric did not count, by reason.
 pub type Lost = BTreeMap<&'static str, u64>;
@@ -34,7 +36,9 @@ pub struct Delta {
     pub change: Pane,
     /// Beginnings and ends of rows that last; then `change` is of no rows.
     pub edges: Option<Edges>,
-    /// The instant of the edges, where it may be ahead of the clock: they wait for it.
+    /// Of rows that last: their times, weighed. `pane` is that of their last end, `i64::MAX` while they last.
+    pub lasting: Option<Arc<[(i64, i64)]>>,
+    /// The instant of the rows or edges, where it may be ahead of the clock: they wait for it.
     pub at: i64,
 }
 
@@ -54,8 +58,9 @@ pub struct Rows<'a> {
 /// Marks a row that belongs to no group.
 const SKIP: u32 = u32::MAX;
 
-/// Groups the rows of a batch for one feed of a metric.
-pub fn group(plan: &MetricPlan, feed: &FeedPlan, rows: Rows<'_>, lost: &mut Lost) -> Vec<Delta> {
+/// Groups the rows of a batch for one feed of a metric. Rows whose time is not before `now` have a change of their
+/// own, which waits.
+pub fn group(plan: &MetricPlan, feed: &FeedPlan, rows: Rows<'_>, now: i64, lost: &mut Lost) -> Vec<Delta> {
     let mut kept = Kept::new(rows.batch.num_rows());
     if let Some(filter) = &feed.filter {
         let (pass, errors) = filter.evaluate_bool(rows.batch);
@@ -74,73 +79,15 @@ pub fn group(plan: &MetricPlan, feed: &FeedPlan, rows: Rows<'_>, lost: &mut Lost
     });
     let dimensions: Vec<Codes> = dimensions.collect();
     let inputs = Inputs::evaluate(feed, rows.batch, &mut kept, lost);
-    let groups = Groups::new(plan, &dimensions, &times, &kept);
+    let groups = Groups::new(plan, &dimensions, &times, &kept, now);
     let panes = groups.panes(plan, &times, rows.weights);
     let accs = fold_all(plan, feed, &inputs, &groups, &times, rows);
     let mut deltas = groups.deltas(&dimensions, panes, accs);
     if feed.spans.iter().any(Option::is_some) {
-        edges(plan, feed, rows, &dimensions, &inputs, &groups, &mut deltas);
+        let seen = spans::Seen { plan, feed, rows, times: &times, dimensions: &dimensions };
+        deltas.extend(seen.deltas(&inputs, &groups));
     }
     deltas
-}
-
-/// Adds the beginnings and ends of rows that last.
-#[allow(clippy::too_many_arguments)] // what `group` has worked out so far
-fn edges(
-    plan: &MetricPlan,
-    feed: &FeedPlan,
-    rows: Rows<'_>,
-    dimensions: &[Codes],
-    inputs: &Inputs,
-    groups: &Groups,
-    deltas: &mut Vec<Delta>,
-) {
-    // The rows of a sequence begin and end before now; those of others may say what is still to come.
-    let known =
-        matches!(feed.input, Input::Relation(number) if plan.metric.relations[number].sequence.is_some());
-    let mut found: BTreeMap<(usize, i64, i64), Vec<Edge>> = BTreeMap::new();
-    let mut keys: HashMap<Vec<u32>, usize> = HashMap::new();
-    let mut named: Vec<Key> = Vec::new();
-    for (fold, (span, input)) in feed.spans.iter().zip(&feed.folds).enumerate() {
-        let (Some((start, end)), Some((_, filter))) = (span, input) else { continue };
-        let (starts, ends) = (start.evaluate(rows.batch).values, end.evaluate(rows.batch).values);
-        let filter = filter.map(|filter| &inputs.filters[filter]);
-        let instant = |column: &ArrayRef, row: usize| {
-            let times = column.as_primitive_opt::<TimestampMicrosecondType>()?;
-            times.is_valid(row).then(|| times.value(row))
-        };
-        for row in (0..groups.of_row.len()).filter(|row| groups.of_row[*row] != SKIP) {
-            let passes = filter.is_none_or(|filter| filter.is_valid(row) && filter.value(row));
-            let Some(from) = instant(&starts, row).filter(|_| passes) else { continue };
-            let to = instant(&ends, row);
-            if to.is_some_and(|to| to <= from) {
-                continue;
-            }
-            let codes: Vec<u32> = dimensions.iter().map(|d| d.codes[row]).collect();
-            let key = *keys.entry(codes).or_insert_with_key(|codes| {
-                named
-                    .push(Key::new(codes.iter().zip(dimensions).map(|(c, d)| d.values[*c as usize].clone())));
-                named.len() - 1
-            });
-            let weight = rows.weights.map_or(1, |weights| weights[row]);
-            let mut add = |time: i64, weight: i64| {
-                let none = || vec![Edge::default(); plan.specs.len()];
-                let at = if known { i64::MIN } else { time };
-                found.entry((key, plan.pane(time), at)).or_insert_with(none)[fold].add(time, weight);
-            };
-            add(from, weight);
-            if let Some(to) = to {
-                add(to, -weight);
-            }
-        }
-    }
-    deltas.extend(found.into_iter().map(|((key, pane, at), edges)| Delta {
-        key: named[key].clone(),
-        pane,
-        change: Pane::zero(&plan.specs),
-        edges: Some(edges.into()),
-        at,
-    }));
 }
 
 /// Which rows still count.
@@ -301,24 +248,29 @@ struct Groups {
     sample: Vec<u32>,
     /// Pane of each group.
     pane: Vec<i64>,
+    /// The instant that each group waits for; `i64::MIN`: none.
+    at: Vec<i64>,
 }
 
 impl Groups {
-    fn new(plan: &MetricPlan, dimensions: &[Codes], times: &Int64Array, kept: &Kept) -> Self {
-        let mut groups = Self { of_row: vec![SKIP; times.len()], sample: vec![], pane: vec![] };
-        let mut known: HashMap<(u64, i64), u32> = HashMap::new();
+    fn new(plan: &MetricPlan, dimensions: &[Codes], times: &Int64Array, kept: &Kept, now: i64) -> Self {
+        let mut groups = Self { of_row: vec![SKIP; times.len()], sample: vec![], pane: vec![], at: vec![] };
+        let mut known: HashMap<(u64, i64, i64), u32> = HashMap::new();
         let mut radix = Radix::new(dimensions);
         let mut last = None;
         for row in 0..times.len() {
             if !kept.rows[row] {
                 continue;
             }
-            let place = (radix.code(dimensions, row), plan.pane(times.value(row)));
+            let time = times.value(row);
+            let at = if time < now { i64::MIN } else { time };
+            let place = (radix.code(dimensions, row), plan.pane(time), at);
             let group = match last {
                 Some((same, group)) if same == place => group,
                 _ => *known.entry(place).or_insert_with(|| {
                     groups.sample.push(row as u32);
                     groups.pane.push(place.1);
+                    groups.at.push(at);
                     groups.sample.len() as u32 - 1
                 }),
             };
@@ -350,7 +302,8 @@ impl Groups {
             let key = keys.entry(codes).or_insert_with_key(|codes| {
                 Key::new(codes.iter().zip(dimensions).map(|(c, d)| d.values[*c as usize].clone()))
             });
-            Delta { key: key.clone(), pane: self.pane[group], change, edges: None, at: i64::MIN }
+            let (pane, at) = (self.pane[group], self.at[group]);
+            Delta { key: key.clone(), pane, change, edges: None, lasting: None, at }
         });
         deltas.collect()
     }

@@ -4,7 +4,7 @@
 //! reference; a tick copies only what it changes. *Never*: a pane beyond retention, a running total that
 //! differs from the sum of its panes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 use super::acc::{Acc, FoldSpec, weigh};
-use super::edges::EdgeCell;
+use super::edges::{EdgeCell, is_zero, merge};
 use super::group::{Delta, Lost};
 use super::plan::MetricPlan;
 use super::window::Bounds;
@@ -276,7 +276,7 @@ pub struct MetricState {
     by_pane: ByPane,
     /// One per window, `None` for sessions.
     running: Vec<Option<Running>>,
-    /// Edges ahead of the clock, by their instant.
+    /// Changes ahead of the clock, by their instant.
     waiting: BTreeMap<i64, Vec<Delta>>,
     /// How many wait.
     waits: usize,
@@ -405,7 +405,7 @@ impl MetricState {
     fn forget_pane(&mut self, key: &Key, pane: i64) {
         let plan = Arc::clone(&self.plan);
         self.each_cell(key, |cell| {
-            cell.edges.forget(pane);
+            cell.edges.forget(pane, plan.keeps_base);
             let Some(gone) = cell.panes.remove(&pane) else { return };
             if !plan.keeps_base {
                 return;
@@ -428,24 +428,57 @@ impl MetricState {
         }
         self.shard.revision += 1;
         let mut lost = Lost::new();
+        let ahead = deltas.iter().map(|delta| delta.at).filter(|at| *at >= self.now).collect();
         for delta in deltas {
             self.apply_one(delta, &mut lost);
         }
+        self.settle(&ahead);
         self.lose(&lost);
+    }
+
+    /// Forgets changes ahead of the clock that others have taken back.
+    fn settle(&mut self, instants: &BTreeSet<i64>) {
+        for at in instants {
+            let Some(waiting) = self.waiting.get_mut(at) else { continue };
+            let before = waiting.len();
+            waiting.retain(|delta| match &delta.edges {
+                Some(edges) => !is_zero(edges),
+                None => delta.change.rows != 0,
+            });
+            self.waits -= before - waiting.len();
+            if waiting.is_empty() {
+                self.waiting.remove(at);
+            }
+        }
+    }
+
+    /// Keeps a change until its instant, in one with those of the same rows.
+    fn wait(&mut self, delta: Delta, lost: &mut Lost) {
+        let alike = |known: &Delta| known.key == delta.key && known.edges.is_some() == delta.edges.is_some();
+        let waiting = self.waiting.entry(delta.at).or_default();
+        if let Some(place) = waiting.iter().position(alike) {
+            let known = &mut waiting[place];
+            known.change.merge(&self.plan.specs, &delta.change);
+            if let (Some(edges), Some(more)) = (&mut known.edges, &delta.edges) {
+                merge(edges, more);
+            }
+        } else if self.waits >= self.max_keys {
+            *lost.entry("too_many_waiting").or_default() += 1;
+        } else {
+            self.waits += 1;
+            waiting.push(delta);
+        }
     }
 
     fn apply_one(&mut self, delta: Delta, lost: &mut Lost) {
         if delta.at >= self.now {
-            if self.waits >= self.max_keys {
-                *lost.entry("too_many_waiting").or_default() += 1;
-                return;
-            }
-            self.waits += 1;
-            self.waiting.entry(delta.at).or_default().push(delta);
-            return;
+            return self.wait(delta, lost);
         }
         let rows = delta.change.rows.unsigned_abs();
         let beyond = delta.pane < self.shard.oldest;
+        if beyond && delta.lasting.is_some() {
+            return;
+        }
         if beyond && !self.plan.keeps_base && delta.edges.is_none() {
             *lost.entry("beyond_retention").or_default() += rows;
             return;
@@ -455,7 +488,7 @@ impl MetricState {
             return;
         }
         let windows = self.running.len();
-        if self.plan.keeps_total {
+        if self.plan.keeps_total && delta.lasting.is_none() {
             let total = self.shard.total.get_or_insert_with(|| Arc::new(Cell::new(windows)));
             let mut place = Place {
                 plan: &self.plan,
@@ -491,6 +524,13 @@ struct Place<'a> {
 impl Place<'_> {
     fn apply(&mut self, cell: &mut Cell, key: &Key, delta: &Delta) {
         let (specs, pane, change) = (&self.plan.specs, delta.pane, &delta.change);
+        if let Some(rows) = &delta.lasting {
+            cell.edges.remember(pane, rows);
+            if pane != i64::MAX {
+                self.by_pane.entry(pane).or_default().insert(key.clone());
+            }
+            return;
+        }
         if let Some(edges) = &delta.edges {
             cell.edges.add(pane, self.oldest, edges);
             if pane >= self.oldest {

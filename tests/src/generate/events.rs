@@ -115,6 +115,7 @@ impl Maker<'_> {
                 format!("[{}]", events.join(", "))
             }
             7..17 if !self.sent.is_empty() => self.again(&mut partition),
+            21..40 if self.theme.later && !self.sent.is_empty() => self.again(&mut partition),
             17..21 if self.theme.rich && !self.sent.is_empty() => self.namesake(&mut partition),
             _ => self.event(received, partition),
         };
@@ -131,7 +132,9 @@ impl Maker<'_> {
         *partition = self.sent[i].partition;
         // To another partition only the same bytes, and only where every copy is within reach of
         // every other: else the order of partitions would decide.
-        let reach = self.models[model].dedupe == DAY && self.theme.span <= 2 * HOUR;
+        // How many of them count depends on no order, but clocks go on between segments, so that events at the
+        // edge of what is retained must not be told apart by which of the copies it is that counts.
+        let reach = self.models[model].dedupe == DAY && self.theme.span <= 2 * HOUR || self.theme.later;
         if reach && !self.varied.contains(&id) && chance(self.rng, 50) {
             *partition = self.rng.usize(..self.partitions);
             self.crossed.insert(id);
@@ -349,6 +352,8 @@ impl Maker<'_> {
                     0 => 0,
                     1 => rng.i64(0..3 * HOUR),
                     2 => -rng.i64(0..MINUTE),
+                    // Some of it is planned.
+                    _ if self.theme.later => rng.i64(-20..20) * self.theme.span / 20,
                     _ => rng.i64(0..20) * MINUTE,
                 };
                 self.stamp(time - back)

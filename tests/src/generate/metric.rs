@@ -113,6 +113,25 @@ fn event_metric(
     let windows = windows(rng, theme);
     measures(rng, theme, &all, &scopes, yaml);
     finish(rng, theme, &windows, yaml);
+    if theme.later && chance(rng, 40) {
+        let at = all.column(rng, &[T::Ts]).map_or("time".to_string(), |(name, _)| name);
+        let sql = pick(
+            rng,
+            &["{} + INTERVAL '10 minutes'", "{} + INTERVAL '1 hour'", "{}", "{} - INTERVAL '2 minutes'"],
+        );
+        counts_at(&format!("\"{}\", future: 900d", sql.replace("{}", &at)), yaml);
+    }
+}
+
+/// Writes `time.column`.
+fn counts_at(column: &str, yaml: &mut String) {
+    // `finish` may have written the key already.
+    match yaml.strip_suffix("time: { lateness: 1h, late: restate }\n").map(str::to_string) {
+        Some(before) => {
+            *yaml = format!("{before}time: {{ lateness: 1h, late: restate, column: {column} }}\n")
+        }
+        None => *yaml += &format!("time: {{ column: {column} }}\n"),
+    }
 }
 
 pub(super) fn entity_metric(rng: &mut fastrand::Rng, theme: &Theme, entity: &EntityModel, yaml: &mut String) {
@@ -128,18 +147,15 @@ pub(super) fn entity_metric(rng: &mut fastrand::Rng, theme: &Theme, entity: &Ent
     let windows = windows(rng, theme);
     let theme = &Theme { approx: false, ..theme.clone() };
     measures(rng, theme, &scope, &[], yaml);
-    // Rows whose own time is ahead of the clock count at once, which the oracle does not do: not drawn again until
-    // that is settled.
-    let own = theme.rich && !theme.fresh && chance(rng, 30);
+    let own = if theme.later { chance(rng, 50) } else { theme.rich && !theme.fresh && chance(rng, 30) };
     let column = if own { scope.column(rng, &[T::Ts]) } else { None };
     finish(rng, theme, &windows, yaml);
-    let column = column.map_or(String::new(), |(name, _)| format!("column: {name}"));
-    if !column.is_empty() {
-        // `finish` may have written the key already.
-        match yaml.strip_suffix("time: { lateness: 1h, late: restate }\n").map(str::to_string) {
-            Some(before) => *yaml = format!("{before}time: {{ lateness: 1h, late: restate, {column} }}\n"),
-            None => *yaml += &format!("time: {{ {column} }}\n"),
-        }
+    // A field of the row rather than the times of its events, where there is one.
+    let field =
+        scope.columns.iter().find(|c| c.t == T::Ts && !["time", "first_time"].contains(&c.name.as_str()));
+    let field = field.filter(|_| theme.later).map(|field| field.name.clone());
+    if let Some((name, _)) = column {
+        counts_at(&field.unwrap_or(name), yaml);
     }
 }
 

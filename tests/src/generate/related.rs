@@ -111,6 +111,7 @@ pub(super) fn sequenced_case(seed: u64) -> Case {
     theme.rich = true;
     // What is said to be retained would have to reach over the windows of `over`.
     theme.retain = None;
+    theme.later = seed >= super::LATER;
     let grid = Grid { step: (theme.span / *pick(&mut rng, &[8, 16, 40]) / SECOND).max(1) * SECOND };
     let mut yaml = String::new();
     let (models, tables) = sequenced::contracts(&mut rng, seed.is_multiple_of(3), &mut yaml);

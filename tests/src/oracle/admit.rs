@@ -43,7 +43,7 @@ pub struct Envelope {
 pub enum Fate {
     /// Counted.
     Admitted(Admitted),
-    /// Dropped: an admitted row has its id.
+    /// Dropped: other rows with its id count in its place.
     Duplicate {
         /// Event type.
         event: String,
@@ -117,7 +117,7 @@ pub struct Admitted {
 pub struct Gate<'a> {
     contracts: &'a Contracts,
     envelope: &'a Envelope,
-    /// Received times of admitted rows by event type and id.
+    /// Received times of rows that passed all checks, by event type and id.
     seen: BTreeMap<(String, String), Vec<i64>>,
     /// What rows of change streams said last.
     said: super::change::Said,
@@ -228,16 +228,27 @@ impl<'a> Gate<'a> {
         }
     }
 
-    /// Was an admitted row of that id received at most `dedupe` before this one?
+    /// Can no more rows of that id be more than `dedupe` apart with this one than without it?
     fn is_duplicate(&mut self, event: &Event, id: Option<&str>, received: i64) -> bool {
         let (Some(id), true) = (id, event.dedupe > 0) else { return false };
         let seen = self.seen.entry((event.name.clone(), id.to_string())).or_default();
-        if seen.iter().any(|earlier| received - earlier <= event.dedupe) {
-            return true;
-        }
+        let before = most_apart(seen, event.dedupe);
         seen.push(received);
-        false
+        most_apart(seen, event.dedupe) == before
     }
+}
+
+/// How many of these instants can be chosen so that all are more than `apart` apart.
+fn most_apart(times: &[i64], apart: i64) -> usize {
+    let mut times = times.to_vec();
+    times.sort_unstable();
+    // The most that can be chosen of the first ones so that the last of them is chosen.
+    let mut ending: Vec<usize> = Vec::new();
+    for (i, time) in times.iter().enumerate() {
+        let before = (0..i).filter(|&j| time - times[j] > apart).map(|j| ending[j]);
+        ending.push(1 + before.max().unwrap_or(0));
+    }
+    ending.into_iter().max().unwrap_or(0)
 }
 
 /// The declared columns; none when one is there twice.

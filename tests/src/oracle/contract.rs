@@ -107,6 +107,8 @@ pub struct Metric {
     pub joins: Vec<Join>,
     pub lookups: Vec<Lookup>,
     pub sequence: Option<Sequence>,
+    /// Over events: when a row counts, where not at its time.
+    pub moment: Option<Ex>,
     pub dimensions: Vec<Dimension>,
     pub measures: Vec<Measure>,
     pub windows: Vec<(String, Kind)>,
@@ -397,6 +399,7 @@ fn metric(doc: &Node) -> Metric {
         max: node.str("max").and_then(|m| m.parse().ok()).expect("a max"),
         refuse: node.str("overflow") == Some("refuse"),
     });
+    let moment = doc.get("time").and_then(|time| time.str("column")).filter(|_| doc.str("entity").is_none());
     let longest = windows.iter().map(|(_, kind)| length(kind)).max().unwrap_or(0);
     let retain = doc.get("retain").and_then(|r| duration(r, "live"));
     let joins = joins(doc);
@@ -415,6 +418,7 @@ fn metric(doc: &Node) -> Metric {
         dimensions: dimensions.collect(),
         measures,
         sequence,
+        moment: moment.map(parse),
         joins,
         lookups: lookups(doc),
         retain: retain.unwrap_or((2 * longest).max(7 * DAY)),

@@ -267,13 +267,18 @@ impl<'a> View<'a> {
     fn first(&self, scope: &Scope<'_>, t: i64) -> Option<i64> {
         let rows = self.rows(t);
         let begins = |row: &Row| {
-            let stretches = self.metric.measures.iter().filter_map(|measure| match &measure.kind {
-                MeasureKind::Lasting(lasting) => stretch(lasting, row).map(|(start, _)| start),
-                _ => None,
-            });
-            stretches.chain([row.time]).min()
+            self.begins(row).into_iter().chain([row.time]).filter(|at| *at < self.oracle.now).min()
         };
         rows.iter().filter(|row| self.passes(scope, row)).filter_map(begins).min()
+    }
+
+    /// When the row begins to last, if some measure is about that.
+    fn begins(&self, row: &Row) -> Option<i64> {
+        let stretches = self.metric.measures.iter().filter_map(|measure| match &measure.kind {
+            MeasureKind::Lasting(lasting) => stretch(lasting, row).map(|(start, _)| start),
+            _ => None,
+        });
+        stretches.min()
     }
 
     fn folded(&self, measure: &Measure, scope: &Scope<'_>, t: i64) -> Val {
@@ -323,7 +328,7 @@ impl<'a> View<'a> {
         let mut rows: Vec<Row> = known.map(|row| self.split(row)).collect();
         let everything = self.metric.windows.iter().any(|(_, kind)| *kind == Kind::All);
         rows.retain(|row| row.recent || everything);
-        self.overflow(&mut rows);
+        self.overflow(&mut rows, t);
         let rows = Rc::new(rows);
         self.rows.borrow_mut().insert(t, rows.clone());
         rows
@@ -331,8 +336,20 @@ impl<'a> View<'a> {
 
     fn made(&self, now: i64) -> Rc<Vec<Made>> {
         let mut all = self.made.borrow_mut();
-        let made = || Rc::new(super::rows::rows(self.oracle, self.metric, now).rows);
+        let made = || {
+            let rows = super::rows::rows(self.oracle, self.metric, now).rows;
+            Rc::new(rows.into_iter().filter_map(|row| self.counting(row)).collect())
+        };
         all.entry(now).or_insert_with(made).clone()
+    }
+
+    /// The row at the instant at which it counts; none: it does not.
+    fn counting(&self, row: Made) -> Option<Made> {
+        let Some(moment) = &self.metric.moment else { return Some(row) };
+        match row.env().eval(moment).expect("an instant") {
+            Val::Ts(time) => Some(Made { time, ..row }),
+            _ => None,
+        }
     }
 
     fn entity_rows(&self, alias: &Alias, t: i64) -> Vec<Made> {
@@ -371,12 +388,16 @@ impl<'a> View<'a> {
         Row { time, recent, id, alias, asked: dims.clone(), dims, cols, parts }
     }
 
-    /// The `max` values with the earliest time keep their name.
-    fn overflow(&self, rows: &mut Vec<Row>) {
+    /// The `max` values with the earliest time keep their name. A row ahead of the clock does not occur yet, unless it
+    /// lasts already.
+    fn overflow(&self, rows: &mut Vec<Row>, t: i64) {
+        let entity = self.metric.aliases.first().is_some_and(|alias| alias.entity);
+        let now = if entity { t } else { self.oracle.now };
+        let occurs = |row: &&Row| row.time < now || self.begins(row).is_some();
         let mut allowed = Vec::new();
         for (d, dimension) in self.metric.dimensions.iter().enumerate() {
             let mut earliest: BTreeMap<Val, i64> = BTreeMap::new();
-            for row in rows.iter() {
+            for row in rows.iter().filter(occurs) {
                 let seen = earliest.entry(row.dims[d].clone()).or_insert(row.time);
                 *seen = row.time.min(*seen);
             }

@@ -38,7 +38,8 @@ pub struct Made {
 }
 
 impl Made {
-    pub(super) fn env(&self) -> Env<'_> {
+    /// What expressions see of it.
+    pub fn env(&self) -> Env<'_> {
         Env { cols: &self.cols, parts: &self.parts }
     }
 }

@@ -1,7 +1,6 @@
 //! Metrics over sequences: intervals of keys, what lasts, windows of windows.
 //!
-//! *In*: models of events and tables. *Out*: YAML of one or two metrics. *Never*: sessions; dimensions that run out of
-//! room, whose names go by panes where something lasts.
+//! *In*: models of events and tables. *Out*: YAML of one or two metrics. *Never*: sessions.
 
 use super::super::contract::head;
 use super::super::measure::measures;
@@ -75,14 +74,14 @@ fn metric(
     scopes.push(scope(Some("s"), &[]));
     let intervals = scope(None, &kinds[0].1);
     let last = rng.usize(..4);
-    let by_state = dimensions(rng, &columns, (state, last == 0), yaml);
+    let by_state = dimensions(rng, &columns, (state, last == 0 || theme.later), yaml);
     let windows = lasting_windows(rng, theme);
     measures(rng, theme, &intervals, &scopes, yaml);
     // A dimension must say something about some row.
     if by_state {
         *yaml += "  kept: { agg: count, of: interval, hidden: true }\n";
     }
-    lasting(rng, &intervals, state, last, yaml);
+    lasting(rng, theme, &intervals, (state, last), yaml);
     if chance(rng, 60) {
         *yaml += "  rows: { agg: count }\n";
         *yaml += "  dwelt: { agg: max, value: interval.dwell }\n";
@@ -103,7 +102,7 @@ fn apart(rng: &mut fastrand::Rng, theme: &Theme, index: usize, streams: &[&Model
     }
     if chance(rng, 60) {
         let from = if joined { "a.k2" } else { "k2" };
-        *yaml += &format!("dimensions:\n  d0: {{ from: {from}, max: 1000 }}\n");
+        *yaml += &format!("dimensions:\n  d0: {{ from: {from}, max: {} }}\n", room(rng, theme));
     }
     let windows = lasting_windows(rng, theme);
     *yaml += "measures:\n";
@@ -137,13 +136,19 @@ fn over_entity(rng: &mut fastrand::Rng, theme: &Theme, index: usize, model: &Mod
     head(yaml, "Metric", &format!("m{index}"));
     *yaml += &format!("entity: thing{index}\n");
     if chance(rng, 40) {
-        *yaml += &format!("dimensions:\n  d0: {{ from: {key}, max: 1000, overflow: refuse }}\n");
+        let max = room(rng, theme);
+        *yaml += &format!("dimensions:\n  d0: {{ from: {key}, max: {max}, overflow: refuse }}\n");
     }
     let windows = lasting_windows(rng, theme);
     *yaml += "measures:\n  c0: { agg: concurrent, start: first_time, end: \"nullif(time, first_time)\" }\n";
     *yaml += "  c1: { agg: duration_in_state, start: first_time, end: time, where: touched > 1 }\n";
     *yaml += "  rows: { agg: count }\n";
     finish(rng, theme, &windows, yaml);
+}
+
+/// A `max`: little, sometimes.
+fn room(rng: &mut fastrand::Rng, theme: &Theme) -> usize {
+    if theme.later && chance(rng, 60) { rng.usize(1..4) } else { 1000 }
 }
 
 fn qualified(name: &str, columns: &[Column]) -> Vec<Column> {
@@ -278,7 +283,13 @@ fn lasting_windows(rng: &mut fastrand::Rng, theme: &Theme) -> String {
     }
 }
 
-fn lasting(rng: &mut fastrand::Rng, scope: &Scope, state: Option<T>, last: usize, yaml: &mut String) {
+fn lasting(
+    rng: &mut fastrand::Rng,
+    theme: &Theme,
+    scope: &Scope,
+    (state, last): (Option<T>, usize),
+    yaml: &mut String,
+) {
     let mut counts = 0;
     for i in 0..last {
         let agg = word(rng, &["concurrent", "duration_in_state"]);
@@ -291,6 +302,14 @@ fn lasting(rng: &mut fastrand::Rng, scope: &Scope, state: Option<T>, last: usize
         match rng.u8(..8) {
             0 => options += ", of: passed",
             1 => options += ", of: item, start: item.entered, end: item.done",
+            2 if theme.later => {
+                let ends = [
+                    "start: s.time, end: \"s.time + INTERVAL '10 minutes'\"",
+                    "start: \"s.time + INTERVAL '5 minutes'\", end: \"s.time + INTERVAL '1 day'\"",
+                    "start: \"s.time - INTERVAL '10 days'\", end: \"nullif(s.time, s.time)\"",
+                ];
+                options += &format!(", of: s, {}", pick(rng, &ends));
+            }
             2 => options += ", of: s, start: \"s.time - INTERVAL '10 minutes'\", end: s.time",
             3 => options += ", start: interval.entered",
             4 | 5 if state == Some(T::Text) && agg == "duration_in_state" => options += ", state: a",
