@@ -11,6 +11,8 @@ STREAMGAUGE := $(CARGO) run --quiet --bin streamgauge --
 # Cases of `make property`, from number START on; CI runs the first 5,000 as part of `make test`.
 CASES ?= 500000
 START ?= 0
+# Kills of `make crashloop`; CI runs 12.
+CRASHES ?= 1000
 # Faults of `make model`.
 BOUND ?= 2
 # Seconds of `make fuzz`.
@@ -25,7 +27,7 @@ DEMO ?=
 BENCH ?=
 FRESHNESS ?=
 
-.PHONY: help setup demo test lint fmt contracts bench property model fuzz kafka kafka-stop
+.PHONY: help setup demo test lint fmt contracts bench property model crashloop fuzz kafka kafka-stop
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
@@ -61,6 +63,9 @@ bench: setup ## Throughput and freshness, release build (cold: 20 minutes on 2 c
 
 property: setup ## CASES (500000) random contracts from START (0) on against oracle and SQL; ROADS=all: told in all ways
 	CASES=$(CASES) START=$(START) $(CARGO) test --package tests --test property -- --nocapture
+
+crashloop: setup ## Kill a server CRASHES times (1000) and compare lake and numbers with what was acknowledged
+	CYCLES=$(CRASHES) $(CARGO) test --package server --test crashloop -- --nocapture
 
 model: setup ## Every state of the lake's commit protocol with BOUND faults (2); 3 takes hours
 	BOUND=$(BOUND) $(CARGO) test --package tests --test commit_model bound_of_your_own -- --nocapture

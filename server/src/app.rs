@@ -15,6 +15,7 @@ use connectors::receive::log::PushLog;
 use connectors::store::dead_letters::DeadLetters;
 use contracts::Catalog;
 use engine::{Engine, Published, Reader};
+use lake::LakeWriter;
 use parking_lot::RwLock;
 use tokio::sync::watch;
 
@@ -131,6 +132,8 @@ pub struct Parts {
     pub default_source: Option<String>,
     /// Where refused rows are kept.
     pub dead: Arc<DeadLetters>,
+    /// Where admitted rows go for good.
+    pub lake: Option<Arc<LakeWriter>>,
     /// The contracts that have run.
     pub history: History,
     /// Limits of requests.
@@ -159,6 +162,7 @@ pub struct App {
     pub(crate) telemetry: Telemetry,
     pub(crate) ring: Arc<Ring>,
     pub(crate) sampled: Sampled,
+    pub(crate) lake: Option<Arc<LakeWriter>>,
     pub(crate) caught_up: CaughtUp,
     draining: AtomicBool,
     swaps: AtomicU64,
@@ -199,6 +203,7 @@ impl App {
             telemetry: Telemetry::default(),
             ring,
             sampled: Sampled::default(),
+            lake: parts.lake,
             caught_up: CaughtUp::default(),
             draining: AtomicBool::new(false),
             swaps: AtomicU64::new(0),
@@ -209,18 +214,18 @@ impl App {
 
     /// The hook for a new engine; give the same one to [`Engine::start`] and to [`Live`].
     pub fn hook(&self) -> Arc<Hook> {
-        Hook::new(self.pulse.clone(), None)
+        Hook::new(self.pulse.clone(), None, None)
     }
 
-    /// The same, with a store that keeps what the engine admits: numbers can be recomputed.
+    /// The same, with a store that keeps what the engine admits (numbers can be recomputed), and the lake.
     pub fn hook_with(&self, keeper: Option<Keeper>) -> Arc<Hook> {
-        Hook::new(self.pulse.clone(), keeper)
+        Hook::new(self.pulse.clone(), keeper, self.lake.clone())
     }
 
     /// Makes `live` the one that answers. Returns the one before it, so that the caller can choose
     /// when its threads stop (dropping the last handle stops them).
     pub fn swap(&self, live: Live) -> Option<Arc<Live>> {
-        live.engine.tap(self.ring.wanted() || live.hook.keeper().is_some());
+        live.engine.tap(self.ring.wanted() || live.hook.wants_rows());
         self.history.record(&live.texts, &live.catalog);
         // One engine at a time writes checkpoints: the one that answers.
         if let Some(before) = self.live.load_full() {
@@ -326,7 +331,7 @@ impl App {
     pub(crate) fn tune_tap(&self) {
         let wanted = self.ring.wanted();
         if let Some(live) = self.live.load_full() {
-            live.engine.tap(wanted || live.hook.keeper().is_some());
+            live.engine.tap(wanted || live.hook.wants_rows());
         }
         if !wanted {
             self.ring.clear();

@@ -1,7 +1,7 @@
 //! Where an engine's checkpoints lie, and when they count.
 //!
-//! *In*: the data folder, the dead letters. *Out*: what [`Engine::start_from`] wants. *Never*: a checkpoint that
-//! counts before the refused rows before its offsets are on disk: they are not read again.
+//! *In*: the data folder, the dead letters, the lake. *Out*: what [`Engine::start_from`] wants. *Never*: a checkpoint that
+//! counts before the rows before its offsets are in the lake and the refused ones on disk: they are not read again.
 //!
 //! [`Engine::start_from`]: engine::Engine::start_from
 
@@ -14,9 +14,11 @@ use connectors::store::checkpoints::{Folder, FolderError};
 use connectors::store::dead_letters::DeadLetters;
 use contracts::Catalog;
 use engine::checkpoint::{Checkpoints, Gate, Offsets, Stored, Vault, VaultError};
+use lake::LakeWriter;
 
 use crate::cli::exit::{Exit, Failure};
 use crate::settings::{Keeping, Source};
+use crate::sources::TABLE;
 
 /// A folder as the engine sees it.
 #[derive(Debug)]
@@ -49,15 +51,25 @@ fn told(error: FolderError) -> VaultError {
     }
 }
 
-/// Refused rows are on disk first.
+/// Refused rows are on disk first, and everything is in the lake.
 #[derive(Debug)]
-struct DeadLettersFirst(Arc<DeadLetters>);
+struct RowsFirst {
+    dead: Arc<DeadLetters>,
+    lake: Option<Arc<LakeWriter>>,
+}
 
-impl Gate for DeadLettersFirst {
-    fn may_publish(&self, _offsets: &Offsets, _patience: Duration) -> bool {
-        // The tick has handed its refused rows over before its state was.
-        self.0.flush();
-        true
+impl Gate for RowsFirst {
+    fn may_publish(&self, offsets: &Offsets, patience: Duration) -> bool {
+        // The tick has handed its rows over before its state was.
+        self.dead.flush();
+        let Some(lake) = &self.lake else { return true };
+        let stored = offsets.iter().filter(|(partition, _)| !partition.source.starts_with(TABLE));
+        let stored = lake::Offsets(stored.map(|(partition, next)| (partition.clone(), *next)).collect());
+        // What fails now is tried again by the lake itself.
+        if !lake.status().complete.contains(&stored) {
+            let _ = lake.flush();
+        }
+        lake.wait_for(&stored, patience)
     }
 }
 
@@ -65,7 +77,7 @@ impl Gate for DeadLettersFirst {
 #[derive(Debug, Clone)]
 pub struct Kept {
     vault: Arc<FolderVault>,
-    gate: Arc<DeadLettersFirst>,
+    gate: Arc<RowsFirst>,
     every: Duration,
     keep: usize,
 }
@@ -75,7 +87,12 @@ impl Kept {
     ///
     /// # Errors
     /// The folder cannot be made or not be read.
-    pub fn open(data: &Path, settings: &Keeping, dead: &Arc<DeadLetters>) -> Result<Option<Self>, Failure> {
+    pub fn open(
+        data: &Path,
+        settings: &Keeping,
+        dead: &Arc<DeadLetters>,
+        lake: Option<Arc<LakeWriter>>,
+    ) -> Result<Option<Self>, Failure> {
         if settings.every.is_zero() {
             return Ok(None);
         }
@@ -83,17 +100,17 @@ impl Kept {
             .map_err(|error| Failure::new(Exit::Config, format!("the checkpoints: {error}")))?;
         Ok(Some(Self {
             vault: Arc::new(FolderVault(folder)),
-            gate: Arc::new(DeadLettersFirst(Arc::clone(dead))),
+            gate: Arc::new(RowsFirst { dead: Arc::clone(dead), lake }),
             every: settings.every,
             keep: settings.keep,
         }))
     }
 
     /// As an engine wants them; only the first one of a process begins with the newest checkpoint, the others take
-    /// the place of one that runs.
-    pub fn of(&self, sources: &[Source], catalog: &Catalog, first: bool) -> Checkpoints {
+    /// the place of one that runs. What has been `admitted` before is read again before anything beyond.
+    pub fn of(&self, sources: &[Source], catalog: &Catalog, first: bool, admitted: Offsets) -> Checkpoints {
         let mut names: BTreeSet<String> = sources.iter().map(|source| source.name.clone()).collect();
-        names.extend(catalog.tables.iter().map(|table| format!("table {}", table.head.name)));
+        names.extend(catalog.tables.iter().map(|table| format!("{TABLE}{}", table.head.name)));
         Checkpoints {
             vault: Arc::clone(&self.vault) as Arc<dyn Vault>,
             every: Some(self.every),
@@ -101,7 +118,7 @@ impl Kept {
             gate: Arc::clone(&self.gate) as Arc<dyn Gate>,
             restore: first,
             sources: Some(names),
-            resume_until: Offsets::new(),
+            resume_until: admitted,
         }
     }
 }

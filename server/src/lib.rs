@@ -22,6 +22,7 @@ pub mod sources;
 
 pub mod checkpoints;
 pub mod history;
+mod laketicks;
 mod pulse;
 mod ring;
 mod sampler;

@@ -12,6 +12,7 @@ use arc_swap::ArcSwapOption;
 use connectors::store::dead_letters::DeadLetters;
 use contracts::batch::{Partition, Reason};
 use engine::{Published, TickHook, TickOutcome};
+use lake::LakeWriter;
 use parking_lot::Mutex;
 use prometheus_client::metrics::histogram::Histogram;
 use tokio::sync::watch;
@@ -125,6 +126,7 @@ pub struct Hook {
     changes: Mutex<Vec<(u64, u64)>>,
     reasons: Mutex<BTreeMap<String, u64>>,
     keeper: Option<Keeper>,
+    lake: Option<Arc<LakeWriter>>,
 }
 
 #[derive(Default)]
@@ -144,15 +146,21 @@ struct Verdicts {
 }
 
 impl Hook {
-    pub(crate) fn new(pulse: Arc<Pulse>, keeper: Option<Keeper>) -> Arc<Hook> {
+    pub(crate) fn new(pulse: Arc<Pulse>, keeper: Option<Keeper>, lake: Option<Arc<LakeWriter>>) -> Arc<Hook> {
         Arc::new(Hook {
             keeper,
+            lake,
             pulse,
             latest: LatestCell::default(),
             verdicts: Mutex::default(),
             changes: Mutex::default(),
             reasons: Mutex::default(),
         })
+    }
+
+    /// Admitted rows are wanted, whether or not somebody streams them.
+    pub(crate) fn wants_rows(&self) -> bool {
+        self.keeper.is_some() || self.lake.is_some()
     }
 
     /// Where the engine's admitted events are kept.
@@ -260,6 +268,9 @@ impl TickHook for Hook {
         self.keep_changes(published);
         if let Some(keeper) = &self.keeper {
             keeper.offer(published, &outcome.admitted);
+        }
+        if let Some(lake) = &self.lake {
+            crate::laketicks::offer(lake, published, &outcome);
         }
         if !outcome.admitted.is_empty() && self.pulse.ring.wanted() {
             // The engine's own rows about rows are nobody's events.

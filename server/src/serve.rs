@@ -21,8 +21,9 @@ use connectors::store::dead_letters::{DeadLetters, Limits as DeadLimits};
 use contracts::Catalog;
 use contracts::diagnostic::{Diagnostic, render};
 use contracts::text::SourceFile;
-use engine::checkpoint::{CheckpointError, Restored};
+use engine::checkpoint::{CheckpointError, Offsets, Restored};
 use engine::{Clock, Engine, EngineError, Options};
+use lake::LakeWriter;
 use parking_lot::Mutex;
 
 use crate::app::{App, Limits, Live, Parts};
@@ -87,7 +88,10 @@ impl Shared {
         let Settings { data, audit, .. } = &self.settings;
         let keeper = Keeper::open(data, number, &contracts.catalog, audit)
             .map_err(|error| Failure::new(Exit::Config, format!("the kept events: {error}")))?;
-        let keeps = keeper.is_some();
+        if let Some(lake) = &self.app.lake {
+            lake.declare(&contracts.catalog)
+                .map_err(|error| Failure::new(Exit::Config, error.to_string()))?;
+        }
         let hook = self.app.hook_with(keeper);
         let options = Options {
             workers: self.settings.workers,
@@ -99,7 +103,7 @@ impl Shared {
             // What the state was made of before is not read again.
             keeper.begin(restored.admitted_until);
         }
-        if keeps {
+        if hook.wants_rows() {
             // Before the first event: none may be missing.
             engine.tap(true);
             engine.flush();
@@ -130,7 +134,14 @@ impl Shared {
         let Some(kept) = &self.checkpoints else {
             return Ok((Engine::start(catalog.clone(), options, hook).map_err(failed)?, Restored::default()));
         };
-        let settings = kept.of(&self.settings.sources, catalog, first);
+        let admitted = match (&self.app.lake, self.app.live()) {
+            (_, Ok(running)) => {
+                running.reader.load().offsets.iter().map(|(p, at)| (p.clone(), at.next)).collect()
+            }
+            (Some(lake), Err(_)) => lake.reached().0.clone(),
+            (None, Err(_)) => Offsets::new(),
+        };
+        let settings = kept.of(&self.settings.sources, catalog, first, admitted);
         let (engine, restored) =
             Engine::start_from(catalog.clone(), options, hook, settings).map_err(failed)?;
         if let Some(id) = restored.id {
@@ -197,9 +208,11 @@ impl Running {
         let dead = DeadLetters::open(&settings.data.join("deadletter"), DeadLimits::default(), wall_clock())
             .map_err(|error| Failure::new(Exit::Config, format!("the dead letters: {error}")))?;
         let dead = Arc::new(dead);
-        let checkpoints = Kept::open(&settings.data, &settings.checkpoints, &dead)?;
+        let lake = start_lake(&settings, &contracts)?;
+        let checkpoints = Kept::open(&settings.data, &settings.checkpoints, &dead, lake.clone())?;
         let app = App::new(Parts {
             logs: logs.clone(),
+            lake,
             hooks: sources::hooks(&settings.sources)?,
             default_source: sources::default_source(&settings.sources),
             dead,
@@ -315,6 +328,11 @@ impl Running {
         }
         if let Some(live) = shared.app.take() {
             live.engine.flush();
+            if let Some(lake) = &shared.app.lake
+                && let Err(error) = lake.flush()
+            {
+                tracing::warn!(%error, "the lake does not have the last rows; they are read again at the next start");
+            }
             keep(&live);
             drop(live);
         }
@@ -348,6 +366,15 @@ pub fn load(contracts: &[ContractSource]) -> Result<Contracts, Failure> {
     Ok(Contracts { catalog, texts: files })
 }
 
+fn start_lake(settings: &Settings, contracts: &Contracts) -> Result<Option<Arc<LakeWriter>>, Failure> {
+    let Some(config) = settings.lake.config(&settings.data) else { return Ok(None) };
+    let lake = LakeWriter::start(config, contracts.catalog.clone()).map_err(|error| {
+        let exit = if error.is_passing() { Exit::Unreachable } else { Exit::Config };
+        Failure::new(exit, error.to_string()).help("`lake: { catalog: none }` runs without a lake")
+    })?;
+    Ok(Some(Arc::new(lake)))
+}
+
 fn contract_paths(contracts: &[ContractSource]) -> Vec<PathBuf> {
     contracts
         .iter()
@@ -362,7 +389,8 @@ fn contract_paths(contracts: &[ContractSource]) -> Vec<PathBuf> {
 fn monitor(shared: &Shared, limit: u64) {
     let mut memory = memory::Watch::new(limit);
     while !shared.stopping() {
-        let closed = memory.look();
+        let full = shared.app.lake.as_ref().is_some_and(|lake| lake.is_full());
+        let closed = memory.look() || full;
         if shared.closed.swap(closed, Ordering::AcqRel) != closed {
             memory.tell(closed);
         }

@@ -84,6 +84,9 @@ pub fn default_source(sources: &[Source]) -> Option<String> {
     sources.iter().find(|s| matches!(s.transport, Transport::Http)).map(|s| s.name.clone())
 }
 
+/// Before the name of a table that is read from a file, as a source.
+pub(crate) const TABLE: &str = "table ";
+
 /// The receivers of one engine, and the gate between them and it.
 #[derive(Debug)]
 pub struct Generation {
@@ -130,7 +133,7 @@ impl Generation {
                 every: table.every.and_then(|every| u64::try_from(every).ok()).map(Duration::from_micros),
             };
             let feed = Feed {
-                source: format!("table {}", table.head.name).as_str().into(),
+                source: format!("{TABLE}{}", table.head.name).as_str().into(),
                 catalog: catalog.clone(),
                 decode: DecodeSpec::default(),
                 chunks: chunks.clone(),

@@ -11,17 +11,19 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("contracts", &["features"]),
     ("connectors", &["features", "contracts"]),
     ("operators", &["features", "contracts"]),
+    // Its tests decode what they store.
+    ("lake", &["features", "contracts", "connectors"]),
     ("engine", &["features", "contracts", "operators"]),
     ("audit", &["features", "contracts"]),
     ("bench", &["features", "contracts", "connectors", "operators", "engine", "audit", "server"]),
-    ("server", &["features", "contracts", "connectors", "operators", "engine", "audit", "bench"]),
+    ("server", &["features", "contracts", "connectors", "operators", "engine", "audit", "lake", "bench"]),
     ("tests", &["features", "contracts", "connectors", "operators", "engine", "audit", "server", "bench"]),
 ];
 
 /// Libraries that belong to some crates only; `features` may name them, because it has no code.
 const HOMES: &[(&str, &[&str])] = &[
-    // DataFusion runs on tokio; `audit` has a runtime of one thread per question.
-    ("tokio", &["server", "audit"]),
+    // DataFusion and Iceberg run on tokio; `audit` has a runtime of one thread per question, `lake` one of its own.
+    ("tokio", &["server", "audit", "lake"]),
     ("tokio-stream", &["server"]),
     ("tokio-util", &["server"]),
     ("axum", &["server"]),
@@ -30,6 +32,9 @@ const HOMES: &[(&str, &[&str])] = &[
     ("differential-dataflow", &["bench"]),
     ("rdkafka", &["connectors", "bench", "tests"]),
     ("datafusion", &["audit"]),
+    ("iceberg", &["lake"]),
+    ("sqlx", &["lake"]),
+    ("object_store", &["lake"]),
     ("datafusion-sql", &["contracts"]),
     ("datafusion-physical-expr", &["operators", "engine"]),
 ];

@@ -80,7 +80,9 @@ fn cores() -> usize {
 fn golden_seeds() -> Vec<u64> {
     let related = golden(include_str!("../golden/related.txt"));
     match ["LATER", "SEQUENCED", "SHIPPED", "FRESH", "RELATED"].map(is_set) {
-        [false, false, false, false, false] => golden(include_str!("../golden/seeds.txt")).chain(related).collect(),
+        [false, false, false, false, false] => {
+            golden(include_str!("../golden/seeds.txt")).chain(related).collect()
+        }
         [false, false, false, false, true] => related.collect(),
         _ => Vec::new(),
     }

@@ -71,7 +71,6 @@ impl IdHash {
     }
 }
 
-
 /// Instants remembered of one id. Of more, those that do not count are not remembered: only a row that comes in front
 /// of them, out of order, could tell, and would be taken for a duplicate.
 const SIGHTINGS: usize = 1024;

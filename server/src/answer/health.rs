@@ -107,6 +107,7 @@ pub(crate) async fn readyz(State(app): State<Arc<App>>, params: Params) -> Resul
     });
     if params.has("verbose") {
         body["sources"] = sources.iter().map(|s| source(s, published.as_deref())).collect();
+        body["lake"] = app.lake.as_ref().map(|lake| crate::laketicks::shown(&lake.status())).into();
         body["engine"] = engine(&app, published.as_deref());
         body["contracts"] = app.contracts.iter().map(|p| p.display().to_string()).collect();
         body["reload"] = json!(app.reload_state());
@@ -139,6 +140,10 @@ fn checks(app: &App, published: Option<&Published>, sources: &[SourceStatus]) ->
         ok: published.is_some(),
         message: if published.is_some() { "publishing".into() } else { "the engine is starting".into() },
     });
+    if let Some(lake) = &app.lake {
+        let (ok, message) = crate::laketicks::words(&lake.status());
+        checks.push(Check { name: "lake".into(), ok, message });
+    }
     for source in sources {
         let ok = app.caught_up.check(source, published);
         checks.push(Check { name: format!("source:{}", source.name), ok, message: words(source) });
@@ -209,6 +214,16 @@ pub(crate) async fn health(State(app): State<Arc<App>>, params: Params) -> Resul
     components.extend(app.sources().iter().map(|s| source_component(s, published.as_deref())));
     components.push(dead_letters(&app));
     components.push(audit(&app));
+    components.extend(app.lake.as_ref().map(|lake| {
+        let status = lake.status();
+        let (ok, message) = crate::laketicks::words(&status);
+        let word = match (ok, &status.trouble) {
+            (false, _) => "unhealthy",
+            (true, Some(_)) => "degraded",
+            (true, None) => "healthy",
+        };
+        component("lake", word, message, crate::laketicks::shown(&status))
+    }));
     let worst = ["unhealthy", "degraded"].into_iter().find(|w| components.iter().any(|c| c["status"] == *w));
     let status = if app.draining() { "draining" } else { worst.unwrap_or("healthy") };
     Ok(Json(json!({

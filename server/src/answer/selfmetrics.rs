@@ -49,6 +49,7 @@ pub(crate) async fn metrics(State(app): State<Arc<App>>) -> Result<Response> {
     dead_letters(&app, &mut registry);
     audit(&app, &mut registry);
     super::checkpoints::metrics(&app, &mut registry);
+    lake(&app, &mut registry);
     let mut text = String::new();
     encode(&mut text, &registry)
         .map_err(|e| Problem::internal(format!("The metrics could not be written: {e}.")))?;
@@ -75,6 +76,19 @@ fn audit(app: &App, registry: &mut Registry) {
     {
         kept.get_or_create(&labels(&[("what", what)])).set(n);
     }
+}
+
+fn lake(app: &App, registry: &mut Registry) {
+    let Some(status) = app.lake.as_ref().map(|lake| lake.status()) else { return };
+    let none = Vec::new();
+    counters(registry, "lake_rows", "Rows committed to the lake").get_or_create(&none).inc_by(status.rows);
+    counters(registry, "lake_rounds", "Rounds of commits").get_or_create(&none).inc_by(status.rounds);
+    counters(registry, "lake_failures", "Attempts that failed").get_or_create(&none).inc_by(status.failures);
+    let up = gauges(registry, "lake_up", "1 unless the lake has stopped or its last attempt failed");
+    up.get_or_create(&none).set(f64::from(u8::from(status.trouble.is_none())));
+    let waiting = gauges(registry, "lake_waiting", "Rows that wait for their commit, and their bytes");
+    waiting.get_or_create(&labels(&[("what", "rows")])).set(status.waiting_rows as f64);
+    waiting.get_or_create(&labels(&[("what", "bytes")])).set(status.waiting_bytes as f64);
 }
 
 pub(super) fn labels(pairs: &[(&str, &str)]) -> Labels {

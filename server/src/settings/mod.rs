@@ -28,6 +28,7 @@ use contracts::text::SourceFile;
 pub use audit::Audit;
 pub use hook::{HookKind, HookSettings};
 pub use keeping::Keeping;
+pub use lake::Lake;
 pub use limits::Limits;
 pub use read::Effective;
 use read::{Report, Section};
@@ -51,6 +52,8 @@ pub struct Settings {
     pub server: Server,
     /// At least one of them takes pushed events.
     pub sources: Vec<Source>,
+    /// The lake.
+    pub lake: Lake,
     /// Bounds.
     pub limits: Limits,
     /// The second truth.
@@ -173,14 +176,14 @@ fn read(root: &Node, base: &Base, report: &mut Report) -> Settings {
     );
     let server = Server::read(&mut section, report);
     let sources = source::read(&mut section, base, server.listen.ip().is_loopback(), report);
-    lake::read(&mut section, report);
+    let lake = Lake::read(&mut section, base, report);
     auth::read(&mut section, (server.listen, &server.listen_origin), report);
     let limits = Limits::read(&mut section, report);
     let audit = Audit::read(&mut section, report);
     let checkpoints = Keeping::read(&mut section, report);
     section.done(report);
     let data = base.resolve(&data, &data_at);
-    Settings { contracts, data, workers, server, sources, limits, audit, checkpoints }
+    Settings { contracts, data, workers, server, sources, lake, limits, audit, checkpoints }
 }
 
 fn read_head(section: &mut Section<'_>, report: &mut Report) {

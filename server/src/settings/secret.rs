@@ -31,7 +31,7 @@ impl fmt::Debug for Secret {
 
 /// Properties whose value is a secret by their name.
 fn is_secret(key: &str) -> bool {
-    ["password", "secret", "passphrase", "token", ".pem"].iter().any(|word| key.contains(word))
+    ["password", "secret", "passphrase", "token", "credential", ".pem"].iter().any(|word| key.contains(word))
 }
 
 /// Reads `properties: { security.protocol: SASL_SSL, sasl.password: { env: KAFKA_PASSWORD } }`.

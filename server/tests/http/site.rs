@@ -198,6 +198,7 @@ fn app(dir: &Path, limits: Limits) -> (Arc<App>, Arc<PushLog>) {
         hooks: BTreeMap::from([("hook".to_owned(), open_hook())]),
         default_source: Some("push".into()),
         dead: Arc::new(dead),
+        lake: None,
         history: History::open(&dir.join("contracts")),
         limits,
         settings: json!({ "workers": 1 }),

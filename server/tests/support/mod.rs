@@ -55,6 +55,13 @@ impl Server {
 
     /// The same with further variables.
     pub fn start_with(folder: &Path, variables: &[(&str, &str)]) -> Self {
+        let mut server = Self::spawn(folder, variables);
+        assert!(server.ready(Duration::from_secs(30)), "not ready: {}", log(folder));
+        server
+    }
+
+    /// The process, as soon as it listens or has ended.
+    pub fn spawn(folder: &Path, variables: &[(&str, &str)]) -> Self {
         let mut child = streamgauge()
             .arg("serve")
             .current_dir(folder)
@@ -70,15 +77,19 @@ impl Server {
         let out = child.stdout.take().expect("piped");
         BufReader::new(out).read_line(&mut line).expect("a line");
         let url = line.split_whitespace().last().unwrap_or_default().to_owned();
-        assert!(url.starts_with("http://"), "{line}\n{}", log(folder));
-        let server = Self { child, url };
-        server.wait_ready(folder);
-        server
+        Self { child, url }
     }
 
-    fn wait_ready(&self, folder: &Path) {
-        wait(Duration::from_secs(30), || self.status("/readyz") == 200)
-            .unwrap_or_else(|()| panic!("not ready: {}\n{}", self.text("/readyz?verbose"), log(folder)));
+    /// Whether it becomes ready before it ends.
+    pub fn ready(&mut self, limit: Duration) -> bool {
+        let started = Instant::now();
+        while started.elapsed() < limit && self.child.try_wait().is_ok_and(|ended| ended.is_none()) {
+            if self.status("/readyz") == 200 {
+                return true;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        false
     }
 
     /// The status of a GET.

@@ -1,0 +1,309 @@
+//! The thread that writes the lake.
+//!
+//! *In*: ticks, from threads that must not wait. *Out*: rounds; what is complete; whether sources should pause. *Never*: a
+//! wait on the thread that offers; a round given up: after a passing error it is tried again until it succeeds.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use contracts::Catalog;
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
+use parking_lot::{Condvar, Mutex};
+
+use super::{Cared, Fed, Lake, LakeConfig, LakeError, Offsets, batch_bytes, refused_bytes};
+use crate::fault;
+
+/// After an error a round is tried again so soon, then at twice the distance each time, up to [`LONGEST`].
+const SOON: Duration = Duration::from_millis(100);
+const LONGEST: Duration = Duration::from_secs(10);
+
+enum Message {
+    Tick(Arc<Catalog>, Fed),
+    Declare(Arc<Catalog>, Sender<Result<(), LakeError>>),
+    Round(Sender<Result<(), LakeError>>),
+}
+
+/// How the lake is doing.
+#[derive(Debug, Clone, Default)]
+pub struct LakeStatus {
+    /// Everything below is in the lake.
+    pub complete: Offsets,
+    /// Rounds that ended, since the start.
+    pub rounds: u64,
+    /// Rows committed since the start, refused ones included.
+    pub rows: u64,
+    /// Attempts that failed, since the start.
+    pub failures: u64,
+    /// Why the last attempt failed; `None` once one has succeeded.
+    pub trouble: Option<String>,
+    /// It has stopped for good, because of `trouble`.
+    pub stopped: bool,
+    /// Rows and bytes that wait.
+    pub waiting_rows: u64,
+    /// Bytes that wait.
+    pub waiting_bytes: usize,
+    /// What was done to look after tables.
+    pub cared: Cared,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    status: Mutex<LakeStatus>,
+    /// `complete` has grown, or the lake has stopped.
+    grown: Condvar,
+    rows: AtomicU64,
+    bytes: AtomicUsize,
+    most_bytes: usize,
+    full: AtomicBool,
+}
+
+/// A lake with its thread. Dropping it ends the thread after what was offered is committed, if that works at once.
+#[derive(Debug)]
+pub struct LakeWriter {
+    shared: Arc<Shared>,
+    messages: Option<Sender<Message>>,
+    thread: Option<JoinHandle<()>>,
+    /// Up to where it was complete at the start.
+    reached: Offsets,
+}
+
+impl LakeWriter {
+    /// Opens the lake on a thread of its own.
+    ///
+    /// # Errors
+    /// Those of [`Lake::open`]; the thread has ended then.
+    pub fn start(config: LakeConfig, contracts: Arc<Catalog>) -> Result<Self, LakeError> {
+        let shared = Arc::new(Shared { most_bytes: config.most_bytes, ..Shared::default() });
+        let (messages, received) = unbounded();
+        let (opened, open) = bounded(1);
+        let own = Arc::clone(&shared);
+        let run = move || {
+            let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+                Ok(runtime) => runtime,
+                Err(error) => return drop(opened.send(Err(LakeError::unreachable("a runtime", error)))),
+            };
+            match runtime.block_on(Lake::open(config, &contracts)) {
+                Ok(lake) => {
+                    if opened.send(Ok(lake.complete().clone())).is_ok() {
+                        Running { lake, runtime, shared: own, since: None }.run(&received);
+                    }
+                }
+                Err(error) => drop(opened.send(Err(error))),
+            }
+        };
+        let thread = std::thread::Builder::new().name("lake".to_owned()).spawn(run);
+        let thread = thread.map_err(|error| LakeError::unreachable("a thread", error))?;
+        let ended = |_| LakeError::unreachable("the lake", "its thread has ended");
+        let complete = open.recv().map_err(ended)??;
+        shared.status.lock().complete = complete.clone();
+        Ok(Self { shared, messages: Some(messages), thread: Some(thread), reached: complete })
+    }
+
+    /// Up to where it was complete when it was opened: rows below must be admitted before any beyond.
+    pub fn reached(&self) -> &Offsets {
+        &self.reached
+    }
+
+    /// Takes what a tick brought. Does not wait.
+    pub fn offer(&self, contracts: &Arc<Catalog>, mut fed: Fed) {
+        // What they were made from is not stored, but would be held.
+        fed.admitted.iter_mut().for_each(|(_, batch)| batch.payloads = Default::default());
+        let rows = fed.admitted.iter().map(|(_, batch)| batch.columns.num_rows()).sum::<usize>();
+        let bytes = fed.admitted.iter().map(|(_, batch)| batch_bytes(batch)).sum::<usize>()
+            + fed.refused.iter().map(refused_bytes).sum::<usize>();
+        self.shared.rows.fetch_add((rows + fed.refused.len()) as u64, Ordering::Relaxed);
+        let waiting = self.shared.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        if waiting > self.shared.most_bytes {
+            self.shared.full.store(true, Ordering::Relaxed);
+        }
+        self.send(Message::Tick(Arc::clone(contracts), fed));
+    }
+
+    /// So much waits that sources should pause.
+    pub fn is_full(&self) -> bool {
+        self.shared.full.load(Ordering::Relaxed)
+    }
+
+    /// Prepares tables for other contracts.
+    ///
+    /// # Errors
+    /// A table that cannot take them.
+    pub fn declare(&self, contracts: &Arc<Catalog>) -> Result<(), LakeError> {
+        self.ask(|answer| Message::Declare(Arc::clone(contracts), answer))
+    }
+
+    /// Commits what has been offered, now; tried once.
+    ///
+    /// # Errors
+    /// Those of [`Lake::round`].
+    pub fn flush(&self) -> Result<(), LakeError> {
+        self.ask(Message::Round)
+    }
+
+    /// Waits until everything below `offsets` is in the lake; `false` after `most`, or when the lake has stopped.
+    pub fn wait_for(&self, offsets: &Offsets, most: Duration) -> bool {
+        let mut status = self.shared.status.lock();
+        loop {
+            if status.complete.contains(offsets) {
+                return true;
+            }
+            if status.stopped || self.shared.grown.wait_for(&mut status, most).timed_out() {
+                return status.complete.contains(offsets);
+            }
+        }
+    }
+
+    /// How it is doing.
+    pub fn status(&self) -> LakeStatus {
+        let mut status = self.shared.status.lock().clone();
+        status.waiting_rows = self.shared.rows.load(Ordering::Relaxed);
+        status.waiting_bytes = self.shared.bytes.load(Ordering::Relaxed);
+        status
+    }
+
+    fn send(&self, message: Message) {
+        if let Some(messages) = &self.messages {
+            // A lake that has stopped takes nothing more; its status says so.
+            let _ = messages.send(message);
+        }
+    }
+
+    fn ask(&self, message: impl FnOnce(Sender<Result<(), LakeError>>) -> Message) -> Result<(), LakeError> {
+        let (answer, answered) = bounded(1);
+        self.send(message(answer));
+        let ended = |_| LakeError::unreachable("the lake", "its thread has ended");
+        answered.recv().map_err(ended)?
+    }
+}
+
+impl Drop for LakeWriter {
+    fn drop(&mut self) {
+        self.messages = None;
+        if let Some(thread) = self.thread.take() {
+            // A panic there has been reported by the panic hook.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The thread's own.
+struct Running {
+    lake: Lake,
+    runtime: tokio::runtime::Runtime,
+    shared: Arc<Shared>,
+    /// When the oldest waiting row came.
+    since: Option<Instant>,
+}
+
+impl Running {
+    fn run(mut self, messages: &Receiver<Message>) {
+        let (mut wait, mut again) = (SOON, None::<Instant>);
+        let every = self.lake.config.care.every;
+        let mut care = (!every.is_zero()).then(|| now() + every);
+        loop {
+            let due = again.or(self.since.map(|since| since + self.lake.config.commit_every));
+            let next = due.into_iter().chain(care).min();
+            let left = next.map_or(Duration::from_secs(3600), |next| next.saturating_duration_since(now()));
+            match messages.recv_timeout(left) {
+                Ok(message) => self.take(message),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return self.end(),
+            }
+            while let Ok(message) = messages.try_recv() {
+                self.take(message);
+            }
+            if self.shared.status.lock().stopped {
+                continue;
+            }
+            let full = self.lake.waiting().0 > self.lake.config.commit_bytes && again.is_none();
+            let due = again.or(self.since.map(|since| since + self.lake.config.commit_every));
+            if full || due.is_some_and(|due| due <= now()) {
+                match self.round() {
+                    Ok(()) => (wait, again) = (SOON, None),
+                    Err(_) => {
+                        again = Some(now() + wait);
+                        wait = (wait * 2).min(LONGEST);
+                    }
+                }
+            }
+            if care.is_some_and(|care| care <= now()) && again.is_none() {
+                let cared = self.runtime.block_on(self.lake.care());
+                self.shared.status.lock().cared = cared;
+                care = Some(now() + every);
+            }
+        }
+    }
+
+    fn take(&mut self, message: Message) {
+        match message {
+            Message::Tick(contracts, fed) => {
+                if self.shared.status.lock().stopped {
+                    return;
+                }
+                let before = self.lake.fed.clone();
+                self.lake.feed(&contracts, fed);
+                if self.lake.fed != before {
+                    self.since.get_or_insert_with(now);
+                }
+            }
+            Message::Declare(contracts, answer) => {
+                let declared = self.runtime.block_on(self.lake.declare(&contracts));
+                // Whoever asked may have given up.
+                let _ = answer.send(declared);
+            }
+            Message::Round(answer) => {
+                let done = self.round();
+                let _ = answer.send(done);
+            }
+        }
+    }
+
+    fn round(&mut self) -> Result<(), LakeError> {
+        let done = match fault::fails("lake.round") {
+            true => Err(LakeError::unreachable("the lake", "a test says so")),
+            false => self.runtime.block_on(self.lake.round()),
+        };
+        let mut status = self.shared.status.lock();
+        match &done {
+            Ok(rows) => {
+                status.rounds += 1;
+                status.rows += rows;
+                status.trouble = None;
+                self.since = None;
+            }
+            Err(error) => {
+                status.failures += 1;
+                status.trouble = Some(error.to_string());
+                status.stopped = !error.is_passing();
+                match error.is_passing() {
+                    true => tracing::warn!(%error, "the lake has to wait"),
+                    false => tracing::error!(%error, "the lake has stopped"),
+                }
+            }
+        }
+        status.complete = self.lake.complete().clone();
+        drop(status);
+        let (bytes, rows) = self.lake.waiting();
+        self.shared.bytes.store(bytes, Ordering::Relaxed);
+        self.shared.rows.store(rows, Ordering::Relaxed);
+        let stopped = done.as_ref().is_err_and(|error| !error.is_passing());
+        self.shared.full.store(stopped || bytes > self.shared.most_bytes, Ordering::Relaxed);
+        self.shared.grown.notify_all();
+        done.map(drop)
+    }
+
+    /// What was offered is committed; what does not work now is read again from the sources at the next start.
+    fn end(mut self) {
+        if self.since.is_some() && !self.shared.status.lock().stopped {
+            let _ = self.round();
+        }
+    }
+}
+
+/// Monotonic time is used only to space rounds; no row depends on it.
+#[allow(clippy::disallowed_methods)]
+fn now() -> Instant {
+    Instant::now()
+}
