@@ -144,15 +144,14 @@ impl LakeWriter {
 
     /// Waits until everything below `offsets` is in the lake; `false` after `most`, or when the lake has stopped.
     pub fn wait_for(&self, offsets: &Offsets, most: Duration) -> bool {
+        let deadline = now() + most;
         let mut status = self.shared.status.lock();
-        loop {
-            if status.complete.contains(offsets) {
-                return true;
-            }
-            if status.stopped || self.shared.grown.wait_for(&mut status, most).timed_out() {
-                return status.complete.contains(offsets);
+        while !status.complete.contains(offsets) && !status.stopped {
+            if self.shared.grown.wait_until(&mut status, deadline).timed_out() {
+                break;
             }
         }
+        status.complete.contains(offsets)
     }
 
     /// How it is doing.

@@ -159,7 +159,6 @@ impl Lake {
             commit_bytes: self.memory / 2,
             most_bytes: self.memory,
             care: Care::default(),
-            care: Care::default(),
         })
     }
 }
