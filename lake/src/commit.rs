@@ -64,6 +64,10 @@ pub(super) async fn finish(
     let transaction = transaction(&table, plan, part).map_err(NotCommitted::Failed)?;
     let committed = within(name, transaction.commit(&pinned)).await;
     fault::point("lake.after_commit");
+    let committed = match fault::fails("lake.lost_reply") {
+        true => Err(Error::new(ErrorKind::Unexpected, "a test has lost the reply")),
+        false => committed,
+    };
     match committed {
         Ok(table) => Ok(table),
         Err(error) => {

@@ -30,6 +30,9 @@ const POINTS: [&str; 9] = [
     "lake.recover",
 ];
 const ALL: usize = 100;
+/// Mistakes that can be switched on.
+const BUGS: [&str; 6] =
+    ["retry_blindly", "drop_refused", "offset_plus_one", "skip_recovery", "skip_one", "checkpoint_early"];
 const REGIONS: [&str; 3] = ["eu", "us", "asia"];
 
 const CONTRACTS: &str = r#"
@@ -73,7 +76,7 @@ windows: { all: { all: true } }
 
 const SETTINGS: &str = "apiVersion: streamgauge/v1\nkind: Settings\ncontracts: [contracts/]\ndata: data/\nworkers: 2\n\
     sources:\n  - { name: push, http: {}, format: json, envelope: { id: id, type: type, time: time } }\n\
-    lake: { commit_every: 100ms, buckets: 2 }\naudit: { every: 1h }\n";
+    lake: { commit_every: 100ms, buckets: 2 }\ncheckpoints: { every: 1s }\naudit: { every: 1h }\n";
 
 /// Deterministic numbers.
 struct Rng(u64);
@@ -202,8 +205,8 @@ fn lake(folder: &Path, flags: &[&str]) -> Value {
 }
 
 /// Calm: open events are sent again, everything is waited for, and compared.
-fn verify(folder: &Path, sent: &mut Sent) {
-    let server = Server::start(folder);
+fn verify(folder: &Path, sent: &mut Sent, bug: &str) {
+    let server = Server::start_with(folder, &[("STREAMGAUGE_BUG", bug)]);
     let open: Vec<u64> = sent.open.iter().copied().collect();
     for batch in open.chunks(100) {
         assert!(sent.post(&server, batch), "calm");
@@ -239,56 +242,97 @@ fn verify(folder: &Path, sent: &mut Sent) {
     assert_eq!(found["dead_letters"]["places"].as_u64().unwrap_or(0), refused, "a refused row twice");
 }
 
+fn number(name: &str, or: u64) -> u64 {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(or)
+}
+
 #[test]
 fn nothing_is_lost_nothing_comes_twice() {
-    let number =
-        |name: &str, or: u64| std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(or);
-    let (cycles, seed) = (number("CYCLES", 12) as usize, number("SEED", 1));
     let folder = tempfile::tempdir().unwrap();
-    let path: PathBuf = std::env::var("KEEP").map_or_else(|_| folder.path().to_owned(), PathBuf::from);
+    let path = std::env::var("KEEP").map_or_else(|_| folder.path().to_owned(), PathBuf::from);
+    let mut killed = Killed::default();
+    let cycles = number("CYCLES", 12) as usize;
+    run(&path, cycles, number("SEED", 1), "", &mut killed);
+    killed.tell();
+    if cycles >= ALL {
+        let missed: Vec<_> = POINTS.iter().filter(|point| !killed.hits.contains_key(*point)).collect();
+        assert!(missed.is_empty(), "never killed at {missed:?}");
+    }
+}
+
+/// Each mistake is found, or the loop proves nothing: all of them with `BUGS=all`, otherwise the first.
+#[test]
+fn seeded_mistakes_are_caught() {
+    let all = std::env::var("BUGS").is_ok_and(|which| which == "all");
+    for bug in BUGS.iter().take(if all { BUGS.len() } else { 1 }) {
+        let folder = tempfile::tempdir().unwrap();
+        let run = |seed| run(folder.path(), 10, seed, bug, &mut Killed::default());
+        let caught = std::panic::catch_unwind(|| (1..6).for_each(run));
+        let message = caught.expect_err(&format!("`{bug}` was not caught"));
+        let message = message.downcast_ref::<String>().map_or("", String::as_str);
+        println!("{bug}: {}", message.lines().next().unwrap_or_default());
+    }
+}
+
+#[derive(Default)]
+struct Killed {
+    acknowledged: usize,
+    hits: BTreeMap<&'static str, u64>,
+    ready_again: Vec<Duration>,
+}
+
+impl Killed {
+    fn tell(&mut self) {
+        self.ready_again.sort_unstable();
+        let quantile = |q: usize| self.ready_again[(self.ready_again.len() - 1) * q / 100].as_millis();
+        println!(
+            "{} kills, {} events acknowledged: 0 lost, 0 twice, 0 wrong; ready again after {} ms (p50), {} ms (p99)",
+            self.hits.values().sum::<u64>(),
+            self.acknowledged,
+            quantile(50),
+            quantile(99)
+        );
+        self.hits.iter().for_each(|(point, hits)| println!("  killed {point}: {hits}"));
+    }
+}
+
+fn run(path: &Path, cycles: usize, seed: u64, bug: &str, killed: &mut Killed) {
+    // What an earlier run has left; there may be nothing.
+    let _ = std::fs::remove_dir_all(path.join("data"));
     std::fs::create_dir_all(path.join("contracts")).unwrap();
     std::fs::write(path.join("contracts/all.yaml"), CONTRACTS).unwrap();
     std::fs::write(path.join("streamgauge.yaml"), SETTINGS).unwrap();
     let mut rng = Rng(seed);
     let mut sent = Sent::default();
-    let mut hits = BTreeMap::<&str, u64>::new();
-    let mut recovered = Vec::new();
     for cycle in 0..cycles {
         let point = (rng.next(3) > 0).then(|| POINTS[(rng.next(POINTS.len() as u64)) as usize]);
-        let fault = point.map(|point| format!("{point}=abort@{}", 1 + rng.next(4))).unwrap_or_default();
-        let started = Instant::now();
-        let mut server = Server::spawn(&path, &[("STREAMGAUGE_FAULT", &fault)]);
-        if server.ready(Duration::from_secs(60)) {
-            recovered.push(started.elapsed());
+        let mut fault = point.map(|point| format!("{point}=abort@{}", 1 + rng.next(4))).unwrap_or_default();
+        if rng.next(2) == 0 {
+            fault += &format!(",lake.lost_reply=error@{}", 1 + rng.next(6));
         }
-        let end =
-            Instant::now() + Duration::from_millis(20 + rng.next(800) * if point.is_some() { 4 } else { 1 });
+        let started = Instant::now();
+        let variables = [("STREAMGAUGE_FAULT", fault.as_str()), ("STREAMGAUGE_BUG", bug)];
+        let mut server = Server::spawn(path, &variables);
+        if server.ready(Duration::from_secs(60)) {
+            killed.ready_again.push(started.elapsed());
+        }
+        let most = if point.is_some() { 3_200 } else { 800 };
+        let end = Instant::now() + Duration::from_millis(20 + rng.next(most));
         while Instant::now() < end && sent.send(&server, &mut rng) {
             std::thread::sleep(Duration::from_millis(rng.next(20)));
         }
-        match server.child.try_wait().unwrap() {
+        let by = match (server.child.try_wait().unwrap(), point) {
             // Also while it was starting.
-            Some(_) => *hits.entry(point.unwrap_or("by itself")).or_default() += 1,
-            None => *hits.entry("at any moment").or_default() += 1,
-        }
-        assert!(!hits.contains_key("by itself"), "cycle {cycle}: the server ended by itself\n{}", log(&path));
+            (Some(_), Some(point)) => point,
+            (Some(_), None) => panic!("cycle {cycle}: the server ended by itself\n{}", log(path)),
+            (None, _) => "at any moment",
+        };
+        *killed.hits.entry(by).or_default() += 1;
         drop(server);
         if cycle % 25 == 24 {
-            verify(&path, &mut sent);
+            verify(path, &mut sent, bug);
         }
     }
-    verify(&path, &mut sent);
-    recovered.sort_unstable();
-    let quantile = |q: usize| recovered[(recovered.len() - 1) * q / 100].as_millis();
-    println!(
-        "{cycles} cycles with seed {seed}: {} events acknowledged, 0 lost, 0 twice, 0 wrong; ready again after {} ms (p50), {} ms (p99)",
-        sent.acked.len(),
-        quantile(50),
-        quantile(99)
-    );
-    hits.iter().for_each(|(point, hits)| println!("  killed {point}: {hits}"));
-    if cycles >= ALL {
-        let missed: Vec<_> = POINTS.iter().filter(|point| !hits.contains_key(*point)).collect();
-        assert!(missed.is_empty(), "never killed at {missed:?}");
-    }
+    verify(path, &mut sent, bug);
+    killed.acknowledged += sent.acked.len();
 }
