@@ -156,16 +156,11 @@ impl<'a> Cells<'a> {
                 self.add(&mut gathered, name, cell, window, bounds);
             }
         }
-        let (start, end) = self.extent(bounds);
+        let (start, end) = bounds.extent(self.as_of);
         let aggs = || self.plan.specs.iter().map(|spec| spec.agg.clone());
         let counts = |group: &Group| group.sum.rows != 0 || !group.lasting.is_nothing(aggs(), start, end);
         gathered.groups.retain(|_, group| counts(group));
         gathered
-    }
-
-    /// Where a window starts, if it does, and where the answer about it ends.
-    fn extent(&self, bounds: Bounds) -> (Option<i64>, i64) {
-        ((bounds.start != i64::MIN).then_some(bounds.start), bounds.end.min(self.as_of))
     }
 
     fn add(&self, to: &mut Gathered, name: Vec<Value>, cell: &Cell, window: usize, bounds: Bounds) {

@@ -181,7 +181,7 @@ impl<'a> Measures<'a> {
 /// Where the window starts, if it does, and where the answer ends.
 fn extent(gathered: &Gathered, as_of: i64) -> (Option<i64>, i64) {
     let bounds = gathered.bounds.unwrap_or(Bounds { start: i64::MIN, end: i64::MAX });
-    ((bounds.start != i64::MIN).then_some(bounds.start), bounds.end.min(as_of))
+    bounds.extent(as_of)
 }
 
 /// Microseconds from the start of the window to where the answer ends.

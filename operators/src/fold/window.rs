@@ -21,6 +21,13 @@ pub struct Bounds {
     pub end: i64,
 }
 
+impl Bounds {
+    /// Where the window starts, if it does, and where an answer as of `as_of` about it ends.
+    pub fn extent(self, as_of: i64) -> (Option<i64>, i64) {
+        ((self.start != i64::MIN).then_some(self.start), self.end.min(as_of))
+    }
+}
+
 /// A window ready to compute its bounds.
 #[derive(Debug, Clone)]
 pub enum Extent {

@@ -60,7 +60,7 @@ struct Recovery {
     #[arg(long, default_value_t = 2, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=64))]
     workers: u8,
     #[command(flatten)]
-    result: Shown,
+    report: Report,
 }
 
 #[derive(Debug, clap::Args)]
@@ -76,7 +76,7 @@ struct Ships {
     #[arg(long, default_value_t = 1)]
     seed: u64,
     #[command(flatten)]
-    result: Shown,
+    report: Report,
 }
 
 #[derive(Debug, clap::Args)]
@@ -92,7 +92,7 @@ struct Sequences {
     #[arg(long, default_value_t = 1)]
     seed: u64,
     #[command(flatten)]
-    result: Shown,
+    report: Report,
 }
 
 #[derive(Debug, clap::Args)]
@@ -108,7 +108,7 @@ struct Joins {
     #[arg(long, default_value_t = 1)]
     seed: u64,
     #[command(flatten)]
-    result: Shown,
+    report: Report,
 }
 
 #[derive(Debug, clap::Args)]
@@ -181,6 +181,13 @@ struct Shown {
     /// Compare with an earlier report; exit with 1 when it is worse beyond noise
     #[arg(long, value_name = "FILE")]
     compare: Option<PathBuf>,
+    #[command(flatten)]
+    report: Report,
+}
+
+/// The report of a benchmark without a comparison: most are quotients already.
+#[derive(Debug, clap::Args)]
+struct Report {
     /// Write the report as JSON
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
@@ -202,50 +209,28 @@ pub fn run(args: Args) -> Outcome {
 }
 
 fn joins(args: Joins) -> Outcome {
-    if args.result.compare.is_some() {
-        return Err(Failure::new(
-            Exit::Usage,
-            "`bench joins` has no `--compare`: its report is a quotient already",
-        ));
-    }
     let options = joins::Options { rows: args.rows, rounds: args.rounds, seed: args.seed };
     let report = joins::run(&options).map_err(failure)?;
-    args.result.show(&report, None)
+    args.report.show(&report, None)
 }
 
 fn ships(args: Ships) -> Outcome {
-    if args.result.compare.is_some() {
-        return Err(Failure::new(
-            Exit::Usage,
-            "`bench ships` has no `--compare`: its report is a quotient already",
-        ));
-    }
     let options = ships::Options { commits: args.commits, rounds: args.rounds, seed: args.seed };
     let report = ships::run(&options).map_err(failure)?;
-    args.result.show(&report, None)
+    args.report.show(&report, None)
 }
 
 fn sequences(args: Sequences) -> Outcome {
-    if args.result.compare.is_some() {
-        return Err(Failure::new(
-            Exit::Usage,
-            "`bench sequences` has no `--compare`: its report is a quotient already",
-        ));
-    }
     let options = sequences::Options { rows: args.rows, rounds: args.rounds, seed: args.seed };
     let report = sequences::run(&options).map_err(failure)?;
-    args.result.show(&report, None)
+    args.report.show(&report, None)
 }
 
 fn recovery(args: Recovery) -> Outcome {
-    if args.result.compare.is_some() {
-        let message = "`bench recovery` has no `--compare` yet: look at two reports (`--out`)";
-        return Err(Failure::new(Exit::Usage, message));
-    }
-    let Recovery { events, keys, rounds, workers, result } = args;
+    let Recovery { events, keys, rounds, workers, report: shown } = args;
     let options = recovery::Options { events, keys, rounds, workers: usize::from(workers) };
     let report = recovery::run(&options).map_err(failure)?;
-    result.show(&report, None)
+    shown.show(&report, None)
 }
 
 fn throughput(args: Throughput) -> Outcome {
@@ -268,7 +253,7 @@ fn throughput(args: Throughput) -> Outcome {
     let report = throughput::run(&options).map_err(failure)?;
     let comparison =
         before.map(|before| compare::throughput(&before, &report)).transpose().map_err(failure)?;
-    args.result.show(&report, comparison.as_ref())
+    args.result.report.show(&report, comparison.as_ref())
 }
 
 fn freshness(args: Freshness) -> Outcome {
@@ -289,7 +274,7 @@ fn freshness(args: Freshness) -> Outcome {
     let report = freshness::run(&options).map_err(failure)?;
     let comparison =
         before.map(|before| compare::freshness(&before, &report)).transpose().map_err(failure)?;
-    let exit = args.result.show(&report, comparison.as_ref())?;
+    let exit = args.result.report.show(&report, comparison.as_ref())?;
     Ok(if report.misses > 0 { Exit::Failed } else { exit })
 }
 
@@ -299,6 +284,9 @@ impl Shown {
         self.compare.as_deref().map(compare::read).transpose().map_err(failure)
     }
 
+}
+
+impl Report {
     fn show(
         &self,
         report: &(impl Serialize + std::fmt::Display),
