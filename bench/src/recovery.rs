@@ -26,12 +26,12 @@ apiVersion: streamgauge/v1
 kind: Event
 name: order
 version: 1.0.0
-key: user
+key: buyer
 time: at
 id: id
 fields:
   id: { type: string, required: true }
-  user: { type: string, required: true }
+  buyer: { type: string, required: true }
   at: { type: timestamp, required: true }
   amount: { type: \"decimal(18,2)\", required: true }
 ---
@@ -40,7 +40,7 @@ kind: Metric
 name: spend
 version: 1.0.0
 events: { o: { type: order } }
-dimensions: { user: { from: user, max: 100000000 } }
+dimensions: { buyer: { from: buyer, max: 1000000 } }
 measures: { orders: { agg: count }, amount: { agg: sum, of: o, value: amount } }
 windows: { hour: { tumbling: 1h }, day: { sliding: 24h, every: 1h } }
 retain: { live: 25h }
@@ -228,9 +228,9 @@ impl Feed {
             let n = self.next;
             // Spread over two hours and all users.
             let at = START + (n % 7_200) as i64 * 1_000_000;
-            let user = n.wrapping_mul(0x9e37_79b9_7f4a_7c15) % self.keys;
+            let buyer = n.wrapping_mul(0x9e37_79b9_7f4a_7c15) % self.keys;
             let value = format!(
-                "{{\"id\":\"ord-{n:016x}\",\"user\":\"user-{user}\",\"at\":\"{}\",\"amount\":\"1.25\"}}",
+                "{{\"id\":\"ord-{n:016x}\",\"buyer\":\"buyer-{buyer}\",\"at\":\"{}\",\"amount\":\"1.25\"}}",
                 contracts::value::format_timestamp(at)
             );
             let record = Record { value: value.as_bytes(), offset: n as i64, received: NOW, headers: &[] };

@@ -153,7 +153,8 @@ impl Candidate {
         let workers = locals.len();
         let events = locals[0].events();
         for (number, bytes) in rest.held.iter().enumerate() {
-            let rows = take_rows(&mut bytes.as_slice(), events);
+            let rows = catch_unwind(|| take_rows(&mut bytes.as_slice(), events));
+            let rows = rows.unwrap_or_else(|_| Err(panicked()));
             let (partition, batch) = rows.map_err(|error| format!("{}: {error}", manifest.rest.name))?;
             locals[number % workers].hold(&partition, batch);
         }

@@ -51,7 +51,7 @@ struct Recovery {
     #[arg(long, default_value_t = 10_000_000, value_name = "N")]
     events: u64,
     /// Keys of the metric
-    #[arg(long, default_value_t = 1_000_000, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, default_value_t = 1_000_000, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     keys: u64,
     /// Restarts
     #[arg(long, default_value_t = 5, value_name = "N")]

@@ -211,3 +211,75 @@ impl Cell {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use twox_hash::XxHash64;
+
+    use super::*;
+    use crate::fold::acc::{Acc, Placed, Sketch};
+    use crate::fold::edges::Edge;
+    use crate::fold::ranks::Ranks;
+    use crate::fold::wide::Wide;
+
+    /// One of everything that a cell may hold.
+    fn cell() -> Cell {
+        let text = |text: &str| Value::Text(text.into());
+        let values = [
+            Value::Null,
+            Value::Bool(true),
+            Value::Int(-7),
+            Value::Float(0.5),
+            Value::Decimal(1250, 2),
+            text("x"),
+            Value::Timestamp(5),
+            Value::Date(3),
+            Value::Duration(9),
+            Value::List([text("a"), Value::Int(1)].into()),
+        ];
+        let placed = Placed { time: 4, id: Some("id".into()), value: Value::Int(2) };
+        let mut ranks = Ranks::default();
+        ranks.add(&Value::Int(1), 2);
+        let accs = vec![
+            Acc::Count(-3),
+            Acc::Sum { n: 2, sum: Wide::float(-1.25).unwrap() },
+            Acc::Moments { n: 2, sum: Wide::int(3), squares: Wide::int(5) },
+            Acc::Extreme(Some(Value::Int(9))),
+            Acc::End(Some(placed.clone())),
+            Acc::Bag(values.into_iter().map(|value| (value, 2)).collect()),
+            Acc::Ends([(placed, 1)].into_iter().collect()),
+            Acc::Sketch(Sketch { negative: OrdMap::unit(-2, 1), zero: 3, positive: OrdMap::unit(8, 1) }),
+            Acc::Histogram(vec![1, 0, 4]),
+            Acc::Ranks(ranks),
+        ];
+        let pane = Pane { rows: 3, first: 1, last: i64::MAX, times: Some(OrdMap::unit(1, 3)), accs };
+        let mut cell = Cell::new(0);
+        cell.panes.insert(-4, Arc::new(pane.clone()));
+        cell.base = Some(Arc::new(pane));
+        let edges: Edges = [Edge { count: 1, moment: i128::from(i64::MAX) * 9 }].into();
+        cell.edges = EdgeCell::of(OrdMap::unit(6, Arc::clone(&edges)), Some(edges));
+        cell
+    }
+
+    #[test]
+    fn bytes_of_state_are_a_promise() {
+        let mut bytes = Vec::new();
+        put(&Key::new([Value::Int(1), Value::Text("eu".into())].into_iter()).values, &mut bytes).unwrap();
+        cell().store(&mut bytes).unwrap();
+        // Other bytes for the same state: `FORMAT` in engine/src/checkpoint/manifest.rs grows by one.
+        assert_eq!((bytes.len(), XxHash64::oneshot(0, &bytes)), (0, 0));
+    }
+
+    #[test]
+    fn a_cell_comes_back() {
+        let mut bytes = Vec::new();
+        cell().store(&mut bytes).unwrap();
+        let mut from = bytes.as_slice();
+        let again = Cell::load(&mut from).unwrap();
+        assert!(from.is_empty());
+        assert_eq!(format!("{again:?}"), format!("{:?}", cell()));
+        for end in 0..bytes.len() {
+            assert!(Cell::load(&mut &bytes[..end]).is_err(), "cut after {end}");
+        }
+    }
+}
