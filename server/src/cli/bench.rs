@@ -283,7 +283,6 @@ impl Shown {
     fn before<T: serde::de::DeserializeOwned>(&self) -> Result<Option<T>, Failure> {
         self.compare.as_deref().map(compare::read).transpose().map_err(failure)
     }
-
 }
 
 impl Report {

@@ -257,7 +257,8 @@ mod tests {
         cell.panes.insert(-4, Arc::new(pane.clone()));
         cell.base = Some(Arc::new(pane));
         let edges: Edges = [Edge { count: 1, moment: i128::from(i64::MAX) * 9 }].into();
-        cell.edges = EdgeCell::of(OrdMap::unit(6, Arc::clone(&edges)), Some(edges));
+        let rows = OrdMap::unit((5, 7), 2);
+        cell.edges = EdgeCell::of(OrdMap::unit(6, Arc::clone(&edges)), Some(edges), rows);
         cell
     }
 
