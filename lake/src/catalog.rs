@@ -56,6 +56,11 @@ pub(super) async fn open(kind: &CatalogKind, place: &Place) -> Result<Arc<dyn Ca
     };
     Ok(match kind {
         CatalogKind::Sqlite(file) => {
+            if let Some(folder) = file.parent() {
+                let failed =
+                    |error| Error::new(ErrorKind::Unexpected, format!("{}: {error}", folder.display()));
+                std::fs::create_dir_all(folder).map_err(failed)?;
+            }
             let uri = format!("sqlite://{}?mode=rwc", file.display());
             Arc::new(sql(uri, SqlBindStyle::QMark).await?)
         }

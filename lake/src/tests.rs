@@ -71,7 +71,7 @@ fn tick(contracts: &Arc<Catalog>, number: i32, from: i64, to: i64) -> Fed {
 
 fn config(dir: &std::path::Path) -> LakeConfig {
     LakeConfig {
-        catalog: CatalogKind::Sqlite(dir.join("catalog.db")),
+        catalog: CatalogKind::Sqlite(dir.join("new/catalog.db")),
         warehouse: dir.join("lake").display().to_string(),
         namespace: "streamgauge".to_owned(),
         buckets: 2,

@@ -206,7 +206,7 @@ fn lake(folder: &Path, flags: &[&str]) -> Value {
 
 /// Calm: open events are sent again, everything is waited for, and compared.
 fn verify(folder: &Path, sent: &mut Sent, bug: &str) {
-    let server = Server::start_with(folder, &[("STREAMGAUGE_BUG", bug)]);
+    let server = Server::start_with(folder, &[("LAKE_BUG", bug)]);
     let open: Vec<u64> = sent.open.iter().copied().collect();
     for batch in open.chunks(100) {
         assert!(sent.post(&server, batch), "calm");
@@ -311,7 +311,7 @@ fn run(path: &Path, cycles: usize, seed: u64, bug: &str, killed: &mut Killed) {
             fault += &format!(",lake.lost_reply=error@{}", 1 + rng.next(6));
         }
         let started = Instant::now();
-        let variables = [("STREAMGAUGE_FAULT", fault.as_str()), ("STREAMGAUGE_BUG", bug)];
+        let variables = [("LAKE_FAULT", fault.as_str()), ("LAKE_BUG", bug)];
         let mut server = Server::spawn(path, &variables);
         if server.ready(Duration::from_secs(60)) {
             killed.ready_again.push(started.elapsed());
