@@ -131,3 +131,42 @@ fn damage_is_told_of_and_never_served() {
     }
     assert!(older > 50 && refused > 0, "{older} older ones, {refused} refusals");
 }
+
+#[test]
+fn what_could_not_be_written_is_written_later() {
+    let (mut failed, mut written) = (0, 0);
+    for seed in [RICH + 1, RICH + 17, RELATED + 2, SHIPPED + 6, SEQUENCED + 3] {
+        let case = case(seed);
+        let catalog = catalog(&case.yaml).expect("a good contract");
+        let mut rig = Rig::start(&catalog, 2, case.partitions, &case.topics, case.start).expect("a rig");
+        rig.vault().fail(Some(seed));
+        for segment in case.segments.iter().filter(|segment| !segment.far) {
+            rig.clock(segment.clock);
+            rig.expect(&segment.records);
+            for raw in &segment.records {
+                rig.send(&[raw]);
+                // Many, so that files of ids become one and tables are written whole again.
+                match rig.checkpoint() {
+                    Ok(_) => written += 1,
+                    Err(_) => failed += 1,
+                }
+            }
+            rig.settle(segment.clock);
+        }
+        rig.vault().fail(None);
+        rig.checkpoint().expect("a checkpoint");
+        let seen = digest(&rig.published());
+        let vault = rig.vault().copy();
+        rig.stop();
+        let (files, manifests) = {
+            let files = vault.files();
+            (files.len(), files.keys().filter(|name| name.starts_with("manifest")).count())
+        };
+        assert!(manifests <= 2, "{manifests} are kept");
+        let (engine, restored) = start(&catalog, vault, 3).expect("a start");
+        engine.flush();
+        assert_eq!(digest(&engine.reader().load()), seen, "seed {seed}, {files} files, {restored:?}");
+        assert!(restored.skipped.is_empty(), "{restored:?}");
+    }
+    assert!(failed > 20 && written > 20, "{failed} failed, {written} written");
+}

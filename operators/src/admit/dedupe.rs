@@ -272,6 +272,9 @@ impl State for Dedupe {
             if !rest.is_empty() {
                 return Err(StateError::Read("ids end within a record".to_owned()));
             }
+            if let Some(first) = records.first() {
+                self.tables[(read(first).0 >> 120) as usize].reserve(records.len());
+            }
             for record in records {
                 let (hash, received, first) = read(record);
                 let table = &mut self.tables[(hash >> 120) as usize];

@@ -3,6 +3,7 @@
 //! *In*: cells and what waits for the clock. *Out*: their records; from these the same state on any number of
 //! workers. *Never*: a running total in a record: it is the sum of panes, and made again from them.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use contracts::value::Value;
@@ -150,24 +151,30 @@ impl MetricState {
         for window in 0..self.running.len() {
             self.running[window] = self.plan.extents[window].at(now).map(|bounds| self.in_panes(bounds));
         }
-        for (key, cell) in &self.shard.cells {
+        let plan = Arc::clone(&self.plan);
+        let oldest = plan.oldest_pane(now);
+        self.shard.oldest = oldest;
+        let mut total = plan.keeps_total.then(|| Cell::new(0));
+        let mut empty: Vec<Key> = Vec::new();
+        for (key, cell) in self.shard.cells.iter_mut() {
+            let cell = Arc::make_mut(cell);
+            // Cells are not written again when panes fall out of retention.
+            cell.let_go(&plan.specs, plan.keeps_base, oldest);
+            if cell.is_empty() {
+                empty.push(key.clone());
+                continue;
+            }
             let until = cell.edges.remembered().keys().map(|(_, until)| until);
             for pane in cell.panes.keys().chain(cell.edges.parts().0.keys()).chain(until) {
                 self.by_pane.entry(*pane).or_default().insert(key.clone());
             }
-        }
-        // Cells are not written again when panes fall out of retention.
-        self.forget(self.plan.oldest_pane(now));
-        let plan = Arc::clone(&self.plan);
-        let mut total = plan.keeps_total.then(|| Cell::new(0));
-        let keys: Vec<Key> = self.shard.cells.keys().cloned().collect();
-        for key in keys {
-            let Some(cell) = self.shard.cells.get_mut(&key) else { continue };
-            let cell = Arc::make_mut(cell);
             cell.total_up(&plan.specs, &self.running);
             if let Some(total) = &mut total {
                 total.add_cell(&plan.specs, cell);
             }
+        }
+        for key in empty {
+            self.shard.cells.remove(&key);
         }
         let Some(mut total) = total.filter(|_| !self.shard.cells.is_empty()) else { return };
         total.total_up(&plan.specs, &self.running);
@@ -192,6 +199,21 @@ impl Cell {
             }
         };
         self.totals = running.iter().map(of_window).collect();
+    }
+
+    /// Drops panes below `oldest`; an `all` window keeps their sum.
+    fn let_go(&mut self, specs: &[crate::fold::acc::FoldSpec], keeps_base: bool, oldest: i64) {
+        while let Some((number, pane)) = self.panes.get_min().filter(|(number, _)| *number < oldest).cloned()
+        {
+            self.panes.remove(&number);
+            if keeps_base {
+                self.add_base(specs, &pane);
+            }
+        }
+        let until = self.edges.remembered().keys().map(|(_, until)| until);
+        let panes = self.edges.parts().0.keys().chain(until).copied();
+        let old: BTreeSet<i64> = panes.filter(|pane| *pane < oldest).collect();
+        old.into_iter().for_each(|pane| self.edges.forget(pane, keeps_base));
     }
 
     /// Adds all panes of another cell.
@@ -268,7 +290,7 @@ mod tests {
         put(&Key::new([Value::Int(1), Value::Text("eu".into())].into_iter()).values, &mut bytes).unwrap();
         cell().store(&mut bytes).unwrap();
         // Other bytes for the same state: `FORMAT` in engine/src/checkpoint/manifest.rs grows by one.
-        assert_eq!((bytes.len(), XxHash64::oneshot(0, &bytes)), (0, 0));
+        assert_eq!((bytes.len(), XxHash64::oneshot(0, &bytes)), (307, 36_294_647_850_633_139));
     }
 
     #[test]
