@@ -55,6 +55,8 @@ pub struct Report {
     pub ratio: Spread,
     /// CPU time of our step at 100,000 rows a second, as a share of one core.
     pub share: f64,
+    /// Resident bytes per row held; of our step and of a hash map with the same rows by key.
+    pub bytes_per_row: (u64, u64),
 }
 
 /// One row of the workload.
@@ -78,6 +80,8 @@ fn rows(options: &Options) -> Vec<Given> {
 /// When the two disagree.
 pub fn run(options: &Options) -> Result<Report, Error> {
     let rows = rows(options);
+    // First, while the memory of the process holds nothing that could be used again.
+    let bytes_per_row = bytes_per_row(&rows);
     let (mut ours, mut differential, mut ratio, mut joined) = (vec![], vec![], vec![], 0);
     let per_second = |cpu: Duration| options.rows as f64 / cpu.as_secs_f64();
     for _ in 0..options.rounds.max(1) {
@@ -105,10 +109,37 @@ pub fn run(options: &Options) -> Result<Report, Error> {
         ours,
         differential: Spread::of(differential),
         ratio: Spread::of(ratio),
+        bytes_per_row,
     })
 }
 
+fn bytes_per_row(rows: &[Given]) -> (u64, u64) {
+    let (plain, _map) = process::held(|| {
+        let mut map = ahash::HashMap::<Key, Vec<Arc<PartRow>>>::default();
+        for (id, given) in rows.iter().enumerate() {
+            let (key, row) = part(given, id as i64);
+            map.entry(key).or_default().push(row);
+        }
+        map
+    });
+    let (ours, _state) = process::held(|| fold(rows));
+    let each = |bytes: u64| bytes / rows.len().max(1) as u64;
+    (each(ours), each(plain))
+}
+
+/// A row and its key.
+fn part(given: &Given, id: i64) -> (Key, Arc<PartRow>) {
+    let cells: Arc<[Value]> = [Value::Int(given.key as i64), Value::Int(id)].into();
+    let key = Key::new([Value::Int(given.key as i64)].into_iter());
+    (key, Arc::new(PartRow { time: given.time, id: None, event: 0, origin: None, cells }))
+}
+
 fn run_ours(rows: &[Given]) -> i64 {
+    fold(rows).1
+}
+
+/// The step after all rows, and how many are joined.
+fn fold(rows: &[Given]) -> (StepState, i64) {
     let step = Step {
         name: "change to deployment".to_owned(),
         from: Some(0),
@@ -126,10 +157,7 @@ fn run_ours(rows: &[Given]) -> i64 {
     let mut joined = 0;
     for (number, tick) in rows.chunks(TICK).enumerate() {
         let inputs = tick.iter().enumerate().map(|(index, given)| {
-            let id = (number * TICK + index) as i64;
-            let cells: Arc<[Value]> = [Value::Int(given.key as i64), Value::Int(id)].into();
-            let key = Key::new([Value::Int(given.key as i64)].into_iter());
-            let row = Arc::new(PartRow { time: given.time, id: None, event: 0, origin: None, cells });
+            let (key, row) = part(given, (number * TICK + index) as i64);
             match given.left {
                 true => Input::Left(Some(key), Row { time: given.time, id: None, parts: vec![Some(row)] }, 1),
                 false => Input::Right(key, row, 1),
@@ -137,7 +165,7 @@ fn run_ours(rows: &[Given]) -> i64 {
         });
         state.apply(inputs.collect(), |_, weight| joined += weight);
     }
-    joined
+    (state, joined)
 }
 
 fn run_differential(rows: &[Given]) -> i64 {
@@ -191,6 +219,8 @@ impl std::fmt::Display for Report {
         let Spread { min, median, max } = self.ratio;
         writeln!(f, "  ours / differential   {median:.2} ({min:.2}-{max:.2})")?;
         writeln!(f, "  100,000 rows/s take   {:.0} % of one core", self.share * 100.0)?;
+        let (ours, plain) = self.bytes_per_row;
+        writeln!(f, "  memory per row held   {ours} bytes, {plain} in a hash map")?;
         write!(f, "  {}", self.machine.line())
     }
 }

@@ -23,12 +23,24 @@ pub(crate) fn measured<T>(work: impl FnOnce() -> T) -> (Duration, T) {
     (cpu().saturating_sub(before), result)
 }
 
-/// Largest resident memory of a process so far, bytes.
-pub(crate) fn peak_rss(pid: Option<u32>) -> Option<u64> {
+/// What `make` makes, and by how much the resident memory of this process grew meanwhile, bytes.
+pub(crate) fn held<T>(make: impl FnOnce() -> T) -> (u64, T) {
+    let resident = || status_kb(None, "VmRSS:").unwrap_or(0) * 1024;
+    let before = resident();
+    let made = make();
+    (resident().saturating_sub(before), made)
+}
+
+fn status_kb(pid: Option<u32>, field: &str) -> Option<u64> {
     let who = pid.map_or_else(|| "self".to_owned(), |pid| pid.to_string());
     let text = std::fs::read_to_string(format!("/proc/{who}/status")).ok()?;
-    let line = text.lines().find(|line| line.starts_with("VmHWM:"))?;
-    line.split_whitespace().nth(1)?.parse::<u64>().ok()?.checked_mul(1024)
+    let line = text.lines().find(|line| line.starts_with(field))?;
+    line.split_whitespace().nth(1)?.parse().ok()
+}
+
+/// Largest resident memory of a process so far, bytes.
+pub(crate) fn peak_rss(pid: Option<u32>) -> Option<u64> {
+    status_kb(pid, "VmHWM:")?.checked_mul(1024)
 }
 
 /// A process as `/proc/<pid>/stat` shows it.

@@ -59,6 +59,8 @@ pub struct Report {
     pub ratio: Spread,
     /// Share of one core that the operator takes at 100,000 rows/s.
     pub share_at_100k: Spread,
+    /// Resident bytes per key with one open interval; of the operator and of a hash map with the same key.
+    pub bytes_per_key: (u64, u64),
 }
 
 /// A move of an item.
@@ -95,6 +97,8 @@ fn moves(options: &Options) -> Vec<Move> {
 /// # Errors
 /// When the two disagree.
 pub fn run(options: &Options) -> Result<Report, Error> {
+    // First, while the memory of the process holds nothing that could be used again.
+    let bytes_per_key = bytes_per_key();
     let moves = moves(options);
     let mut rng = fastrand::Rng::with_seed(options.seed);
     let late = |rng: &mut fastrand::Rng| if rng.u32(..8) == 0 { rng.u64(..LATE) } else { 0 };
@@ -126,7 +130,28 @@ pub fn run(options: &Options) -> Result<Report, Error> {
         plain: Spread::of(plain),
         ratio: Spread::of(ratio),
         share_at_100k: Spread::of(share),
+        bytes_per_key,
     })
+}
+
+/// Keys of [`bytes_per_key`].
+const KEYS: u64 = 200_000;
+
+fn bytes_per_key() -> (u64, u64) {
+    let made = |item| Move { item, state: 2, at: item.cast_signed() };
+    let (plain, _map) = process::held(|| {
+        let of = |item| (row(&made(item)).0, (2_usize, item.cast_signed()));
+        (0..KEYS).map(of).collect::<HashMap<Key, (usize, i64)>>()
+    });
+    let (ours, _state) = process::held(|| {
+        let mut state = SequenceState::with(true, &[SpanKind::Interval], EVER, usize::MAX);
+        for first in (0..KEYS).step_by(TICK) {
+            let tick = (first..(first + TICK as u64).min(KEYS)).map(|item| row(&made(item)));
+            state.apply(tick.collect(), |_, _, _| {});
+        }
+        state
+    });
+    (ours / KEYS, plain / KEYS)
 }
 
 fn row(made: &Move) -> (Key, Arc<Stay>, i64) {
@@ -184,7 +209,9 @@ impl std::fmt::Display for Report {
         let share = |share: f64| share * 100.0;
         let Spread { min, median, max } = self.share_at_100k;
         let (median, min, max) = (share(median), share(min), share(max));
+        let (ours, plain) = self.bytes_per_key;
         writeln!(f, "  at 100,000 rows/s        {median:.0} % of a core ({min:.0}-{max:.0})")?;
+        writeln!(f, "  memory per key           {ours} bytes, {plain} in a hash map")?;
         write!(f, "  {}", self.machine.line())
     }
 }
