@@ -13,6 +13,7 @@ use std::time::Duration;
 use connectors::store::checkpoints::{Folder, FolderError};
 use connectors::store::dead_letters::DeadLetters;
 use contracts::Catalog;
+use contracts::batch::Partition;
 use engine::checkpoint::{Checkpoints, Gate, Offsets, Stored, Vault, VaultError};
 use lake::LakeWriter;
 
@@ -113,6 +114,9 @@ impl Kept {
     pub fn of(&self, sources: &[Source], catalog: &Catalog, first: bool, admitted: Offsets) -> Checkpoints {
         let mut names: BTreeSet<String> = sources.iter().map(|source| source.name.clone()).collect();
         names.extend(catalog.tables.iter().map(|table| format!("{TABLE}{}", table.head.name)));
+        // What nobody reads any more cannot be waited for.
+        let is_read = |(partition, _): &(Partition, i64)| names.contains(&*partition.source);
+        let resume_until = admitted.into_iter().filter(is_read).collect();
         Checkpoints {
             vault: Arc::clone(&self.vault) as Arc<dyn Vault>,
             every: Some(self.every),
@@ -120,7 +124,7 @@ impl Kept {
             gate: Arc::clone(&self.gate) as Arc<dyn Gate>,
             restore: first,
             sources: Some(names),
-            resume_until: admitted,
+            resume_until,
         }
     }
 }
