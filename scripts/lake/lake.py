@@ -21,7 +21,7 @@ def facts(rows):
     ours = {name: str(pc.sum(rows[name]).as_py() or 0) for name in numbers if "double" not in str(rows.schema.field(name).type)}
     sums = ", ".join(f'coalesce(sum("{name}"), 0)::varchar' for name in ours) or "1"
     places = ", ".join(f'"{name}"' for name in PLACE)
-    theirs = duckdb.sql(f"select count(*), count(distinct ({places})), {sums} from rows").fetchone()
+    theirs = duckdb.sql(f"select count(*), count(distinct ({places})), {sums} from rows").fetchall()[0]
     assert theirs[0] == rows.num_rows, (theirs, rows.num_rows)
     for (name, value), other in zip(ours.items(), theirs[2:]):
         assert float(value) == float(other), (name, value, other)

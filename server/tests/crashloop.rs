@@ -318,10 +318,19 @@ fn run(path: &Path, cycles: usize, seed: u64, bug: &str, killed: &mut Killed) {
         }
         let most = if point.is_some() { 3_200 } else { 800 };
         let end = Instant::now() + Duration::from_millis(20 + rng.next(most));
-        while Instant::now() < end && sent.send(&server, &mut rng) {
+        let mut gone = false;
+        while Instant::now() < end && !gone {
+            gone = !sent.send(&server, &mut rng);
             std::thread::sleep(Duration::from_millis(rng.next(20)));
         }
-        let by = match (server.child.try_wait().unwrap(), point) {
+        // A process that has died may take a moment to be seen dead.
+        let died = Instant::now() + Duration::from_secs(if gone { 10 } else { 0 });
+        let mut ended = server.child.try_wait().unwrap();
+        while ended.is_none() && Instant::now() < died {
+            std::thread::sleep(Duration::from_millis(5));
+            ended = server.child.try_wait().unwrap();
+        }
+        let by = match (ended, point) {
             // Also while it was starting.
             (Some(_), Some(point)) => point,
             (Some(_), None) => panic!("cycle {cycle}: the server ended by itself\n{}", log(path)),
