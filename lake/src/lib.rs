@@ -407,7 +407,7 @@ impl Lake {
             if part.table.is_none() && part.files.is_empty() {
                 continue;
             }
-            for file in self.gone(name, part).await? {
+            if let Some(file) = self.gone(name, part).await? {
                 return Err(LakeError::FileMissing { table: name.clone(), file, round: plan.number });
             }
             let table = commit::finish(&self.catalog, &ident, plan, part).await;
@@ -428,26 +428,25 @@ impl Lake {
         Ok(())
     }
 
-    /// Files of a plan that are not there, and not in the table either.
-    async fn gone(&self, name: &str, part: &Part) -> Result<Vec<String>, LakeError> {
+    /// A file of a plan that is not there, and not in the table either.
+    async fn gone(&self, name: &str, part: &Part) -> Result<Option<String>, LakeError> {
         let Some(table) = self.tables.get(name).and_then(|lane| lane.table.as_ref()) else {
-            return Ok(Vec::new());
+            return Ok(None);
         };
         let failed = |error: &dyn std::fmt::Display| LakeError::unreachable(name, error);
-        let mut gone = Vec::new();
         // A round that is done may have been compacted since: then its files may be gone.
         if commit::said(table.metadata()).ok().flatten() != part.before {
-            return Ok(gone);
+            return Ok(None);
         }
         for file in commit::files(table.metadata(), part).map_err(|error| failed(&error))? {
             let found = self.place.name_of(file.file_path()).map_err(|error| failed(&error))?;
             match self.place.size(&found).await {
                 Ok(_) => {}
-                Err(PlaceError::Missing(_)) => gone.push(found),
+                Err(PlaceError::Missing(_)) => return Ok(Some(found)),
                 Err(error) => return Err(failed(&error)),
             }
         }
-        Ok(gone)
+        Ok(None)
     }
 
     /// Looks after all tables; returns what care has done since the start. What fails is done the next time.

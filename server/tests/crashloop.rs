@@ -7,6 +7,9 @@
 //! `CYCLES=1000 cargo test -p server --test crashloop -- --nocapture` (`make crashloop`) is the long run; `SEED=n` repeats
 //! one. Without them a short slice runs.
 
+#![allow(clippy::unwrap_used)] // a test fails where it unwraps
+#![allow(clippy::print_stdout)] // `--nocapture` shows the figures
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
