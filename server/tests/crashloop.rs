@@ -314,7 +314,10 @@ fn run(path: &Path, cycles: usize, seed: u64, bug: &str, killed: &mut Killed) {
             fault += &format!(",lake.lost_reply=error@{}", 1 + rng.next(6));
         }
         let started = Instant::now();
-        let variables = [("LAKE_FAULT", fault.as_str()), ("LAKE_BUG", bug)];
+        // Sometimes the lake is far behind, so that checkpoints have to wait for it.
+        let every = if rng.next(3) == 0 { "2s" } else { "100ms" };
+        let variables =
+            [("LAKE_FAULT", fault.as_str()), ("LAKE_BUG", bug), ("STREAMGAUGE_LAKE__COMMIT_EVERY", every)];
         let mut server = Server::spawn(path, &variables);
         if server.ready(Duration::from_secs(60)) {
             killed.ready_again.push(started.elapsed());
