@@ -12,11 +12,11 @@ cd "$(dirname "$0")/.."
 
 cache=.cache/lake
 python="$cache/bin/python"
-if ! [ -x "$python" ] || ! "$python" -c 'import pyiceberg, duckdb, pyarrow' 2> /dev/null; then
+if ! [ -x "$python" ] || ! "$python" -c 'import pyiceberg, pyiceberg_core, duckdb, pyarrow' 2> /dev/null; then
     command -v python3 > /dev/null || { echo "lake: python3 is missing. Type:  sudo apt-get install python3-venv" >&2; exit 69; }
     python3 -m venv "$cache" >&2 || { echo "lake: python3 has no venv. Type:  sudo apt-get install python3-venv" >&2; exit 69; }
     "$cache/bin/pip" --quiet --disable-pip-version-check install \
-        'pyiceberg[sql-sqlite,pyarrow]==0.12.0' 'duckdb==2.0.0' >&2 || {
+        'pyiceberg[sql-sqlite,pyarrow,pyiceberg-core]==0.12.0' 'duckdb==2.0.0' >&2 || {
         echo "lake: PyIceberg and DuckDB cannot be installed from PyPI" >&2
         exit 69
     }
