@@ -21,6 +21,7 @@ use uuid::Uuid;
 mod catalog;
 mod columns;
 mod commit;
+mod error;
 mod files;
 mod maintain;
 mod offsets;
@@ -37,14 +38,14 @@ pub mod place;
 pub use catalog::{CATALOG_NAME, CatalogKind};
 pub use columns::REFUSED;
 pub use commit::{OFFSETS, ROUND, WRITER};
+pub use error::LakeError;
 pub use maintain::{Care, Cared};
 pub use offsets::Offsets;
 pub use writer::{LakeStatus, LakeWriter};
 
 use self::catalog::{Pin, Pinned};
 use self::columns::Shape;
-use self::commit::NotCommitted;
-use self::rounds::{Mark, Part, Plan, PlanError, Rounds};
+use self::rounds::{Mark, Part, Plan, Rounds};
 use self::swap::{Swap, SwapError};
 use crate::place::{Place, PlaceError};
 
@@ -67,104 +68,6 @@ pub struct LakeConfig {
     pub most_bytes: usize,
     /// How tables are looked after.
     pub care: Care,
-}
-
-/// Why the lake cannot be used, or not any more.
-#[derive(Debug, thiserror::Error)]
-pub enum LakeError {
-    /// The catalog or the files cannot be reached, or answer with an error.
-    #[error("lake_unreachable: {what}: {message}")]
-    Unreachable {
-        /// What was tried.
-        what: String,
-        /// The words of whoever answered.
-        message: String,
-    },
-    /// A column has another type in the lake than in the contract.
-    #[error(
-        "lake_schema_conflict: {table}.{column} is `{there}` in the lake and `{here}` in the contract; give the field another name (`from:` keeps the place in the payload), or move the table away"
-    )]
-    Schema {
-        /// Table.
-        table: String,
-        /// Column path.
-        column: String,
-        /// Type in the contract.
-        here: String,
-        /// Type in the lake.
-        there: String,
-    },
-    /// An event has a field that the lake needs for itself.
-    #[error(
-        "lake_name_taken: the event {event} has a column `{column}`, which the lake adds itself; give the field another name"
-    )]
-    Taken {
-        /// Event type.
-        event: String,
-        /// Column.
-        column: String,
-    },
-    /// Another process writes into this lake.
-    #[error(
-        "lake_fenced: {table}: another process has committed: {message}. Only one may write; this one stops. Stop the other, or start this one again to go on from there"
-    )]
-    Fenced {
-        /// Table.
-        table: String,
-        /// What was found.
-        message: String,
-    },
-    /// A file that a round had written is gone.
-    #[error(
-        "lake_file_missing: {table}: {file} is gone; round {round} needs it. Bring it back; it is not written again, because its rows were decided"
-    )]
-    FileMissing {
-        /// Table.
-        table: String,
-        /// The file.
-        file: String,
-        /// Number of the round.
-        round: u64,
-    },
-    /// A table is older than it was.
-    #[error(
-        "lake_rollback_detected: {table}: {message}. Rows that had been committed are missing. Bring the snapshot back (`rollback` in the tool that made it), or move the table away to write it again from the sources"
-    )]
-    RolledBack {
-        /// Table.
-        table: String,
-        /// What was found.
-        message: String,
-    },
-}
-
-impl LakeError {
-    /// Whether trying again may help.
-    pub fn is_passing(&self) -> bool {
-        matches!(self, Self::Unreachable { .. })
-    }
-
-    fn unreachable(what: &str, error: impl std::fmt::Display) -> Self {
-        Self::Unreachable { what: what.to_owned(), message: error.to_string() }
-    }
-
-    fn plan(error: PlanError) -> Self {
-        match error {
-            PlanError::Fenced { .. } => {
-                Self::Fenced { table: "the plan of rounds".to_owned(), message: error.to_string() }
-            }
-            error => Self::unreachable("the plan of rounds", error),
-        }
-    }
-
-    fn not_committed(table: &str, error: NotCommitted) -> Self {
-        let table = table.to_owned();
-        match error {
-            NotCommitted::Fenced(message) => Self::Fenced { table, message },
-            NotCommitted::RolledBack(message) => Self::RolledBack { table, message },
-            NotCommitted::Failed(error) => Self::unreachable(&table, error),
-        }
-    }
 }
 
 /// What one tick brings.
