@@ -41,7 +41,49 @@ fn the_whole_of_the_interface_page_is_accepted() {
     assert_eq!(settings.sources.len(), 4);
     assert_eq!(settings.limits.keys_per_metric, 1_000_000);
     assert_eq!(settings.data, folder.path().join("data/"));
-    assert!(loaded.notices[0].contains("`lake` is ignored"), "{:?}", loaded.notices);
+    let lake = settings.lake.config(&settings.data).unwrap();
+    assert_eq!(lake.commit_every, std::time::Duration::from_secs(10));
+    assert_eq!(lake.warehouse, folder.path().join("data/lake").display().to_string());
+    assert!(loaded.notices.is_empty(), "{:?}", loaded.notices);
+}
+
+#[test]
+fn catalogs_of_the_lake() {
+    use ::lake::CatalogKind;
+    let folder = folder();
+    let data = std::path::Path::new("d");
+    let config = |lake: &str| {
+        let text = format!("{HEAD}lake: {{ {lake} }}");
+        let loaded = load_in(folder.path(), &text, &[]);
+        assert!(loaded.mistakes.is_empty(), "{:#?}", loaded.mistakes);
+        let settings = loaded.settings.unwrap();
+        assert!(!format!("{settings:?} {:?}", loaded.effective).contains("h/nter2"));
+        settings.lake.config(data)
+    };
+    assert!(config("catalog: none").is_none());
+    let sqlite = config("buckets: 1").unwrap();
+    assert_eq!(sqlite.catalog, CatalogKind::Sqlite("d/lake/catalog.db".into()));
+    assert_eq!((sqlite.warehouse.as_str(), sqlite.buckets), ("d/lake", 1));
+    let secret = folder.path().join("secret");
+    std::fs::write(&secret, "h/nter2\n").unwrap();
+    let secret = format!("{{ file: {} }}", secret.display());
+    let postgres =
+        format!("catalog: postgres, uri: postgres://me@db/lake, password: {secret}, warehouse: s3://b/p");
+    let postgres = config(&postgres).unwrap();
+    assert_eq!(postgres.catalog, CatalogKind::Postgres("postgres://me:h%2Fnter2@db/lake".into()));
+    assert_eq!(postgres.warehouse, "s3://b/p");
+    let rest = format!("catalog: rest, uri: https://c, properties: {{ warehouse: w, credential: {secret} }}");
+    let CatalogKind::Rest { uri, warehouse, properties } = config(&rest).unwrap().catalog else {
+        panic!("rest")
+    };
+    assert_eq!((uri.as_str(), warehouse.as_deref()), ("https://c", Some("w")));
+    assert_eq!(properties, [("credential".to_owned(), "h/nter2".to_owned())]);
+    for (wrong, code) in
+        [("catalog: rest", "missing"), ("catalog: duck", "not_allowed"), ("namespace: A-b", "not_allowed")]
+    {
+        let loaded = load_in(folder.path(), &format!("{HEAD}lake: {{ {wrong} }}"), &[]);
+        assert_eq!(loaded.mistakes[0].code, code, "{wrong}");
+    }
 }
 
 #[test]
@@ -159,6 +201,9 @@ fn every_setting_that_is_read_is_in_the_table_and_back() {
     }
     for silent in ["adapter", "secret_env", "secret_file"] {
         read.insert(format!("sources[].hook.{silent}"));
+    }
+    for silent in ["uri", "password", "properties"] {
+        read.insert(format!("lake.{silent}"));
     }
     let listed: BTreeSet<String> = keys::KEYS.iter().map(|k| k.path.to_owned()).collect();
     assert_eq!(read, listed);
