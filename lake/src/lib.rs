@@ -100,6 +100,8 @@ pub struct Lake {
     fed: Offsets,
     /// A round that is not known to be done.
     pending: Option<Plan>,
+    /// Bytes and rows in the lanes.
+    waiting: (usize, u64),
     /// Opened when there is first something to do.
     swap: Option<Swap>,
     cared: Cared,
@@ -136,6 +138,7 @@ impl Lake {
             complete: Offsets::default(),
             fed: Offsets::default(),
             pending: None,
+            waiting: (0, 0),
             swap: None,
             cared: Cared::default(),
             config,
@@ -217,34 +220,33 @@ impl Lake {
 
     /// Bytes and rows that wait.
     pub fn waiting(&self) -> (usize, u64) {
-        let bytes = self.tables.values().map(Lane::bytes).sum();
-        let rows = self.tables.values().map(Lane::waiting).sum();
-        (bytes, rows)
+        self.waiting
     }
 
-    /// Takes what a tick brought, but for rows that the lake has.
+    /// Takes what a tick brought, but for rows that were fed before: an engine that takes the place of another, and one
+    /// after a restart, offer them again.
     pub fn feed(&mut self, contracts: &Catalog, fed: Fed) {
-        let since = match &self.pending {
-            // Its rows are in its files.
-            Some(plan) => rounds::offsets(&plan.to).unwrap_or_default(),
-            None => self.complete.clone(),
-        };
         for (partition, mut batch) in fed.admitted {
             let name = columns::table_name(&contracts.events[batch.event].head.name);
             let Some(lane) = self.tables.get_mut(&name) else { continue };
-            let next = since.next(&partition).saturating_add(i64::from(fault::bug("skip_one")));
+            let next = self.fed.next(&partition).saturating_add(i64::from(fault::bug("skip_one")));
             if batch.offsets.first().is_some_and(|first| *first < next) {
                 let Some(rest) = above(&batch, next) else { continue };
                 batch = rest;
             }
-            batch.payloads = Payloads::default();
+            self.waiting.0 += batch_bytes(&batch);
+            self.waiting.1 += batch.columns.num_rows() as u64;
             lane.rows.push((partition, batch));
         }
         if let Some(lane) = self.tables.get_mut(REFUSED)
             && !fault::bug("drop_refused")
         {
-            let new = fed.refused.into_iter().filter(|row| row.offset >= since.next(&row.partition));
-            lane.refused.extend(new);
+            let before = &self.fed;
+            for row in fed.refused.into_iter().filter(|row| row.offset >= before.next(&row.partition)) {
+                self.waiting.0 += refused_bytes(&row);
+                self.waiting.1 += 1;
+                lane.refused.push(row);
+            }
         }
         self.fed.advance(&fed.offsets);
     }
@@ -294,6 +296,7 @@ impl Lake {
             lane.rows.clear();
             lane.refused.clear();
         }
+        self.waiting = (0, 0);
         let mut to = self.complete.clone();
         to.advance(&self.fed);
         if fault::bug("offset_plus_one") {
@@ -485,12 +488,6 @@ impl Lane {
     fn waiting(&self) -> u64 {
         let rows = self.rows.iter().map(|(_, batch)| batch.columns.num_rows() as u64);
         rows.sum::<u64>() + self.refused.len() as u64
-    }
-
-    fn bytes(&self) -> usize {
-        let rows = self.rows.iter().map(|(_, batch)| batch_bytes(batch));
-        let refused = self.refused.iter().map(refused_bytes);
-        rows.sum::<usize>() + refused.sum::<usize>()
     }
 }
 

@@ -127,6 +127,21 @@ async fn rows_come_once_over_restarts() {
     assert_eq!(lake.round().await.unwrap(), 0, "nothing to do");
 }
 
+/// Engines of two contracts offer the same rows while one takes the place of the other.
+#[tokio::test]
+async fn what_is_offered_twice_comes_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let contracts = contracts(CONTRACT);
+    let mut lake = Lake::open(config(dir.path()), &contracts).await.unwrap();
+    lake.feed(&contracts, tick(&contracts, 0, 0, 30));
+    lake.feed(&contracts, tick(&contracts, 0, 0, 20));
+    lake.feed(&contracts, tick(&contracts, 0, 20, 40));
+    assert_eq!(lake.waiting().1, 40);
+    assert_eq!(lake.round().await.unwrap(), 40);
+    assert_eq!(lake.waiting(), (0, 0));
+    holds(&lake, &[(0, 40)]).await;
+}
+
 #[tokio::test]
 async fn a_lost_reply_is_looked_up() {
     let dir = tempfile::tempdir().unwrap();

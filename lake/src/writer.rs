@@ -4,7 +4,7 @@
 //! wait on the thread that offers; a round given up: after a passing error it is tried again until it succeeds.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -20,7 +20,8 @@ const SOON: Duration = Duration::from_millis(100);
 const LONGEST: Duration = Duration::from_secs(10);
 
 enum Message {
-    Tick(Arc<Catalog>, Fed),
+    /// With its bytes and rows.
+    Tick(Arc<Catalog>, Fed, (usize, u64)),
     Declare(Arc<Catalog>, Sender<Result<(), LakeError>>),
     Round(Sender<Result<(), LakeError>>),
 }
@@ -53,10 +54,49 @@ struct Shared {
     status: Mutex<LakeStatus>,
     /// `complete` has grown, or the lake has stopped.
     grown: Condvar,
-    rows: AtomicU64,
-    bytes: AtomicUsize,
+    /// What the thread has not looked at yet.
+    queued: Size,
+    /// What it holds.
+    held: Size,
     most_bytes: usize,
-    full: AtomicBool,
+}
+
+/// Bytes and rows.
+#[derive(Debug, Default)]
+struct Size {
+    bytes: AtomicUsize,
+    rows: AtomicU64,
+}
+
+impl Size {
+    fn add(&self, (bytes, rows): (usize, u64)) {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.rows.fetch_add(rows, Ordering::Relaxed);
+    }
+
+    fn take(&self, (bytes, rows): (usize, u64)) {
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        self.rows.fetch_sub(rows, Ordering::Relaxed);
+    }
+
+    fn set(&self, (bytes, rows): (usize, u64)) {
+        self.bytes.store(bytes, Ordering::Relaxed);
+        self.rows.store(rows, Ordering::Relaxed);
+    }
+}
+
+impl Shared {
+    fn hold(&self, lake: &Lake) {
+        self.held.set(lake.waiting());
+    }
+
+    fn bytes(&self) -> usize {
+        self.queued.bytes.load(Ordering::Relaxed) + self.held.bytes.load(Ordering::Relaxed)
+    }
+
+    fn rows(&self) -> u64 {
+        self.queued.rows.load(Ordering::Relaxed) + self.held.rows.load(Ordering::Relaxed)
+    }
 }
 
 /// A lake with its thread. Dropping it ends the thread after what was offered is committed, if that works at once.
@@ -111,19 +151,16 @@ impl LakeWriter {
         // What they were made from is not stored, but would be held.
         fed.admitted.iter_mut().for_each(|(_, batch)| batch.payloads = Default::default());
         let rows = fed.admitted.iter().map(|(_, batch)| batch.columns.num_rows()).sum::<usize>();
+        let rows = (rows + fed.refused.len()) as u64;
         let bytes = fed.admitted.iter().map(|(_, batch)| batch_bytes(batch)).sum::<usize>()
             + fed.refused.iter().map(refused_bytes).sum::<usize>();
-        self.shared.rows.fetch_add((rows + fed.refused.len()) as u64, Ordering::Relaxed);
-        let waiting = self.shared.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        if waiting > self.shared.most_bytes {
-            self.shared.full.store(true, Ordering::Relaxed);
-        }
-        self.send(Message::Tick(Arc::clone(contracts), fed));
+        self.shared.queued.add((bytes, rows));
+        self.send(Message::Tick(Arc::clone(contracts), fed, (bytes, rows)));
     }
 
-    /// So much waits that sources should pause.
+    /// So much waits that sources should pause, or it has stopped.
     pub fn is_full(&self) -> bool {
-        self.shared.full.load(Ordering::Relaxed)
+        self.shared.bytes() > self.shared.most_bytes || self.shared.status.lock().stopped
     }
 
     /// Prepares tables for other contracts.
@@ -157,8 +194,7 @@ impl LakeWriter {
     /// How it is doing.
     pub fn status(&self) -> LakeStatus {
         let mut status = self.shared.status.lock().clone();
-        status.waiting_rows = self.shared.rows.load(Ordering::Relaxed);
-        status.waiting_bytes = self.shared.bytes.load(Ordering::Relaxed);
+        (status.waiting_bytes, status.waiting_rows) = (self.shared.bytes(), self.shared.rows());
         status
     }
 
@@ -203,7 +239,9 @@ impl Running {
         let mut care = (!every.is_zero()).then(|| now() + every);
         loop {
             let due = again.or(self.since.map(|since| since + self.lake.config.commit_every));
-            let next = due.into_iter().chain(care).min();
+            // A lake that has stopped does nothing more but say so.
+            let stopped = self.shared.status.lock().stopped;
+            let next = due.into_iter().chain(care).min().filter(|_| !stopped);
             let left = next.map_or(Duration::from_secs(3600), |next| next.saturating_duration_since(now()));
             match messages.recv_timeout(left) {
                 Ok(message) => self.take(message),
@@ -237,15 +275,16 @@ impl Running {
 
     fn take(&mut self, message: Message) {
         match message {
-            Message::Tick(contracts, fed) => {
-                if self.shared.status.lock().stopped {
-                    return;
+            Message::Tick(contracts, fed, size) => {
+                if !self.shared.status.lock().stopped {
+                    if !self.lake.fed.contains(&fed.offsets) {
+                        self.since.get_or_insert_with(now);
+                    }
+                    self.lake.feed(&contracts, fed);
+                    self.shared.hold(&self.lake);
                 }
-                let before = self.lake.fed.clone();
-                self.lake.feed(&contracts, fed);
-                if self.lake.fed != before {
-                    self.since.get_or_insert_with(now);
-                }
+                // Only now: at no moment do rows seem to be nowhere.
+                self.shared.queued.take(size);
             }
             Message::Declare(contracts, answer) => {
                 let declared = self.runtime.block_on(self.lake.declare(&contracts));
@@ -284,11 +323,7 @@ impl Running {
         }
         status.complete = self.lake.complete().clone();
         drop(status);
-        let (bytes, rows) = self.lake.waiting();
-        self.shared.bytes.store(bytes, Ordering::Relaxed);
-        self.shared.rows.store(rows, Ordering::Relaxed);
-        let stopped = done.as_ref().is_err_and(|error| !error.is_passing());
-        self.shared.full.store(stopped || bytes > self.shared.most_bytes, Ordering::Relaxed);
+        self.shared.hold(&self.lake);
         self.shared.grown.notify_all();
         done.map(drop)
     }
