@@ -56,7 +56,7 @@ pub fn roads(seed: u64) -> Vec<Road> {
         roads[1] = Road { resume: (seed / 2 % 4) as usize, twist: Twist::of(seed), ..other };
     }
     // Numbers of one kind of case may all be odd.
-    if seed / 16 % 2 == 0 {
+    if (seed / 16).is_multiple_of(2) {
         roads.push(lost);
     }
     roads
