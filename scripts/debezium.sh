@@ -25,6 +25,8 @@ TEXT
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 here="$root/scripts/debezium"
+. "$root/scripts/common.sh"
+. "$root/scripts/postgres.sh"
 cache="$root/.cache/debezium"
 kafka_version=$(sed -n 's:.*<kafka.version>\(.*\)</kafka.version>.*:\1:p' "$root/scripts/kafka/pom.xml")
 debezium_version=3.6.3.Final
@@ -44,46 +46,17 @@ while [ $# -gt 0 ]; do
   esac
 done
 
-say() { echo "debezium.sh: $*" >&2; }
-fail() { say "$*"; exit 1; }
-need() { command -v "$1" >/dev/null || fail "$1 is missing: $2"; }
 kafka() { "$root/scripts/kafka.sh" "$@" --dir "$dir/kafka"; }
-answers() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 
-# Below Linux's range for outgoing connections (32768...), so that none of those takes it in between.
-free_port() {
-  local p
-  for _ in $(seq 200); do
-    p=$((20000 + RANDOM % 12000))
-    if ! answers "$p"; then echo "$p"; return; fi
-  done
-  fail "no free port between 20000 and 32000"
-}
-
-# Kafka Connect's jars and Debezium's, once per version. A lock, because several tests may start at once.
+# Kafka Connect's jars and Debezium's, once per version.
 fetch() {
   "$root/scripts/kafka.sh" jars
-  mkdir -p "$cache"
-  exec 9>"$cache/.lock"
-  flock 9
-  if [ ! -e "$libs/.complete" ] || [ "$here/pom.xml" -nt "$libs/.complete" ]; then
-    need mvn "apt-get install maven"
-    say "fetching Kafka Connect $kafka_version from Maven Central into $libs"
-    rm -rf "$libs"
-    mvn -q -B -C -f "$here/pom.xml" "-Dkafka.version=$kafka_version" "-Dmaven.repo.local=$root/.cache/kafka/m2" \
-      org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencies \
-      -DincludeScope=runtime "-DoutputDirectory=$libs" >&2 || fail "mvn could not resolve scripts/debezium/pom.xml"
-    touch "$libs/.complete"
-  fi
-  if [ ! -e "$plugins/.avro" ] || [ "$here/avro.xml" -nt "$plugins/.avro" ]; then
-    need mvn "apt-get install maven"
-    say "fetching the Avro converter from Maven Central into $plugins/avro"
-    rm -rf "$plugins/avro" && mkdir -p "$plugins/avro"
-    mvn -q -B -C -f "$here/avro.xml" "-Dmaven.repo.local=$root/.cache/kafka/m2" \
-      org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencies \
-      -DincludeScope=runtime "-DoutputDirectory=$plugins/avro" >&2 || fail "mvn could not resolve scripts/debezium/avro.xml"
-    touch "$plugins/.avro"
-  fi
+  locked "$cache" fetch_all
+}
+
+fetch_all() {
+  jars "Kafka Connect $kafka_version" "$here/pom.xml" "$libs" "-Dkafka.version=$kafka_version"
+  jars "the Avro converter" "$here/avro.xml" "$plugins/avro"
   if [ ! -e "$plugins/.complete" ]; then
     need curl "apt-get install curl"
     local name="debezium-connector-postgres"
@@ -98,97 +71,11 @@ fetch() {
     rm -f "$archive.part"
     touch "$plugins/.complete"
   fi
-  flock -u 9
-  exec 9>&-
-}
-
-# --- PostgreSQL ---------------------------------------------------------------------------------------------
-
-# The newest installed; as root it is installed when there is none, without Debian's own cluster.
-find_postgres() {
-  local found
-  found=$(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | sort -t/ -k5 -n | tail -1) || true
-  if [ -z "$found" ] || [ ! -x "$found/initdb" ]; then
-    [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || fail "PostgreSQL is missing: sudo apt-get install postgresql"
-    say "installing Debian's postgresql"
-    mkdir -p /etc/postgresql-common
-    [ -e /etc/postgresql-common/createcluster.conf ] ||
-      echo "create_main_cluster = false" >/etc/postgresql-common/createcluster.conf
-    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-      -o Dpkg::Options::=--force-confold postgresql >/dev/null; } >&2 || fail "apt-get could not install postgresql"
-    found=$(ls -d /usr/lib/postgresql/*/bin | sort -t/ -k5 -n | tail -1)
-  fi
-  bin="$found"
-}
-
-# PostgreSQL refuses to run as root, and its user must reach its folder, which a test's temporary one does not let it.
-pg_user() { if [ "$(id -u)" = 0 ]; then echo postgres; else id -un; fi; }
-as_pg() { if [ "$(id -u)" = 0 ]; then (cd / && setpriv --reuid postgres --regid postgres --init-groups "$@"); else "$@"; fi; }
-
-pg_start() {
-  find_postgres
-  local data port
-  if [ -s "$dir/pg_data" ]; then
-    data=$(cat "$dir/pg_data")
-  elif [ "$(id -u)" = 0 ]; then
-    data=$(mktemp -d "${TMPDIR:-/tmp}/streamgauge-postgres.XXXXXX")
-    chown postgres: "$data"
-  else
-    data="$dir/postgres" && mkdir -p "$data" && chmod 700 "$data"
-  fi
-  echo "$data" >"$dir/pg_data"
-  port=$(cat "$dir/pg_port" 2>/dev/null) || port=$(free_port)
-  echo "$port" >"$dir/pg_port"
-  if [ ! -e "$data/cluster/PG_VERSION" ]; then
-    as_pg "$bin/initdb" -D "$data/cluster" -U shop -A trust -E UTF8 --locale=C --no-sync >"$dir/postgres.log" 2>&1 ||
-      { tail -5 "$dir/postgres.log" >&2; fail "initdb failed: see $dir/postgres.log"; }
-    as_pg tee -a "$data/cluster/postgresql.conf" >/dev/null <<TEXT
-listen_addresses = '127.0.0.1'
-port = $port
-unix_socket_directories = ''
-wal_level = logical
-max_wal_senders = 8
-max_replication_slots = 8
-fsync = off
-shared_buffers = 32MB
-timezone = 'UTC'
-TEXT
-  fi
-  if ! as_pg "$bin/pg_ctl" -D "$data/cluster" status >/dev/null 2>&1; then
-    as_pg "$bin/pg_ctl" -D "$data/cluster" -l "$data/postgres.log" -w -t 60 start >/dev/null 2>&1 9>&- ||
-      { tail -5 "$data/postgres.log" >&2; fail "PostgreSQL did not start: see $data/postgres.log"; }
-  fi
-  psql_run -d postgres -tAc "SELECT 1 FROM pg_database WHERE datname = 'shop'" | grep -q 1 ||
-    psql_run -d postgres -qc "CREATE DATABASE shop"
-  say "PostgreSQL $("$bin/postgres" --version | sed 's/.*) //'), data in $data"
-}
-
-pg_stop() {
-  [ -s "$dir/pg_data" ] || return 0
-  find_postgres
-  local data mode=fast
-  data=$(cat "$dir/pg_data")
-  [ -z "$now" ] || mode=immediate
-  if as_pg "$bin/pg_ctl" -D "$data/cluster" status >/dev/null 2>&1; then
-    as_pg "$bin/pg_ctl" -D "$data/cluster" -m "$mode" -w -t 60 stop >/dev/null || fail "PostgreSQL does not end"
-  fi
-}
-
-psql_run() {
-  local host=127.0.0.1 port
-  port=$(cat "$dir/pg_port" 2>/dev/null) || fail "no PostgreSQL runs in $dir: scripts/debezium.sh start"
-  PGOPTIONS='--client-min-messages=warning' "$bin/psql" -X -v ON_ERROR_STOP=1 -h "$host" -p "$port" -U shop "$@"
 }
 
 # --- Kafka Connect ------------------------------------------------------------------------------------------
 
-worker_pid() {
-  local pid
-  pid=$(cat "$dir/connect.pid" 2>/dev/null) || return 1
-  [ -n "$pid" ] && kill -0 "$pid" 2>/dev/null || return 1
-  tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null | grep -qF -- "$dir/connect.properties" || return 1
-  echo "$pid"
-}
+worker_pid() { alive "$dir/connect.pid" "$dir/connect.properties"; }
 
 rest_url() { echo "http://127.0.0.1:$(cat "$dir/connect_port")"; }
 
@@ -222,32 +109,16 @@ TEXT
     org.apache.kafka.connect.cli.ConnectDistributed "$dir/connect.properties" </dev/null >>"$dir/connect.log" 2>&1 9>&- &
   pid=$!
   echo "$pid" >"$dir/connect.pid"
-  for _ in $(seq 900); do
-    kill -0 "$pid" 2>/dev/null || { tail -5 "$dir/connect.log" >&2; fail "Kafka Connect ended while starting: see $dir/connect.log"; }
-    # The root answers before the worker has joined its group; the list of connectors does not.
-    if curl -fs -m 5 "$(rest_url)/connectors" >/dev/null 2>&1; then
-      say "Kafka Connect $kafka_version with Debezium $debezium_version, pid $pid, log in $dir"
-      return
-    fi
-    sleep 0.1
-  done
-  kill -9 "$pid" 2>/dev/null || true
-  fail "Kafka Connect did not answer within 90 s: see $dir/connect.log"
+  # The root answers before the worker has joined its group; the list of connectors does not.
+  started "$pid" "$dir/connect.log" "Kafka Connect" curl -fs -m 5 "$(rest_url)/connectors"
+  say "Kafka Connect $kafka_version with Debezium $debezium_version, pid $pid, log in $dir"
 }
 
 worker_stop() {
   local pid
   pid=$(worker_pid) || return 0
-  if [ -n "$now" ]; then kill -9 "$pid"; else kill "$pid"; fi
-  for i in $(seq 400); do
-    if ! kill -0 "$pid" 2>/dev/null || grep -q '^State:\sZ' "/proc/$pid/status" 2>/dev/null; then
-      rm -f "$dir/connect.pid"
-      return
-    fi
-    [ "$i" != 300 ] || kill -9 "$pid" 2>/dev/null || true
-    sleep 0.1
-  done
-  fail "Kafka Connect, pid $pid, does not end"
+  end "$pid" "$now"
+  rm -f "$dir/connect.pid"
 }
 
 wait_running() {
@@ -274,7 +145,7 @@ case "$command" in
     fetch
     dir_made
     kafka start >/dev/null
-    pg_start
+    pg_start shop
     worker_start
     echo "bootstrap=$(bootstrap) postgres=127.0.0.1:$(cat "$dir/pg_port") rest=$(rest_url)"
     ;;

@@ -23,6 +23,7 @@ TEXT
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 here="$root/scripts/kafka"
+. "$root/scripts/common.sh"
 cache="$root/.cache/kafka"
 version=$(sed -n 's:.*<kafka.version>\(.*\)</kafka.version>.*:\1:p' "$here/pom.xml")
 libs="$cache/$version/libs"
@@ -40,50 +41,12 @@ while [ $# -gt 0 ]; do
   esac
 done
 
-say() { echo "kafka.sh: $*" >&2; }
-fail() { say "$*"; exit 1; }
-need() { command -v "$1" >/dev/null || fail "$1 is missing: $2"; }
-
-# The jars, once per version. A lock, because several tests may start at the same time.
-fetch_jars() {
-  mkdir -p "$cache"
-  exec 9>"$cache/.lock"
-  flock 9
-  if [ ! -e "$libs/.complete" ] || [ "$here/pom.xml" -nt "$libs/.complete" ]; then
-    need mvn "apt-get install maven"
-    say "fetching Apache Kafka $version from Maven Central into $libs"
-    rm -rf "$libs"
-    mvn -q -B -f "$here/pom.xml" "-Dmaven.repo.local=$cache/m2" \
-      org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencies \
-      -DincludeScope=runtime "-DoutputDirectory=$libs" >&2 || fail "mvn could not resolve scripts/kafka/pom.xml"
-    touch "$libs/.complete"
-  fi
-  flock -u 9
-  exec 9>&-
-}
+fetch_jars() { locked "$cache" jars "Apache Kafka $version" "$here/pom.xml" "$libs"; }
 
 java_run() { java -XX:+UseSerialGC -cp "$libs/*" "-Dlog4j2.configurationFile=$here/log4j2.properties" "$@"; }
 
 # The pid of the broker of $dir, if that process is alive and really is this broker.
-pid_of() {
-  local pid
-  pid=$(cat "$dir/pid" 2>/dev/null) || return 1
-  [ -n "$pid" ] && kill -0 "$pid" 2>/dev/null || return 1
-  tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null | grep -qF -- "$dir/server.properties" || return 1
-  echo "$pid"
-}
-
-answers() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
-
-# Below Linux's range for outgoing connections (32768...), so that none of those takes it in between.
-free_port() {
-  local p
-  for _ in $(seq 200); do
-    p=$((20000 + RANDOM % 12000))
-    if [ "$p" != "${1:-}" ] && ! answers "$p"; then echo "$p"; return; fi
-  done
-  fail "no free port between 20000 and 32000"
-}
+pid_of() { alive "$dir/pid" "$dir/server.properties"; }
 
 write_config() {
   cat >"$dir/server.properties" <<TEXT
@@ -145,34 +108,20 @@ start() {
     kafka.Kafka "$dir/server.properties" </dev/null >"$dir/kafka.log" 2>&1 &
   pid=$!
   echo "$pid" >"$dir/pid"
-  for _ in $(seq 600); do
-    kill -0 "$pid" 2>/dev/null || { tail -5 "$dir/kafka.log" >&2; fail "the broker ended while starting: see $dir/kafka.log"; }
-    if grep -q "Kafka Server started" "$dir/kafka.log" && answers "$port"; then
-      say "Apache Kafka $version, pid $pid, data and log in $dir"
-      echo "bootstrap=127.0.0.1:$port"
-      return
-    fi
-    sleep 0.1
-  done
-  kill -9 "$pid" 2>/dev/null || true
-  fail "the broker did not answer within 60 s: see $dir/kafka.log"
+  started "$pid" "$dir/kafka.log" "the broker" broker_answers
+  say "Apache Kafka $version, pid $pid, data and log in $dir"
+  echo "bootstrap=127.0.0.1:$port"
 }
+
+broker_answers() { grep -q "Kafka Server started" "$dir/kafka.log" && answers "$port"; }
 
 stop() {
   local pid
   dir=$(cd "$dir" 2>/dev/null && pwd) || { say "nothing runs in $dir"; return; }
   pid=$(pid_of) || { say "nothing runs in $dir"; rm -f "$dir/pid"; return; }
-  if [ -n "$now" ]; then kill -9 "$pid"; else kill "$pid"; fi
-  for i in $(seq 400); do
-    if ! kill -0 "$pid" 2>/dev/null || grep -q '^State:\sZ' "/proc/$pid/status" 2>/dev/null; then
-      rm -f "$dir/pid"
-      say "stopped, pid $pid"
-      return
-    fi
-    [ "$i" != 300 ] || kill -9 "$pid" 2>/dev/null || true
-    sleep 0.1
-  done
-  fail "pid $pid does not end"
+  end "$pid" "$now"
+  rm -f "$dir/pid"
+  say "stopped, pid $pid"
 }
 
 bootstrap() {

@@ -19,6 +19,7 @@ TEXT
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cache="$root/.cache/registry"
+. "$root/scripts/common.sh"
 # The last version for Java below 21.
 version=2.6.13.Final
 sha256=3cda1b34aa020fb4ac4dd6a66018d757e81e437f97e20a1f92d366b70091c6ba
@@ -36,24 +37,7 @@ while [ $# -gt 0 ]; do
   esac
 done
 
-say() { echo "registry.sh: $*" >&2; }
-fail() { say "$*"; exit 1; }
-need() { command -v "$1" >/dev/null || fail "$1 is missing: $2"; }
-answers() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
-
-free_port() {
-  local p
-  for _ in $(seq 200); do
-    p=$((20000 + RANDOM % 12000))
-    if ! answers "$p"; then echo "$p"; return; fi
-  done
-  fail "no free port between 20000 and 32000"
-}
-
 fetch() {
-  mkdir -p "$cache"
-  exec 9>"$cache/.lock"
-  flock 9
   if [ ! -e "$app/.complete" ]; then
     need curl "apt-get install curl"
     local archive="$cache/apicurio-$version.tar.gz"
@@ -67,22 +51,14 @@ fetch() {
     rm -f "$archive"
     touch "$app/.complete"
   fi
-  flock -u 9
-  exec 9>&-
 }
 
-pid_of() {
-  local pid
-  pid=$(cat "$dir/pid" 2>/dev/null) || return 1
-  [ -n "$pid" ] && kill -0 "$pid" 2>/dev/null || return 1
-  tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null | grep -qF -- "apicurio-registry-app" || return 1
-  echo "$pid"
-}
+pid_of() { alive "$dir/pid" apicurio-registry-app; }
 
 start() {
   need java "apt-get install openjdk-17-jre-headless"
   need curl "apt-get install curl"
-  fetch
+  locked "$cache" fetch
   mkdir -p "$dir"
   dir=$(cd "$dir" && pwd)
   local pid port url
@@ -98,39 +74,23 @@ start() {
     -jar "$app/apicurio-registry-app-$version-runner.jar" </dev/null >"$dir/registry.log" 2>&1 9>&- &
   pid=$!
   echo "$pid" >"$dir/pid"
-  for _ in $(seq 900); do
-    kill -0 "$pid" 2>/dev/null || { tail -5 "$dir/registry.log" >&2; fail "the registry ended while starting: see $dir/registry.log"; }
-    if curl -fs -m 5 "$url/subjects" >/dev/null 2>&1; then
-      say "Apicurio Registry $version, pid $pid, log in $dir"
-      echo "url=$url"
-      return
-    fi
-    sleep 0.1
-  done
-  kill -9 "$pid" 2>/dev/null || true
-  fail "the registry did not answer within 90 s: see $dir/registry.log"
+  started "$pid" "$dir/registry.log" "the registry" curl -fs -m 5 "$url/subjects"
+  say "Apicurio Registry $version, pid $pid, log in $dir"
+  echo "url=$url"
 }
 
 stop() {
   local pid
   dir=$(cd "$dir" 2>/dev/null && pwd) || { say "nothing runs in $dir"; return; }
   pid=$(pid_of) || { rm -f "$dir/pid"; return; }
-  if [ -n "$now" ]; then kill -9 "$pid"; else kill "$pid"; fi
-  for i in $(seq 400); do
-    if ! kill -0 "$pid" 2>/dev/null || grep -q '^State:\sZ' "/proc/$pid/status" 2>/dev/null; then
-      rm -f "$dir/pid"
-      say "stopped, pid $pid"
-      return
-    fi
-    [ "$i" != 300 ] || kill -9 "$pid" 2>/dev/null || true
-    sleep 0.1
-  done
-  fail "pid $pid does not end"
+  end "$pid" "$now"
+  rm -f "$dir/pid"
+  say "stopped, pid $pid"
 }
 
 case "$command" in
   start) start ;;
   stop) stop ;;
-  jars) fetch ;;
+  jars) locked "$cache" fetch ;;
   *) usage ;;
 esac

@@ -106,7 +106,8 @@ impl Shape {
         buckets: u32,
     ) -> iceberg::Result<UnboundPartitionSpec> {
         let id = |name: &str| schema.field_id_by_name(name).unwrap_or_default();
-        let spec = UnboundPartitionSpec::builder();
+        // Catalogs in Java do not take a spec without a number.
+        let spec = UnboundPartitionSpec::builder().with_spec_id(0);
         let spec = spec.add_partition_field(id(self.day), DAY, Transform::Day)?;
         Ok(match self.bucket.filter(|_| buckets > 1) {
             Some(column) => spec.add_partition_field(id(column), BUCKET, Transform::Bucket(buckets))?.build(),
