@@ -6,7 +6,7 @@
 //! [`Engine::start_from`]: engine::Engine::start_from
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +20,8 @@ use lake::LakeWriter;
 use crate::cli::exit::{Exit, Failure};
 use crate::settings::{Keeping, Source};
 use crate::sources::TABLE;
+
+mod bucket;
 
 /// A folder as the engine sees it.
 #[derive(Debug)]
@@ -79,17 +81,17 @@ impl Gate for RowsFirst {
 /// The checkpoints of a server.
 #[derive(Debug, Clone)]
 pub struct Kept {
-    vault: Arc<FolderVault>,
+    vault: Arc<dyn Vault>,
     gate: Arc<RowsFirst>,
     every: Duration,
     keep: usize,
 }
 
 impl Kept {
-    /// Opens the folder below `data`; `None`: the settings want none.
+    /// Opens the place of the settings, a folder below `data` if they name none; `None`: they want no checkpoints.
     ///
     /// # Errors
-    /// The folder cannot be made or not be read.
+    /// The folder cannot be made or not be read, the object store not be reached.
     pub fn open(
         data: &Path,
         settings: &Keeping,
@@ -99,10 +101,18 @@ impl Kept {
         if settings.every.is_zero() {
             return Ok(None);
         }
-        let folder = Folder::open(&data.join("checkpoints"))
-            .map_err(|error| Failure::new(Exit::Config, format!("the checkpoints: {error}")))?;
+        let failed = |error: String| Failure::new(Exit::Config, format!("the checkpoints: {error}"));
+        let vault: Arc<dyn Vault> = match settings.place.as_deref() {
+            Some(address) if address.contains("://") => {
+                Arc::new(bucket::Bucket::open(address).map_err(failed)?)
+            }
+            place => {
+                let folder = place.map_or_else(|| data.join("checkpoints"), PathBuf::from);
+                Arc::new(FolderVault(Folder::open(&folder).map_err(|error| failed(error.to_string()))?))
+            }
+        };
         Ok(Some(Self {
-            vault: Arc::new(FolderVault(folder)),
+            vault,
             gate: Arc::new(RowsFirst { dead: Arc::clone(dead), lake }),
             every: settings.every,
             keep: settings.keep,
@@ -118,7 +128,7 @@ impl Kept {
         let is_read = |(partition, _): &(Partition, i64)| names.contains(&*partition.source);
         let resume_until = admitted.into_iter().filter(is_read).collect();
         Checkpoints {
-            vault: Arc::clone(&self.vault) as Arc<dyn Vault>,
+            vault: Arc::clone(&self.vault),
             every: Some(self.every),
             keep: self.keep,
             gate: Arc::clone(&self.gate) as Arc<dyn Gate>,

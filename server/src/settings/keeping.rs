@@ -1,29 +1,32 @@
-//! `checkpoints:` - how often the state is kept, and how many of them stay.
+//! `checkpoints:` - where and how often the state is kept, and how many of them stay.
 //!
 //! *In*: the section. *Out*: [`Keeping`]. *Never*: less than one checkpoint, where there are any.
 
 use std::time::Duration;
 
+use super::Base;
 use super::read::{Report, Section, duration, whole};
 
 /// `checkpoints:` settings.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Keeping {
     /// How often; zero: never.
     pub every: Duration,
     /// How many stay, at least 1.
     pub keep: usize,
+    /// A folder or `s3://bucket/prefix`; `None`: `checkpoints` in the data folder.
+    pub place: Option<String>,
 }
 
 impl Default for Keeping {
     fn default() -> Self {
-        Self { every: Duration::from_secs(30), keep: 3 }
+        Self { every: Duration::from_secs(30), keep: 3, place: None }
     }
 }
 
 impl Keeping {
     /// Reads the section.
-    pub fn read(root: &mut Section<'_>, report: &mut Report) -> Self {
+    pub(super) fn read(root: &mut Section<'_>, base: &Base, report: &mut Report) -> Self {
         let known = Self::default();
         let mut section = root.section("checkpoints", report);
         let every = |text: &str| match text {
@@ -41,6 +44,7 @@ impl Keeping {
                 report,
             ),
             keep: section.value("keep", ("3", known.keep), "a whole number from 1 to 100", keep, report),
+            place: section.place("place", base, report),
         };
         section.done(report);
         keeping

@@ -308,6 +308,12 @@ pub const KEYS: &[Key] = &[
         "How often the state is kept in `data/checkpoints`, while there is something new; a restart goes on from there. `0`: never, a restart reads everything again.",
     ),
     key("checkpoints.keep", Shape::Whole, "3", "How many checkpoints stay."),
+    key(
+        "checkpoints.place",
+        Shape::Text,
+        "data/checkpoints",
+        "Where the state is kept: a folder, or `s3://bucket/prefix` (`AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_REGION`, `AWS_ENDPOINT_URL`).",
+    ),
 ];
 
 /// The JSON Schema for editors (draft 2020-12).

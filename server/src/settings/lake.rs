@@ -68,13 +68,7 @@ impl Lake {
         }
         let password = secret::read_password(&mut section, report);
         let properties = secret::read_properties(&mut section, report).into_iter().collect();
-        let warehouse = section.text("warehouse", report).map(|(text, origin)| {
-            section.effective("warehouse", &text, &origin, report);
-            match text.contains("://") {
-                true => text,
-                false => base.resolve(&text, &origin).display().to_string(),
-            }
-        });
+        let warehouse = section.place("warehouse", base, report);
         let plain = |text: &str| {
             let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
             (text.chars().all(plain) && !text.is_empty()).then(|| text.to_owned())

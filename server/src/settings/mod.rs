@@ -180,7 +180,7 @@ fn read(root: &Node, base: &Base, report: &mut Report) -> Settings {
     auth::read(&mut section, (server.listen, &server.listen_origin), report);
     let limits = Limits::read(&mut section, report);
     let audit = Audit::read(&mut section, report);
-    let checkpoints = Keeping::read(&mut section, report);
+    let checkpoints = Keeping::read(&mut section, base, report);
     section.done(report);
     let data = base.resolve(&data, &data_at);
     Settings { contracts, data, workers, server, sources, lake, limits, audit, checkpoints }

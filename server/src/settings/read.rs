@@ -187,6 +187,13 @@ impl<'a> Section<'a> {
         fallback
     }
 
+    /// Where files are: an address with `://` as it is, or a folder.
+    pub fn place(&mut self, key: &'static str, base: &super::Base, report: &mut Report) -> Option<String> {
+        let (text, origin) = self.text(key, report)?;
+        self.effective(key, &text, &origin, report);
+        Some(if text.contains("://") { text } else { base.resolve(&text, &origin).display().to_string() })
+    }
+
     /// A list of texts; one text counts as a list of one.
     pub fn texts(
         &mut self,
