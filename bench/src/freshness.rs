@@ -10,8 +10,8 @@ mod broker;
 mod report;
 mod schedule;
 mod send;
-mod serve;
-mod watch;
+pub(crate) mod serve;
+pub(crate) mod watch;
 
 use std::path::PathBuf;
 use std::sync::Arc;

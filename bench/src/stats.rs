@@ -72,6 +72,12 @@ impl Recorder {
         self.histogram.saturating_record(micros.max(1));
     }
 
+    /// Adds all samples of another.
+    pub(crate) fn merge(&mut self, other: &Self) {
+        // Both have the same bounds.
+        let _ = self.histogram.add(&other.histogram);
+    }
+
     /// Samples so far.
     pub(crate) fn count(&self) -> u64 {
         self.histogram.len()

@@ -90,6 +90,18 @@ impl Server {
         self.child.id()
     }
 
+    /// Ends it with SIGTERM; how long that took.
+    pub(crate) fn end(mut self) -> Result<Duration, Error> {
+        let began = Instant::now();
+        let sent = Command::new("kill").arg(self.child.id().to_string()).status();
+        let sent = sent.map_err(|error| Error::Process(format!("`kill`: {error}")))?;
+        let ended = self.child.wait().map_err(|error| Error::Process(format!("`serve`: {error}")))?;
+        if sent.success() && ended.success() {
+            return Ok(began.elapsed());
+        }
+        Err(Error::Process(format!("`serve` ended with {ended}: {}", self.last_words())))
+    }
+
     /// The metric's answers by region must be the truth.
     pub(crate) fn check(&self, truth: &BTreeMap<&'static str, Cell>) -> Result<(), Error> {
         let url = format!("{}/v1/metrics/{METRIC}?window=all&by=region&limit=1000", self.url);

@@ -1,4 +1,4 @@
-//! `streamgauge bench throughput|freshness|joins|ships|sequences|recovery`: measurements, side by side with what they are measured by.
+//! `streamgauge bench throughput|freshness|acks|joins|ships|sequences|recovery`: measurements, side by side with what they are measured by.
 //!
 //! *In*: how long, how fast, an earlier report. *Out*: a table and a plot, or JSON; 1 when something got
 //! worse. *Never*: a measurement of its own (the crate `bench` does that).
@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use bench::acks;
 use bench::compare::{self, Comparison};
 use bench::freshness::{self, Reader, Road};
 use bench::joins;
@@ -32,6 +33,8 @@ enum What {
     Throughput(Throughput),
     /// From an event being due to an HTTP reader seeing it counted
     Freshness(Freshness),
+    /// From a push being due to its durable acknowledgement, beside one synced write; the end and the next start
+    Acks(Acks),
     /// Rows per CPU-second of a join, beside differential-dataflow
     Joins(Joins),
     /// Commits and deployments per CPU-second of shipped sets, beside a recomputation
@@ -40,6 +43,27 @@ enum What {
     Sequences(Sequences),
     /// Seconds of a checkpoint and of a restart, and ticks beside a checkpoint
     Recovery(Recovery),
+}
+
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  streamgauge bench acks\n  streamgauge bench acks --rate 5000 --connections 64"
+)]
+struct Acks {
+    /// Requests per second, each with one event
+    #[arg(long, default_value_t = 1_000, value_name = "N")]
+    rate: u32,
+    /// How long, in seconds
+    #[arg(long, default_value_t = 20, value_name = "N")]
+    seconds: u32,
+    /// Connections, each with one request at a time
+    #[arg(long, default_value_t = 32, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    connections: u32,
+    /// Where the server's data goes; default: the folder for temporary files
+    #[arg(long, value_name = "FOLDER")]
+    folder: Option<PathBuf>,
+    #[command(flatten)]
+    report: Report,
 }
 
 #[derive(Debug, clap::Args)]
@@ -201,11 +225,19 @@ pub fn run(args: Args) -> Outcome {
     match args.what {
         What::Throughput(args) => throughput(args),
         What::Freshness(args) => freshness(args),
+        What::Acks(args) => acks(args),
         What::Joins(args) => joins(args),
         What::Ships(args) => ships(args),
         What::Sequences(args) => sequences(args),
         What::Recovery(args) => recovery(args),
     }
+}
+
+fn acks(args: Acks) -> Outcome {
+    let Acks { rate, seconds, connections, folder, report } = args;
+    let options =
+        acks::Options { binary: binary()?, rate, seconds, connections, folder, stop: interrupted()? };
+    report.show(&acks::run(&options).map_err(failure)?, None)
 }
 
 fn joins(args: Joins) -> Outcome {
