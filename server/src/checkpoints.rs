@@ -14,8 +14,9 @@ use connectors::store::checkpoints::{Folder, FolderError};
 use connectors::store::dead_letters::DeadLetters;
 use contracts::Catalog;
 use contracts::batch::Partition;
-use engine::checkpoint::{Checkpoints, Gate, Offsets, Stored, Vault, VaultError};
+use engine::checkpoint::{Base, Checkpoints, Gate, Offsets, RestoreError, Stored, Vault, VaultError};
 use lake::LakeWriter;
+use parking_lot::Mutex;
 
 use crate::cli::exit::{Exit, Failure};
 use crate::settings::{Keeping, Source};
@@ -23,24 +24,50 @@ use crate::sources::TABLE;
 
 /// A folder as the engine sees it.
 #[derive(Debug)]
-struct FolderVault(Folder);
+struct FolderVault {
+    folder: Folder,
+    /// Files that somebody still reads: they stay, whatever is pruned.
+    pinned: Mutex<BTreeSet<String>>,
+}
+
+impl FolderVault {
+    fn open(path: &Path) -> Result<Self, Failure> {
+        let folder = Folder::open(path)
+            .map_err(|error| Failure::new(Exit::Config, format!("the checkpoints: {error}")))?;
+        Ok(Self { folder, pinned: Mutex::default() })
+    }
+}
+
+/// Files that stay while this is held.
+#[derive(Debug)]
+pub struct Pinned(Arc<FolderVault>);
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        // What was left because of it goes with the next checkpoint, or when it is old.
+        self.0.pinned.lock().clear();
+    }
+}
 
 impl Vault for FolderVault {
     fn put(&self, name: &str, parts: &[&[u8]]) -> Result<(), VaultError> {
-        self.0.put(name, parts).map_err(told)
+        self.folder.put(name, parts).map_err(told)
     }
 
     fn get(&self, name: &str) -> Result<Vec<u8>, VaultError> {
-        self.0.get(name).map_err(told)
+        self.folder.get(name).map_err(told)
     }
 
     fn list(&self) -> Result<Vec<Stored>, VaultError> {
-        let all = self.0.list().map_err(told)?;
+        let all = self.folder.list().map_err(told)?;
         Ok(all.into_iter().map(|entry| Stored { name: entry.name, age: entry.age }).collect())
     }
 
     fn delete(&self, name: &str) -> Result<(), VaultError> {
-        self.0.delete(name).map_err(told)
+        if self.pinned.lock().contains(name) {
+            return Ok(());
+        }
+        self.folder.delete(name).map_err(told)
     }
 }
 
@@ -99,14 +126,48 @@ impl Kept {
         if settings.every.is_zero() {
             return Ok(None);
         }
-        let folder = Folder::open(&data.join("checkpoints"))
-            .map_err(|error| Failure::new(Exit::Config, format!("the checkpoints: {error}")))?;
         Ok(Some(Self {
-            vault: Arc::new(FolderVault(folder)),
+            vault: Arc::new(FolderVault::open(&data.join("checkpoints"))?),
             gate: Arc::new(RowsFirst { dead: Arc::clone(dead), lake }),
             every: settings.every,
             keep: settings.keep,
         }))
+    }
+
+    /// The newest checkpoint below `data`, as far as its manifest tells; `None`: there is none, or the settings want none.
+    ///
+    /// # Errors
+    /// The folder cannot be made or not be read.
+    pub fn newest(data: &Path, settings: &Keeping) -> Result<Option<Base>, Failure> {
+        if settings.every.is_zero() {
+            return Ok(None);
+        }
+        let vault: Arc<dyn Vault> = Arc::new(FolderVault::open(&data.join("checkpoints"))?);
+        Base::newest(&vault).map_err(|error| Failure::new(Exit::Config, error.to_string()))
+    }
+
+    /// An empty place for state that is made beside the running engine; nothing in it outlives a process.
+    ///
+    /// # Errors
+    /// The folder cannot be made.
+    pub fn beside(data: &Path) -> Result<Arc<dyn Vault>, Failure> {
+        let path = data.join("rebuild");
+        match std::fs::remove_dir_all(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(crate::cli::exit::io(Exit::Config, "empty", &path, &error));
+            }
+            _ => Ok(Arc::new(FolderVault::open(&path)?)),
+        }
+    }
+
+    /// A checkpoint, whose files stay until the second of the pair is gone.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn base(&self, id: u64) -> Result<(Base, Pinned), RestoreError> {
+        let base = Base::read(&(Arc::clone(&self.vault) as Arc<dyn Vault>), id)?;
+        self.vault.pinned.lock().extend(base.files());
+        Ok((base, Pinned(Arc::clone(&self.vault))))
     }
 
     /// As an engine wants them; only the first one of a process begins with the newest checkpoint, the others take
