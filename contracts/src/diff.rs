@@ -28,9 +28,9 @@ pub enum Class {
 pub enum Effect {
     /// It stays.
     Keep,
-    /// It is folded anew from the admitted events that are retained.
+    /// It is folded anew, from history or from the rows of an entity that is kept. The events mean what they meant.
     Rebuild,
-    /// Events are decoded and admitted anew from the log.
+    /// Events are decoded and admitted anew, too.
     Replay,
 }
 

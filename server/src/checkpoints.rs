@@ -22,6 +22,9 @@ use crate::cli::exit::{Exit, Failure};
 use crate::settings::{Keeping, Source};
 use crate::sources::TABLE;
 
+/// The folder for state that is made beside the running engine.
+const BESIDE: &str = "rebuild";
+
 /// A folder as the engine sees it.
 #[derive(Debug)]
 struct FolderVault {
@@ -151,12 +154,21 @@ impl Kept {
     /// # Errors
     /// The folder cannot be made.
     pub fn beside(data: &Path) -> Result<Arc<dyn Vault>, Failure> {
-        let path = data.join("rebuild");
+        Self::clear(data)?;
+        Ok(Arc::new(FolderVault::open(&data.join(BESIDE))?))
+    }
+
+    /// Removes what [`Kept::beside`] made, whoever left it.
+    ///
+    /// # Errors
+    /// The folder cannot be removed.
+    pub fn clear(data: &Path) -> Result<(), Failure> {
+        let path = data.join(BESIDE);
         match std::fs::remove_dir_all(&path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(crate::cli::exit::io(Exit::Config, "empty", &path, &error));
+                Err(crate::cli::exit::io(Exit::Config, "empty", &path, &error))
             }
-            _ => Ok(Arc::new(FolderVault::open(&path)?)),
+            _ => Ok(()),
         }
     }
 

@@ -195,6 +195,7 @@ fn begin(
             let again = Contracts { catalog: contracts.catalog.clone(), texts: contracts.texts.clone() };
             let started = shared.start_generation(again, number, Some(*parts));
             drop(pinned);
+            shared.end_change();
             match started {
                 Ok(started) => return Ok(Some(started)),
                 Err(failure) => failure.message,

@@ -115,16 +115,37 @@ impl Parts {
         })
     }
 
-    /// Counters of rows: those of events that were read again are of the second reading.
+    /// Counters of rows: those of events that were read again are of the second reading. Rows of an event that is new
+    /// were refused without one, and those of one that is gone are from now on.
     pub(crate) fn counters(&self, catalog: &Catalog) -> BTreeMap<(Arc<str>, String), Counts> {
-        let again = |name: &str| {
-            catalog.event_index(name).is_some_and(|event| self.plan.events[event] == Effect::Replay)
-        };
-        let known = |name: &str| name.is_empty() || catalog.event_index(name).is_some();
-        let mut counters = super::counters(&self.base.manifest);
-        counters.retain(|(_, event), _| known(event) && !again(event));
-        if let Some(second) = &self.again {
-            counters.extend(super::counters(&second.manifest).into_iter().filter(|((_, e), _)| again(e)));
+        let before = super::counters(&self.base.manifest);
+        let again = self.again.as_ref().map(|second| super::counters(&second.manifest)).unwrap_or_default();
+        let old = events_of(&self.base.manifest);
+        let mut counters = before.clone();
+        for ((source, event), counts) in &before {
+            match catalog.event_index(event) {
+                _ if event.is_empty() => continue,
+                Some(index) if self.plan.events[index] == Effect::Keep => continue,
+                Some(_) => {}
+                None => {
+                    let unknown = counters.entry((Arc::clone(source), String::new())).or_default();
+                    unknown.received += counts.received;
+                    unknown.refused += counts.received;
+                }
+            }
+            counters.remove(&(Arc::clone(source), event.clone()));
+        }
+        for ((source, event), counts) in again {
+            let Some(index) = catalog.event_index(&event) else { continue };
+            if self.plan.events[index] == Effect::Keep {
+                continue;
+            }
+            if !old.contains(&event) {
+                let unknown = counters.entry((Arc::clone(&source), String::new())).or_default();
+                unknown.received = unknown.received.saturating_sub(counts.received);
+                unknown.refused = unknown.refused.saturating_sub(counts.received);
+            }
+            counters.insert((source, event), counts);
         }
         counters
     }

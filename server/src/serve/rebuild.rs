@@ -162,6 +162,13 @@ impl Shared {
         Ok(Begun::Parts(Box::new(Parts { base, again, plan }), pinned))
     }
 
+    /// Lets go of what was only for a change.
+    pub(crate) fn end_change(&self) {
+        if let Err(failure) = Kept::clear(&self.settings.data) {
+            tracing::warn!(error = failure.message, "files of the change of contracts are left behind");
+        }
+    }
+
     /// Makes state from history, up to where `base` stands; `None`: something else is wanted.
     fn read_history(
         &self,
