@@ -75,6 +75,8 @@ pub struct Head {
     pub labels: BTreeMap<String, String>,
     /// First 16 hex digits of the SHA-256 over the document's meaning (not its layout or comments).
     pub hash: String,
+    /// The same of what state is made of: without what only shows it, and without what it stands on.
+    pub state: String,
     /// File it came from, as given by the caller.
     pub file: String,
     /// Line of the document's first key, from 1.

@@ -9,6 +9,7 @@ mod metric;
 
 use crate::catalog::{Catalog, Head, Status};
 use crate::expr::{ListFold, Typed};
+use crate::keep::StatePlan;
 use crate::shape::Kind;
 
 /// Whether readers and writers of the old contract get along with the new one.
@@ -27,9 +28,9 @@ pub enum Class {
 pub enum Effect {
     /// It stays.
     Keep,
-    /// It is folded anew from the admitted events that are retained.
+    /// It is folded anew, from history or from the rows of an entity that is kept. The events mean what they meant.
     Rebuild,
-    /// Events are decoded and admitted anew from the log.
+    /// Events are decoded and admitted anew, too.
     Replay,
 }
 
@@ -144,8 +145,36 @@ pub fn diff(old: &Catalog, new: &Catalog) -> Vec<Change> {
             metric::compare((old, a), (new, b), out);
         },
     ));
+    agree(&StatePlan::new(old, new), new, &mut changes);
     changes
 }
+
+/// What becomes of state is said once, for the whole contract: where its changes alone would say too much or too
+/// little, they follow.
+fn agree(plan: &StatePlan, new: &Catalog, changes: &mut Vec<Change>) {
+    for (kind, name, effect) in plan.contracts(new) {
+        let own = |change: &&mut Change| change.kind == kind && change.name == name;
+        let most = changes.iter_mut().filter(own).map(|change| change.effect).max();
+        match most {
+            None if effect == Effect::Keep => {}
+            None => {
+                let mut told =
+                    Changes { kind, name: name.to_owned(), raised: Level::Major, found: Vec::new() };
+                told.add("", "dependency_changed", (Class::Compatible, effect, Level::None), BELOW);
+                changes.append(&mut told.found);
+            }
+            Some(most) => {
+                for change in changes.iter_mut().filter(own) {
+                    change.effect = if most < effect { effect } else { change.effect.min(effect) };
+                }
+            }
+        }
+    }
+    changes.sort_by(|a, b| (a.kind, &a.name).cmp(&(b.kind, &b.name)));
+}
+
+/// Of a contract that says what it said.
+const BELOW: &str = "what it is computed from has changed";
 
 fn pairs<T>(
     kind: Kind,
@@ -168,9 +197,8 @@ fn pairs<T>(
                 heads(head(before), head(after), &mut changes);
                 compare(before, after, &mut changes);
                 if changes.found.is_empty() && head(before).hash != head(after).hash {
-                    let message = "what it is computed from has changed";
                     let weight = (Class::Compatible, Effect::Replay, Level::None);
-                    changes.add("", "dependency_changed", weight, message);
+                    changes.add("", "dependency_changed", weight, BELOW);
                 }
             }
             (None, Some(_)) => changes.add("", "contract_added", ADDED, "the contract is new"),

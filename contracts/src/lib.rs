@@ -15,6 +15,7 @@ mod load;
 mod lower;
 
 pub mod diff;
+mod keep;
 pub mod pack;
 
 pub mod duration;
@@ -28,6 +29,7 @@ pub mod batch;
 pub use catalog::Catalog;
 pub use diagnostic::{Diagnostic, Severity};
 pub use diff::{Change, Class, Effect, diff};
+pub use keep::{History, StatePlan};
 pub use load::{Loaded, RESERVED, ROW_EVENT, load};
 pub use pack::pack;
 pub use shape::{Kind, json_schema, reference};

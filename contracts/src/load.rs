@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 
 use crate::catalog::{Agg, Catalog, Entity, Event, Head, Input, Metric, Status};
 use crate::diagnostic::Diagnostic;
-use crate::lower::head::{digest, hex, short};
+use crate::lower::head::{digest, hex, of_state, short};
 use crate::lower::{Cx, Lowered, World, entity, event, metric, one_or_many, table};
 use crate::shape::{self, Kind};
 use crate::text::{SourceFile, Span};
@@ -170,6 +170,7 @@ fn lower(doc: &Document<'_>, world: &mut World) -> Vec<Diagnostic> {
         Kind::Event => {
             let mut lowered = event::event(&mut cx, &doc.node, world);
             lowered.item.head.hash = short(&digest(&doc.node, doc.kind, &[]));
+            lowered.item.head.state = of_state(&doc.node, doc.kind);
             world.events.push(lowered);
         }
         Kind::Entity => {
@@ -181,12 +182,14 @@ fn lower(doc: &Document<'_>, world: &mut World) -> Vec<Diagnostic> {
                 .map(|feed| world.events[feed.event].item.head.hash.as_str())
                 .collect();
             lowered.item.head.hash = short(&digest(&doc.node, doc.kind, &hashes));
+            lowered.item.head.state = of_state(&doc.node, doc.kind);
             lowered.sound &= lowered.item.feeds.iter().all(|f| runs_event(world, f.event));
             world.entities.push(lowered);
         }
         Kind::Table => {
             let mut lowered = table::table(&mut cx, &doc.node, world);
             lowered.item.head.hash = short(&digest(&doc.node, doc.kind, &[]));
+            lowered.item.head.state = of_state(&doc.node, doc.kind);
             lowered.sound &= lowered.item.fed_by.is_none_or(|event| runs_event(world, event));
             world.events.push(table::carrier(&lowered));
             world.tables.push(lowered);
@@ -210,6 +213,7 @@ fn lower(doc: &Document<'_>, world: &mut World) -> Vec<Diagnostic> {
                 hashes.push(hash.as_str());
             }
             lowered.item.head.hash = short(&digest(&doc.node, doc.kind, &hashes));
+            lowered.item.head.state = of_state(&doc.node, doc.kind);
             let mentioned = lowered.item.tests.iter().flat_map(|test| test.tables.iter().chain(&test.given));
             let testable = mentioned.into_iter().all(|given| runs_event(world, given.event));
             lowered.sound &= testable;

@@ -11,7 +11,10 @@ use contracts::Catalog;
 use contracts::batch::{Chunk, EventBatch, Partition, Refused};
 use crossbeam_channel::{Sender, bounded};
 
-use crate::checkpoint::{CheckpointError, Checkpoints, Health, RestoreError, Restored, Writer, Written};
+use crate::checkpoint::{
+    CheckpointError, Checkpoints, Health, Parts, RestoreError, Restored, Writer, Written,
+};
+use crate::compose::Beside;
 use crate::coordinator::{Control, Coordinator};
 use crate::plan::EnginePlan;
 use crate::publish::{Published, Publisher};
@@ -114,6 +117,40 @@ impl Engine {
         Self::run(catalog, &options, hook, Some(checkpoints))
     }
 
+    /// An engine that makes state from history, beside the one whose checkpoint it is given; see [`Engine::checkpoint`].
+    /// Its clock stands at that checkpoint's instant.
+    ///
+    /// # Errors
+    /// As [`Engine::start`].
+    pub fn start_beside(
+        catalog: Arc<Catalog>,
+        options: &Options,
+        hook: Arc<dyn TickHook>,
+        beside: Beside,
+    ) -> Result<Self, EngineError> {
+        let plan = Arc::new(EnginePlan::new(catalog)?);
+        let options = Options { clock: beside.clock(), ..options.clone() };
+        let start = beside.start(&plan, &options)?;
+        Self::begin(plan, &options, hook, start).map(|(engine, _)| engine)
+    }
+
+    /// An engine that goes on where another one stood, with what a change of its contracts keeps and what was made again.
+    /// It writes no checkpoint before [`Engine::keep_checkpoints`]. Sources are to go on at [`Restored::offsets`].
+    ///
+    /// # Errors
+    /// As [`Engine::start`], and when one of the parts cannot be read.
+    pub fn start_with(
+        catalog: Arc<Catalog>,
+        options: &Options,
+        hook: Arc<dyn TickHook>,
+        checkpoints: &Checkpoints,
+        parts: Parts,
+    ) -> Result<(Self, Restored), EngineError> {
+        let plan = Arc::new(EnginePlan::new(catalog)?);
+        let start = parts.start(&plan, options, checkpoints)?;
+        Self::begin(plan, options, hook, start)
+    }
+
     fn run(
         catalog: Arc<Catalog>,
         options: &Options,
@@ -121,7 +158,17 @@ impl Engine {
         checkpoints: Option<Checkpoints>,
     ) -> Result<(Self, Restored), EngineError> {
         let plan = Arc::new(EnginePlan::new(catalog)?);
-        let Start { locals, begin, restored } = start::start(&plan, options, checkpoints)?;
+        let start = start::start(&plan, options, checkpoints)?;
+        Self::begin(plan, options, hook, start)
+    }
+
+    fn begin(
+        plan: Arc<EnginePlan>,
+        options: &Options,
+        hook: Arc<dyn TickHook>,
+        start: Start,
+    ) -> Result<(Self, Restored), EngineError> {
+        let Start { locals, begin, restored } = start;
         let writer = begin.keeping.writer.clone();
         let (workers, before) = (locals.len(), &begin.before);
         let publisher =

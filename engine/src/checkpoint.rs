@@ -5,10 +5,11 @@
 //! before its blobs, an empty start where checkpoints are there but cannot be read.
 //!
 //! `blob` is how state lies in a file, `manifest` what says which files belong together, `write` the thread that
-//! writes, `prune` what it lets go, `restore` the way back.
+//! writes, `prune` what it lets go, `restore` the way back, `parts` the way into changed contracts.
 
 mod blob;
 pub(crate) mod manifest;
+mod parts;
 mod prune;
 mod restore;
 mod write;
@@ -19,6 +20,7 @@ use std::time::Duration;
 
 use contracts::batch::Partition;
 
+pub use parts::{Base, Parts};
 pub use restore::{RestoreError, Restored};
 pub(crate) use restore::{candidates, counters};
 pub(crate) use write::{Snapshot, WorkerCut, Writer};

@@ -22,7 +22,10 @@ pub mod checkpoint;
 
 mod start;
 
+mod compose;
+
 mod api;
 
 pub use api::*;
+pub use compose::Beside;
 pub use publish::{Answer, Counts, EntityRow, MetricQuery, Newest, Progress, Published, QueryError, Row};

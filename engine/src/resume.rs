@@ -6,12 +6,16 @@
 //! Which one of two duplicates counts depends on which partition is read first. What was admitted before must be
 //! admitted again, so nothing new may come between.
 
+mod line;
+
 use std::collections::BTreeMap;
 
 use contracts::batch::{Chunk, EventBatch, Partition, Refused};
 use operators::admit::select;
 
 use crate::checkpoint::Offsets;
+
+pub(crate) use line::Line;
 
 /// Rows that may wait; beyond them nothing waits any longer.
 const MOST: u64 = 4_000_000;
@@ -24,6 +28,8 @@ pub(crate) struct Resume {
     /// What lies beyond, in the order it came.
     waiting: Vec<Chunk>,
     rows: u64,
+    /// Nothing beyond is wanted.
+    line: Option<Line>,
 }
 
 impl Resume {
@@ -33,11 +39,19 @@ impl Resume {
             |(partition, until): &(&Partition, &i64)| from.get(*partition).copied().unwrap_or(0) < **until;
         let until =
             until.iter().filter(ahead).map(|(partition, until)| (partition.clone(), *until)).collect();
-        Self { until, waiting: Vec::new(), rows: 0 }
+        Self { until, ..Self::default() }
+    }
+
+    /// Only what lies before a line is wanted.
+    pub(crate) fn before(line: Line) -> Self {
+        Self { line: Some(line), ..Self::default() }
     }
 
     /// What may be admitted now that this has come.
     pub(crate) fn admit(&mut self, chunk: Chunk) -> Vec<Chunk> {
+        if let Some(line) = &self.line {
+            return vec![line.cut(chunk)];
+        }
         if self.until.is_empty() && self.waiting.is_empty() {
             return vec![chunk];
         }

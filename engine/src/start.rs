@@ -77,11 +77,15 @@ pub(crate) fn start(
     assemble(locals, before, &secret, keeping, restored, resume)
 }
 
-fn empty(plan: &Arc<EnginePlan>, options: &Options, secret: &Secret) -> Result<Vec<Local>, EngineError> {
+pub(crate) fn empty(
+    plan: &Arc<EnginePlan>,
+    options: &Options,
+    secret: &Secret,
+) -> Result<Vec<Local>, EngineError> {
     locals(plan, options, &Arc::new(IdHash::new(secret)))
 }
 
-fn assemble(
+pub(crate) fn assemble(
     locals: Vec<Local>,
     before: Before,
     secret: &Secret,

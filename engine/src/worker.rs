@@ -30,6 +30,7 @@ use crate::plan::{EnginePlan, expression};
 use crate::publish::{Counts, Publisher};
 
 mod dataflow;
+pub(crate) mod grow;
 mod relate;
 mod rows;
 mod streams;

@@ -17,6 +17,7 @@ pub mod spans;
 pub mod step;
 pub mod versions;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use contracts::batch::Partition;
@@ -52,7 +53,7 @@ pub struct PartRow {
     pub time: i64,
     /// Event id.
     pub id: Option<Arc<str>>,
-    /// Index into the catalog's events, which are sorted by name.
+    /// The place of its event among those that the relation reads, by name.
     pub event: u32,
     /// Tells events alike in time and id apart. `None`: it starts a row, or its id is the key of a change stream.
     pub origin: Option<Origin>,
@@ -216,7 +217,10 @@ pub struct RelationPlan {
 impl RelationPlan {
     /// Compiles a relation; the error names the expression.
     pub fn new(relation: &Relation, retain: i64) -> Result<Self, (String, PlanError)> {
-        let feeds = |part: &contracts::catalog::Part| part.feeds.iter().map(FeedPlan::new).collect();
+        let events: BTreeSet<usize> = relation.feeds().map(|feed| feed.event).collect();
+        let rank = |event: usize| events.range(..event).count();
+        let feed = |feed: &contracts::catalog::PartFeed| FeedPlan::new(feed, rank(feed.event));
+        let feeds = |part: &contracts::catalog::Part| part.feeds.iter().map(feed).collect();
         let parts = relation.parts.iter().chain(relation.history().map(|(_, history)| &history.part));
         Ok(Self {
             parts: parts.map(feeds).collect::<Result<_, _>>()?,

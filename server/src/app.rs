@@ -27,6 +27,7 @@ use crate::pulse::{Hook, Pulse};
 use crate::ring::Ring;
 use crate::sampler::Sampled;
 use crate::second::Keeper;
+use crate::serve::rebuild::Building;
 use crate::telemetry::Telemetry;
 
 /// What a request may take at most. From `limits:` and `server:` of the settings.
@@ -119,6 +120,9 @@ pub struct ReloadState {
     pub failed: u64,
     /// Why the last attempt was refused; `None` when it took effect.
     pub error: Option<String>,
+    /// What is being built while other contracts answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub building: Option<Building>,
 }
 
 /// What start-up hands over.
@@ -289,6 +293,7 @@ impl App {
     /// Notes how a contract reload went: `Err` keeps the last good contracts.
     pub fn reloaded(&self, outcome: Result<(), String>) {
         let mut state = self.reload.write();
+        state.building = None;
         match outcome {
             Ok(()) => {
                 state.succeeded += 1;
@@ -298,6 +303,18 @@ impl App {
                 state.failed += 1;
                 state.error = Some(error);
             }
+        }
+    }
+
+    /// Notes what is being built, or that nothing is any more.
+    pub(crate) fn builds(&self, building: Option<Building>) {
+        self.reload.write().building = building;
+    }
+
+    /// Changes what is told of the build.
+    pub(crate) fn building(&self, change: impl FnOnce(&mut Building)) {
+        if let Some(building) = &mut self.reload.write().building {
+            change(building);
         }
     }
 

@@ -6,15 +6,14 @@
 //! [`Engine::start_from`]: engine::Engine::start_from
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use connectors::store::checkpoints::{Folder, FolderError};
 use connectors::store::dead_letters::DeadLetters;
 use contracts::Catalog;
 use contracts::batch::Partition;
-use engine::checkpoint::{Checkpoints, Gate, Offsets, Stored, Vault, VaultError};
+use engine::checkpoint::{Base, Checkpoints, Gate, Offsets, RestoreError, Vault};
 use lake::LakeWriter;
 
 use crate::cli::exit::{Exit, Failure};
@@ -22,37 +21,14 @@ use crate::settings::{Keeping, Source};
 use crate::sources::TABLE;
 
 mod bucket;
+mod vault;
 
-/// A folder as the engine sees it.
-#[derive(Debug)]
-struct FolderVault(Folder);
+pub use vault::Pinned;
 
-impl Vault for FolderVault {
-    fn put(&self, name: &str, parts: &[&[u8]]) -> Result<(), VaultError> {
-        self.0.put(name, parts).map_err(told)
-    }
+use vault::Held;
 
-    fn get(&self, name: &str) -> Result<Vec<u8>, VaultError> {
-        self.0.get(name).map_err(told)
-    }
-
-    fn list(&self) -> Result<Vec<Stored>, VaultError> {
-        let all = self.0.list().map_err(told)?;
-        Ok(all.into_iter().map(|entry| Stored { name: entry.name, age: entry.age }).collect())
-    }
-
-    fn delete(&self, name: &str) -> Result<(), VaultError> {
-        self.0.delete(name).map_err(told)
-    }
-}
-
-fn told(error: FolderError) -> VaultError {
-    match error {
-        FolderError::Taken(path) => VaultError::Taken(path.display().to_string()),
-        FolderError::Missing(path) => VaultError::Missing(path.display().to_string()),
-        other => VaultError::Io(other.to_string()),
-    }
-}
+/// The folder for state that is made beside the running engine.
+const BESIDE: &str = "rebuild";
 
 /// Refused rows are on disk first, and everything is in the lake.
 #[derive(Debug)]
@@ -81,7 +57,7 @@ impl Gate for RowsFirst {
 /// The checkpoints of a server.
 #[derive(Debug, Clone)]
 pub struct Kept {
-    vault: Arc<dyn Vault>,
+    vault: Arc<Held>,
     gate: Arc<RowsFirst>,
     every: Duration,
     keep: usize,
@@ -101,22 +77,57 @@ impl Kept {
         if settings.every.is_zero() {
             return Ok(None);
         }
-        let failed = |error: String| Failure::new(Exit::Config, format!("the checkpoints: {error}"));
-        let vault: Arc<dyn Vault> = match settings.place.as_deref() {
-            Some(address) if address.contains("://") => {
-                Arc::new(bucket::Bucket::open(address).map_err(failed)?)
-            }
-            place => {
-                let folder = place.map_or_else(|| data.join("checkpoints"), PathBuf::from);
-                Arc::new(FolderVault(Folder::open(&folder).map_err(|error| failed(error.to_string()))?))
-            }
-        };
         Ok(Some(Self {
-            vault,
+            vault: Held::open(data, settings)?,
             gate: Arc::new(RowsFirst { dead: Arc::clone(dead), lake }),
             every: settings.every,
             keep: settings.keep,
         }))
+    }
+
+    /// The newest checkpoint below `data`, as far as its manifest tells; `None`: there is none, or the settings want none.
+    ///
+    /// # Errors
+    /// The folder cannot be made or not be read.
+    pub fn newest(data: &Path, settings: &Keeping) -> Result<Option<Base>, Failure> {
+        if settings.every.is_zero() {
+            return Ok(None);
+        }
+        let vault: Arc<dyn Vault> = Held::open(data, settings)?;
+        Base::newest(&vault).map_err(|error| Failure::new(Exit::Config, error.to_string()))
+    }
+
+    /// An empty place for state that is made beside the running engine; nothing in it outlives a process.
+    ///
+    /// # Errors
+    /// The folder cannot be made.
+    pub fn beside(data: &Path) -> Result<Arc<dyn Vault>, Failure> {
+        Self::clear(data)?;
+        vault::folder(&data.join(BESIDE))
+    }
+
+    /// Removes what [`Kept::beside`] made, whoever left it.
+    ///
+    /// # Errors
+    /// The folder cannot be removed.
+    pub fn clear(data: &Path) -> Result<(), Failure> {
+        let path = data.join(BESIDE);
+        match std::fs::remove_dir_all(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(crate::cli::exit::io(Exit::Config, "empty", &path, &error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A checkpoint, whose files stay until the second of the pair is gone.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn base(&self, id: u64) -> Result<(Base, Pinned), RestoreError> {
+        let base = Base::read(&(Arc::clone(&self.vault) as Arc<dyn Vault>), id)?;
+        let pinned = self.vault.pin(base.files());
+        Ok((base, pinned))
     }
 
     /// As an engine wants them; only the first one of a process begins with the newest checkpoint, the others take
@@ -128,7 +139,7 @@ impl Kept {
         let is_read = |(partition, _): &(Partition, i64)| names.contains(&*partition.source);
         let resume_until = admitted.into_iter().filter(is_read).collect();
         Checkpoints {
-            vault: Arc::clone(&self.vault),
+            vault: Arc::clone(&self.vault) as Arc<dyn Vault>,
             every: Some(self.every),
             keep: self.keep,
             gate: Arc::clone(&self.gate) as Arc<dyn Gate>,

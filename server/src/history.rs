@@ -101,6 +101,11 @@ impl History {
         }
     }
 
+    /// The files of the set with this hash.
+    pub(crate) fn texts(&self, hash: &str) -> Option<Vec<SourceFile>> {
+        self.sets.lock().iter().rev().find(|set| set.hash == hash).map(Set::texts)
+    }
+
     /// The versions of a contract that have run, newest first, with the newest set that held each.
     pub(crate) fn versions(&self, kind: Kind, name: &str) -> Vec<((u64, u64, u64), Set)> {
         let mut versions: Vec<((u64, u64, u64), Set)> = Vec::new();

@@ -10,13 +10,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use connectors::receive::{SourceStatus, State};
+use contracts::batch::Partition;
 use crossbeam_channel::{Receiver as Channel, Sender};
 use engine::Published;
 use notify_debouncer_mini::notify::{RecommendedWatcher, RecursiveMode};
 use notify_debouncer_mini::{DebounceEventResult, Debouncer, new_debouncer};
 
 use crate::app::Live;
-use crate::serve::Shared;
+use crate::serve::rebuild::{Begun, Building};
+use crate::serve::{Contracts, Shared};
 use crate::settings::ContractSource;
 use crate::sources::Generation;
 
@@ -148,12 +150,17 @@ fn reload(shared: &Arc<Shared>, triggers: &Channel<&'static str>) -> Result<Stri
         return Ok("contracts are unchanged in meaning".into());
     }
     let started = Instant::now();
-    let (live, generation) =
-        shared.start_generation(contracts, running.generation + 1).map_err(|failure| failure.message)?;
+    shared.app.builds(Some(Building::new(&running.catalog, &contracts.catalog)));
+    let enough = || shared.stopping() || !triggers.is_empty();
+    let Some((live, generation)) = begin(shared, contracts, &running, &enough)? else {
+        shared.app.builds(None);
+        return Ok(GIVEN_UP.into());
+    };
     drop(running);
     if !catch_up(shared, triggers, &live, &generation) {
         generation.stop();
-        return Ok("given up for a newer change or the end of the process".into());
+        shared.app.builds(None);
+        return Ok(GIVEN_UP.into());
     }
     let number = live.generation;
     let old = shared.app.swap(live);
@@ -167,6 +174,37 @@ fn reload(shared: &Arc<Shared>, triggers: &Channel<&'static str>) -> Result<Stri
         "contracts of generation {number} answer now, after {:.1} s of reading",
         started.elapsed().as_secs_f64()
     ))
+}
+
+const GIVEN_UP: &str = "given up for a newer change or the end of the process";
+
+/// Starts an engine of `contracts` with all state that may be kept, and the rest read again; `None`: something else is
+/// wanted.
+fn begin(
+    shared: &Shared,
+    contracts: Contracts,
+    running: &Live,
+    enough: &dyn Fn() -> bool,
+) -> Result<Option<(Live, Generation)>, String> {
+    let number = running.generation + 1;
+    let begun = shared.begin_change(&contracts, running, enough).map_err(|failure| failure.message)?;
+    let why = match begun {
+        Begun::GivenUp => return Ok(None),
+        Begun::Everything(why) => why,
+        Begun::Parts(parts, pinned) => {
+            let again = Contracts { catalog: contracts.catalog.clone(), texts: contracts.texts.clone() };
+            let started = shared.start_generation(again, number, Some(*parts));
+            drop(pinned);
+            shared.end_change();
+            match started {
+                Ok(started) => return Ok(Some(started)),
+                Err(failure) => failure.message,
+            }
+        }
+    };
+    tracing::warn!(why, "no state can be kept: everything is read from the beginning");
+    shared.app.building(|building| building.phase = "catching_up");
+    shared.start_generation(contracts, number, None).map(Some).map_err(|failure| failure.message)
 }
 
 /// Waits until `live` contains all that the running engine contains; false when something else is
@@ -199,16 +237,25 @@ fn catch_up(shared: &Shared, triggers: &Channel<&'static str>, live: &Live, gene
 
 /// Every partition of `wanted` is read as far, or there is nothing left to read in it.
 fn contains(reached: &Published, wanted: &Published, statuses: &[SourceStatus]) -> bool {
-    wanted.offsets.iter().all(|(partition, progress)| {
-        let far_enough = reached.offsets.get(partition).is_some_and(|p| p.next >= progress.next);
-        far_enough
-            || statuses.iter().filter(|s| s.name == *partition.source).any(|s| {
-                let part =
-                    s.partitions.iter().find(|p| p.topic == partition.topic && p.number == partition.number);
-                // Retention took what the running engine once read: it cannot be read again.
-                part.is_some_and(|p| p.lag == Some(0) && !reached.offsets.contains_key(partition))
-            })
-    })
+    let mut wanted = wanted.offsets.iter();
+    wanted.all(|(partition, progress)| far_enough(reached, partition, progress.next, statuses))
+}
+
+/// A partition is read up to `next`, or there is nothing left to read in it.
+pub(crate) fn far_enough(
+    reached: &Published,
+    partition: &Partition,
+    next: i64,
+    statuses: &[SourceStatus],
+) -> bool {
+    let far_enough = reached.offsets.get(partition).is_some_and(|p| p.next >= next);
+    far_enough
+        || statuses.iter().filter(|s| s.name == *partition.source).any(|s| {
+            let part =
+                s.partitions.iter().find(|p| p.topic == partition.topic && p.number == partition.number);
+            // Retention took what the running engine once read: it cannot be read again.
+            part.is_some_and(|p| p.lag == Some(0) && !reached.offsets.contains_key(partition))
+        })
 }
 
 /// Every new receiver has read what was there, unless its twin of the running generation has not either, or waits

@@ -6,6 +6,7 @@
 pub mod lock;
 pub mod memory;
 pub mod progress;
+pub(crate) mod rebuild;
 mod signals;
 
 use std::net::SocketAddr;
@@ -21,12 +22,12 @@ use connectors::store::dead_letters::{DeadLetters, Limits as DeadLimits};
 use contracts::Catalog;
 use contracts::diagnostic::{Diagnostic, render};
 use contracts::text::SourceFile;
-use engine::checkpoint::{CheckpointError, Offsets, Restored};
+use engine::checkpoint::{CheckpointError, Offsets, Parts, Restored};
 use engine::{Clock, Engine, EngineError, Options};
 use lake::LakeWriter;
 use parking_lot::Mutex;
 
-use crate::app::{App, Limits, Live, Parts};
+use crate::app::{App, Limits, Live};
 use crate::checkpoints::Kept;
 use crate::cli::exit::{Exit, Failure, Outcome, diagnostics};
 use crate::cli::files;
@@ -84,7 +85,13 @@ impl Shared {
     }
 
     /// Starts an engine and receivers for `contracts`, beside whatever runs.
-    pub fn start_generation(&self, contracts: Contracts, number: u64) -> Result<(Live, Generation), Failure> {
+    /// With `parts` its state is theirs.
+    pub fn start_generation(
+        &self,
+        contracts: Contracts,
+        number: u64,
+        parts: Option<Parts>,
+    ) -> Result<(Live, Generation), Failure> {
         let Settings { data, audit, .. } = &self.settings;
         let keeper = Keeper::open(data, number, &contracts.catalog, audit)
             .map_err(|error| Failure::new(Exit::Config, format!("the kept events: {error}")))?;
@@ -98,7 +105,8 @@ impl Shared {
             keys_per_metric: self.settings.limits.keys_per_metric,
             clock: Clock::Wall,
         };
-        let (engine, restored) = self.start_engine(&contracts.catalog, options, hook.clone(), number == 1)?;
+        let (engine, restored) =
+            self.start_engine(&contracts.catalog, options, hook.clone(), number == 1, parts)?;
         if let (Some(keeper), Some(_)) = (hook.keeper(), restored.id) {
             // What the state was made of before is not read again.
             keeper.begin(restored.admitted_until);
@@ -129,6 +137,7 @@ impl Shared {
         options: Options,
         hook: Arc<Hook>,
         first: bool,
+        parts: Option<Parts>,
     ) -> Result<(Engine, Restored), Failure> {
         let failed = |error: EngineError| Failure::new(Exit::Config, error.to_string());
         let Some(kept) = &self.checkpoints else {
@@ -142,8 +151,11 @@ impl Shared {
             (None, Err(_)) => Offsets::new(),
         };
         let settings = kept.of(&self.settings.sources, catalog, first, admitted);
-        let (engine, restored) =
-            Engine::start_from(catalog.clone(), options, hook, settings).map_err(failed)?;
+        let (engine, restored) = match parts {
+            Some(parts) => Engine::start_with(catalog.clone(), &options, hook, &settings, parts),
+            None => Engine::start_from(catalog.clone(), options, hook, settings),
+        }
+        .map_err(failed)?;
         if let Some(id) = restored.id {
             let took = restored.took.as_secs_f64();
             tracing::info!(checkpoint = id, rows = restored.rows, seconds = took, "state restored");
@@ -205,18 +217,21 @@ impl Running {
         }
         let lock = lock::Lock::take(&settings.data)?;
         let logs = sources::open_logs(&settings.sources, &settings.data)?;
+        let history = History::open(&settings.data.join("contracts"));
+        Kept::clear(&settings.data)?;
+        let (contracts, changed) = rebuild::answering(contracts, &history, &settings)?;
         let dead = DeadLetters::open(&settings.data.join("deadletter"), DeadLimits::default(), wall_clock())
             .map_err(|error| Failure::new(Exit::Config, format!("the dead letters: {error}")))?;
         let dead = Arc::new(dead);
         let lake = start_lake(&settings, &contracts)?;
         let checkpoints = Kept::open(&settings.data, &settings.checkpoints, &dead, lake.clone())?;
-        let app = App::new(Parts {
+        let app = App::new(crate::app::Parts {
             logs: logs.clone(),
             lake,
             hooks: sources::hooks(&settings.sources)?,
             default_source: sources::default_source(&settings.sources),
             dead,
-            history: History::open(&settings.data.join("contracts")),
+            history,
             limits: Limits {
                 body: usize::try_from(settings.limits.body).unwrap_or(usize::MAX),
                 ..Limits::default()
@@ -235,7 +250,7 @@ impl Running {
             closed: Arc::default(),
             stopping: AtomicBool::new(false),
         });
-        let (live, generation) = shared.start_generation(contracts, 1)?;
+        let (live, generation) = shared.start_generation(contracts, 1, None)?;
         shared.replace_generation(generation);
         shared.app.swap(live);
         let mut running = Self {
@@ -248,6 +263,9 @@ impl Running {
             lock,
         };
         running.start_threads()?;
+        if changed && let Some(trigger) = &running.trigger {
+            trigger.pull("they have changed since the newest checkpoint");
+        }
         Ok(running)
     }
 

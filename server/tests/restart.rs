@@ -161,21 +161,3 @@ fn a_damaged_checkpoint_is_told_of_and_the_one_before_taken() {
     let server = Server::start_with(folder.path(), &[AT_THE_END]);
     assert_eq!((behind(&server), answer(&server, &Value::Null).0), (200, json!("250.00")));
 }
-
-#[test]
-fn other_contracts_are_read_for_from_the_beginning() {
-    let folder = shop();
-    let server = Server::start_with(folder.path(), &[AT_THE_END]);
-    server.push(&orders(0..100));
-    term(server);
-    let contract = std::fs::read_dir(folder.path().join("contracts")).unwrap();
-    let with_sales =
-        |path: &PathBuf| std::fs::read_to_string(path).is_ok_and(|text| text.contains("name: sales"));
-    let path = contract.map(|entry| entry.unwrap().path()).find(with_sales).unwrap();
-    let text = std::fs::read_to_string(&path).unwrap();
-    std::fs::write(&path, text.replace("24h", "48h")).unwrap();
-    let server = Server::start_with(folder.path(), &[AT_THE_END]);
-    assert_eq!(behind(&server), 100);
-    let told = verbose(&server)["checkpoints"]["rebuild"].clone();
-    assert!(told.as_str().unwrap().contains("metric sales"), "{told}");
-}

@@ -3,6 +3,7 @@
 //! *In*: contract YAML, records, the clock. *Out*: published state, and what the hook was told.
 //! *Never*: sleeps or timeouts; every step waits for the engine itself.
 
+pub mod change;
 pub mod compare;
 pub mod drawn;
 pub mod journey;

@@ -37,6 +37,7 @@ pub(crate) fn head(cx: &Cx<'_>, node: &Node) -> Head {
             .filter_map(|e| Some((e.key.clone(), e.value.scalar()?.to_string())))
             .collect(),
         hash: String::new(),
+        state: String::new(),
         file: cx.file.path.clone(),
         line: node.span.line,
         name,
@@ -57,10 +58,21 @@ const NOT_MEANING: [&str; 10] = [
     "apiVersion",
 ];
 
+/// Keys that say nothing about the state that is held: they show it, judge it or say who may read it.
+const NOT_STATE: [&str; 7] = ["better", "freshness", "levels", "slo", "alerts", "serve", "access"];
+
+/// [`digest`] of what state is made of, in short; what it stands on is not in it.
+pub(crate) fn of_state(node: &Node, kind: Kind) -> String {
+    let skipped: Vec<&str> = NOT_MEANING.iter().chain(&NOT_STATE).copied().collect();
+    let mut text = String::new();
+    canonical(node, &Ty::Object(kind.shape()), &skipped, &mut text);
+    short(&hex(&Sha256::digest(text.as_bytes())))
+}
+
 /// Hex SHA-256 of a document's meaning and of the hashes it stands on.
 pub(crate) fn digest(node: &Node, kind: Kind, dependencies: &[&str]) -> String {
     let mut text = String::new();
-    canonical(node, &Ty::Object(kind.shape()), true, &mut text);
+    canonical(node, &Ty::Object(kind.shape()), &NOT_MEANING, &mut text);
     for hash in dependencies {
         text.push('\n');
         text.push_str(hash);
@@ -78,16 +90,16 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
 }
 
 /// One text per meaning. The order of declared keys does not count; the order of names that the contract chooses
-/// does: it is the order of columns and answers.
-fn canonical(node: &Node, ty: &Ty, top: bool, text: &mut String) {
+/// does: it is the order of columns and answers. Keys named `out` are left out, at the top only.
+fn canonical(node: &Node, ty: &Ty, out: &[&str], text: &mut String) {
     match (&node.value, ty) {
         (Yaml::Map(entries), Ty::Object(shape)) => {
             text.push('{');
             for key in shape.keys() {
-                let skipped = key.name == "description" || (top && NOT_MEANING.contains(&key.name));
+                let skipped = key.name == "description" || out.contains(&key.name);
                 if let Some(entry) = entries.iter().find(|e| e.key == key.name && !skipped) {
                     text.push_str(&format!("{:?}:", entry.key));
-                    canonical(&entry.value, &key.ty, false, text);
+                    canonical(&entry.value, &key.ty, &[], text);
                     text.push(',');
                 }
             }
@@ -99,12 +111,12 @@ fn canonical(node: &Node, ty: &Ty, top: bool, text: &mut String) {
                 other => alternative(other, |ty| matches!(ty, Ty::Object(_) | Ty::Map(..))),
             };
             if matches!(item, Ty::Object(_)) && !matches!(ty, Ty::Map(..)) {
-                return canonical(node, item, false, text);
+                return canonical(node, item, &[], text);
             }
             text.push('{');
             for entry in entries {
                 text.push_str(&format!("{:?}:", entry.key));
-                canonical(&entry.value, item, false, text);
+                canonical(&entry.value, item, &[], text);
                 text.push(',');
             }
             text.push('}');
@@ -116,7 +128,7 @@ fn canonical(node: &Node, ty: &Ty, top: bool, text: &mut String) {
             };
             text.push('[');
             for node in items {
-                canonical(node, item, false, text);
+                canonical(node, item, &[], text);
                 text.push(',');
             }
             text.push(']');

@@ -15,7 +15,7 @@ use super::blob::checksum;
 use crate::publish::{Counts, Progress};
 
 /// The version of the layout of state. It grows when the bytes of any state mean something else.
-pub(super) const FORMAT: u32 = 1;
+pub(super) const FORMAT: u32 = 2;
 
 /// A file of state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -124,35 +124,13 @@ impl Candidate {
     ) -> Result<(Manifest, Restored), String> {
         let started = monotonic();
         let manifest = self.0;
-        let rest = read_blob(vault, &manifest.rest, REST)?;
-        let rest: Rest = operators::state::take(&mut rest.section(0))
-            .map_err(|error| format!("{}: {error}", manifest.rest.name))?;
-        let names: Vec<String> = locals[0].states().into_iter().map(|(name, _)| name).collect();
-        let mut chains = manifest.chains.clone();
-        let mut rows = 0;
-        for (number, name) in names.iter().enumerate() {
-            let mut blobs: Vec<(String, Blob, BlobRef)> = Vec::new();
-            let of_state = |table: &&String| table.rsplit_once('/').is_some_and(|(state, _)| state == name);
-            let tables: Vec<String> = chains.keys().filter(of_state).cloned().collect();
-            for table in tables {
-                for blob in chains.remove(&table).unwrap_or_default() {
-                    rows += blob.rows;
-                    let short = table.rsplit('/').next().unwrap_or_default().to_owned();
-                    blobs.push((short, read_blob(vault, &blob, &table)?, blob));
-                }
-            }
-            let loose = rest.loose.get(name).map(Vec::as_slice).unwrap_or_default();
-            restore_state(locals, number, &blobs, loose, manifest.now).map_err(|error| {
-                let files: Vec<&str> = blobs.iter().map(|(_, _, blob)| blob.name.as_str()).collect();
-                format!("{name} in {}: {error}", files.join(", "))
-            })?;
-        }
-        if let Some(unknown) = chains.keys().next() {
+        let Loaded { rows, held, unknown } = load_states(vault, &manifest, locals, |_| true)?;
+        if let Some(unknown) = unknown {
             return Err(format!("{}: it holds {unknown}, which nobody knows", manifest::name(manifest.id)));
         }
         let workers = locals.len();
         let events = locals[0].events();
-        for (number, bytes) in rest.held.iter().enumerate() {
+        for (number, bytes) in held.iter().enumerate() {
             let rows = catch_unwind(|| take_rows(&mut bytes.as_slice(), events));
             let rows = rows.unwrap_or_else(|_| Err(panicked()));
             let (partition, batch) = rows.map_err(|error| format!("{}: {error}", manifest.rest.name))?;
@@ -171,7 +149,50 @@ impl Candidate {
     }
 }
 
-fn offsets(manifest: &Manifest) -> Offsets {
+/// What was read of a checkpoint, beside the states that have it now.
+pub(super) struct Loaded {
+    /// Records.
+    pub(super) rows: u64,
+    /// Rows ahead of the clock.
+    pub(super) held: Vec<Vec<u8>>,
+    /// A table that belongs to no state, if there is one.
+    unknown: Option<String>,
+}
+
+/// Gives workers the states whose names are `wanted`; the error says which file is damaged, and how.
+pub(super) fn load_states(
+    vault: &dyn Vault,
+    manifest: &Manifest,
+    locals: &mut [Local],
+    wanted: impl Fn(&str) -> bool,
+) -> Result<Loaded, String> {
+    let rest = read_blob(vault, &manifest.rest, REST)?;
+    let rest: Rest = operators::state::take(&mut rest.section(0))
+        .map_err(|error| format!("{}: {error}", manifest.rest.name))?;
+    let names: Vec<String> = locals[0].states().into_iter().map(|(name, _)| name).collect();
+    let mut chains = manifest.chains.clone();
+    let mut rows = 0;
+    for (number, name) in names.iter().enumerate().filter(|(_, name)| wanted(name)) {
+        let mut blobs: Vec<(String, Blob, BlobRef)> = Vec::new();
+        let of_state = |table: &&String| table.rsplit_once('/').is_some_and(|(state, _)| state == name);
+        let tables: Vec<String> = chains.keys().filter(of_state).cloned().collect();
+        for table in tables {
+            for blob in chains.remove(&table).unwrap_or_default() {
+                rows += blob.rows;
+                let short = table.rsplit('/').next().unwrap_or_default().to_owned();
+                blobs.push((short, read_blob(vault, &blob, &table)?, blob));
+            }
+        }
+        let loose = rest.loose.get(name).map(Vec::as_slice).unwrap_or_default();
+        restore_state(locals, number, &blobs, loose, manifest.now).map_err(|error| {
+            let files: Vec<&str> = blobs.iter().map(|(_, _, blob)| blob.name.as_str()).collect();
+            format!("{name} in {}: {error}", files.join(", "))
+        })?;
+    }
+    Ok(Loaded { rows, held: rest.held, unknown: chains.into_keys().next() })
+}
+
+pub(super) fn offsets(manifest: &Manifest) -> Offsets {
     manifest.partitions.iter().map(|stand| (stand.partition.clone(), stand.next)).collect()
 }
 

@@ -31,10 +31,13 @@ pub struct FeedPlan {
     lists: Vec<Vec<String>>,
     /// First value of every name: rows of different event types are different rows.
     family: Value,
+    /// The place of its event among those that the relation reads: the same whatever other events there are.
+    rank: u32,
 }
 
 impl FeedPlan {
-    pub(super) fn new(feed: &PartFeed) -> Result<Self, (String, PlanError)> {
+    /// `rank` is the place of its event among those that the relation reads, by name.
+    pub(super) fn new(feed: &PartFeed, rank: usize) -> Result<Self, (String, PlanError)> {
         let plan = |typed: &Typed| Compiled::new(typed).map_err(|error| (typed.sql.clone(), error));
         Ok(Self {
             event: feed.event,
@@ -43,13 +46,15 @@ impl FeedPlan {
             time: feed.time.as_ref().map(plan).transpose()?,
             identity: feed.identity.iter().map(plan).collect::<Result<_, _>>()?,
             lists: feed.lists.clone(),
-            family: Value::Int(if feed.of_table { -1 } else { feed.event as i64 }),
+            family: Value::Int(if feed.of_table { -1 } else { rank as i64 }),
+            rank: rank as u32,
         })
     }
 }
 
 /// A batch as a feed sees it.
 struct Seen {
+    rank: u32,
     passes: Option<BooleanArray>,
     cells: Vec<ArrayRef>,
     times: Option<ArrayRef>,
@@ -92,7 +97,7 @@ impl Seen {
             failed.extend(errors.iter().map(|(row, _)| *row));
             passes
         });
-        Self { passes, cells, times, identity, failed }
+        Self { rank: feed.rank, passes, cells, times, identity, failed }
     }
 
     fn passes(&self, row: usize) -> bool {
@@ -113,7 +118,7 @@ impl Seen {
     fn row(&self, batch: &EventBatch, row: usize, time: i64, origin: Option<Origin>) -> Arc<PartRow> {
         let cells = self.cells.iter().map(|column| Value::from_arrow(column.as_ref(), row)).collect();
         let id = batch.ids.is_valid(row).then(|| Arc::from(batch.ids.value(row)));
-        Arc::new(PartRow { time, id, event: batch.event as u32, origin, cells })
+        Arc::new(PartRow { time, id, event: self.rank, origin, cells })
     }
 
     fn identity(&self, feed: &FeedPlan, row: usize) -> Option<Key> {

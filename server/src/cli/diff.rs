@@ -3,6 +3,8 @@
 //! *In*: two sets of contracts without mistakes. *Out*: each change with its class, its effect on state and
 //! whether the version says so. *Never*: layout or comments as a change.
 
+use std::collections::BTreeMap;
+
 use contracts::{Change, Class, Effect};
 use serde_json::json;
 
@@ -34,12 +36,19 @@ pub fn run(args: Args) -> Outcome {
     let changes = contracts::diff(&old, &new);
     let missing = changes.iter().filter(|c| !c.version_ok).count();
     let exit = if missing > 0 { Exit::Failed } else { Exit::Ok };
+    // The same words as a reload says.
+    let state: Vec<(String, Effect)> = contracts::StatePlan::new(&old, &new)
+        .contracts(&new)
+        .into_iter()
+        .map(|(kind, name, effect)| (format!("{} {name}", kind.name().to_lowercase()), effect))
+        .collect();
     if args.json {
         super::out::json(&json!({
             "ok": missing == 0,
             "breaking": changes.iter().filter(|c| c.class == Class::Breaking).count(),
             "version_missing": missing,
             "changes": changes,
+            "state": state.iter().map(|(name, effect)| (name, effect)).collect::<BTreeMap<_, _>>(),
         }));
         return Ok(exit);
     }
@@ -54,6 +63,13 @@ pub fn run(args: Args) -> Outcome {
             changes.iter().map(cells).collect(),
             &[]
         )
+    );
+    let of = |wanted: Effect| state.iter().filter(|(_, effect)| *effect == wanted).count();
+    crate::say!(
+        "state: {} kept, {} made again from what is kept or read (rebuild), {} decoded and admitted again (replay)",
+        of(Effect::Keep),
+        of(Effect::Rebuild),
+        of(Effect::Replay)
     );
     if missing > 0 {
         eprintln!(
