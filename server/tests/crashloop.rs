@@ -69,6 +69,8 @@ const POINTS: [(&str, u64, u64); 40] = [
 const ANY: &str = "any moment";
 /// From so many cycles on every point must have been hit.
 const ALL: usize = 100;
+/// A server that starts is ready after this, or something is wrong; the broker may have to come back first.
+const READY: Duration = Duration::from_secs(40);
 /// So often all is compared.
 const CALM_EVERY: usize = 25;
 
@@ -147,6 +149,7 @@ struct Told {
     calms: usize,
     hits: BTreeMap<&'static str, u64>,
     bounces: u64,
+    stops: u64,
     ready_again: Vec<Duration>,
 }
 
@@ -155,10 +158,11 @@ impl Told {
         self.ready_again.sort_unstable();
         let quantile = |q: usize| self.ready_again[(self.ready_again.len() - 1) * q / 100].as_millis();
         println!(
-            "{} kills, {} of the broker, {} events acknowledged, {} rows refused, {} numbers compared in {} calms: 0 \
+            "{} kills, {} of the broker, {} times held, {} events acknowledged, {} rows refused, {} numbers compared in {} calms: 0 \
              lost, 0 twice, 0 wrong; ready again after {} ms (p50), {} ms (p99), {} starts",
             self.hits.values().sum::<u64>(),
             self.bounces,
+            self.stops,
             self.acknowledged,
             self.refused,
             self.numbers,
@@ -233,9 +237,18 @@ impl Plan<'_> {
         ];
         let started = Instant::now();
         let mut server = Server::spawn(&shop.folder, &variables);
-        if server.ready(Duration::from_secs(60)) {
+        if server.ready(READY) {
             told.ready_again.push(started.elapsed());
             shop.adds_up(&server);
+        } else if server.child.try_wait().unwrap().is_none() {
+            panic!("cycle {cycle}: not ready: {}\n{}", server.text("/readyz"), log(&shop.folder));
+        }
+        // A machine that sleeps for a while.
+        if rng.next(12) == 0 && server.child.try_wait().unwrap().is_none() {
+            server.signal("STOP");
+            std::thread::sleep(Duration::from_millis(500 + rng.next(2_500)));
+            server.signal("CONT");
+            told.stops += 1;
         }
         let least = if point == ANY { 20 + rng.next(most) } else { most };
         let end = Instant::now() + Duration::from_millis(least);

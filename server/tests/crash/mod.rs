@@ -43,6 +43,15 @@ struct Pushed {
     open: Vec<Batch>,
     acked: BTreeSet<u64>,
     refused: u64,
+    /// Of the last answer.
+    last: Option<Answered>,
+}
+
+/// What an answer says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Answered {
+    pub(crate) status: u16,
+    pub(crate) retry_after: Option<String>,
 }
 
 /// A shop, and what it was told.
@@ -99,6 +108,11 @@ impl Shop {
                 self.pushed.post(server, batch)
             }
         }
+    }
+
+    /// What the last request was answered; nothing when it was not.
+    pub(crate) fn answered(&self) -> Option<&Answered> {
+        self.pushed.last.as_ref()
     }
 
     /// Every published state adds up: received = admitted + refused + duplicate + skipped, per source and type.
@@ -213,7 +227,12 @@ impl Pushed {
         if let Some(key) = &batch.key {
             post = post.header("Idempotency-Key", key);
         }
-        match post.send(body.join("\n")) {
+        let answer = post.send(body.join("\n"));
+        self.last = answer.as_ref().ok().map(|answer| Answered {
+            status: answer.status().as_u16(),
+            retry_after: answer.headers().get("retry-after").map(|text| text.to_str().unwrap().to_owned()),
+        });
+        match answer {
             Ok(answer) if answer.status() == 202 => {
                 let (bad, good): (Vec<u64>, Vec<u64>) =
                     batch.numbers.into_iter().partition(|n| oracle::is_bad(*n));

@@ -78,6 +78,7 @@ impl Shared {
             Ok((ends, outcomes)) => {
                 faults::point("log.before_answer");
                 *self.ends.lock() = ends;
+                *self.trouble.lock() = None;
                 if ends.end != before.end {
                     self.appended.notify_all();
                 }
@@ -87,6 +88,7 @@ impl Shared {
             }
             Err(error) => {
                 tracing::error!("append: {error}");
+                *self.trouble.lock() = Some(error.to_string());
                 self.db.close();
                 for job in jobs {
                     job.fail(error.clone());
