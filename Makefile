@@ -12,7 +12,9 @@ STREAMGAUGE := $(CARGO) run --quiet --bin streamgauge --
 CASES ?= 500000
 START ?= 0
 # Kills of `make crashloop`; CI runs 12.
-CRASHES ?= 1000
+CYCLES ?= 1000
+# Power cuts of `make powercut`.
+CUTS ?= 40
 # Faults of `make model`.
 BOUND ?= 2
 # Seconds of `make fuzz`.
@@ -27,7 +29,7 @@ DEMO ?=
 BENCH ?=
 FRESHNESS ?=
 
-.PHONY: help setup demo test lint fmt contracts bench property model crashloop fuzz kafka kafka-stop
+.PHONY: help setup demo test lint fmt contracts bench property model crashloop mistakes powercut fuzz kafka kafka-stop
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
@@ -64,8 +66,15 @@ bench: setup ## Throughput and freshness, release build (cold: 20 minutes on 2 c
 property: setup ## CASES (500000) random contracts from START (0) on against oracle and SQL; ROADS=all: told in all ways
 	CASES=$(CASES) START=$(START) $(CARGO) test --package tests --test property -- --nocapture
 
-crashloop: setup ## Kill a server CRASHES times (1000) and compare lake and numbers with what was acknowledged
-	CYCLES=$(CRASHES) $(CARGO) test --package server --test crashloop -- --nocapture
+crashloop: setup ## Kill a server CYCLES times (1000), fed by HTTP and Kafka, and compare everything with what was acknowledged
+	CYCLES=$(CYCLES) $(CARGO) test --package server --test crashloop nothing -- --nocapture
+
+mistakes: setup ## Switch on each seeded mistake in turn: kills (and, as root, power cuts) must catch them all
+	BUGS=all $(CARGO) test --package server --test crashloop seeded -- --nocapture
+	BUGS=all $(CARGO) test --package server --test powercut seeded -- --nocapture
+
+powercut: setup ## Cut the power of a data folder CUTS times (40) on ext4 and xfs; needs root and loop devices
+	CUTS=$(CUTS) $(CARGO) test --package server --test powercut nothing -- --nocapture
 
 model: setup ## Every state of the lake's commit protocol with BOUND faults (2); 3 takes hours
 	BOUND=$(BOUND) $(CARGO) test --package tests --test commit_model bound_of_your_own -- --nocapture

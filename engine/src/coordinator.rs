@@ -328,6 +328,7 @@ impl Coordinator {
             },
         );
         let mut shares = self.route(gathered.work);
+        faults::point("tick.before_workers");
         let (number, tap) = (self.number, self.tap);
         self.workers.iter().zip(shares.drain(..)).all(|(to, work)| {
             let refused = std::mem::take(&mut refused);

@@ -241,7 +241,9 @@ impl Publisher {
             shards,
             overflowing: unasked(&self.plan),
         });
+        faults::point("tick.before_publish");
         self.live.store(Arc::clone(&published));
+        faults::point("tick.after_publish");
         self.hook.tick(&published, outcome);
         if let (Some(cut), Some(writer)) = (opened.cut, &self.writer) {
             let counted = |((source, event), counts): (&(Arc<str>, String), &Counts)| Counted {

@@ -32,7 +32,6 @@ mod swap;
 mod tests;
 mod writer;
 
-pub mod fault;
 pub mod place;
 
 pub use catalog::{CATALOG_NAME, CatalogKind};
@@ -163,8 +162,8 @@ impl Lake {
             };
             self.tables.insert(name.clone(), lane);
         }
-        fault::point("lake.recover");
-        if fault::bug("skip_recovery") {
+        faults::point("lake.recover");
+        if faults::bug("skip_recovery") {
             self.number = plan.number;
             self.complete = rounds::offsets(&plan.to).map_err(LakeError::plan)?;
             return Ok(());
@@ -229,7 +228,7 @@ impl Lake {
         for (partition, mut batch) in fed.admitted {
             let name = columns::table_name(&contracts.events[batch.event].head.name);
             let Some(lane) = self.tables.get_mut(&name) else { continue };
-            let next = self.fed.next(&partition).saturating_add(i64::from(fault::bug("skip_one")));
+            let next = self.fed.next(&partition).saturating_add(i64::from(faults::bug("skip_one")));
             if batch.offsets.first().is_some_and(|first| *first < next) {
                 let Some(rest) = above(&batch, next) else { continue };
                 batch = rest;
@@ -239,7 +238,7 @@ impl Lake {
             lane.rows.push((partition, batch));
         }
         if let Some(lane) = self.tables.get_mut(REFUSED)
-            && !fault::bug("drop_refused")
+            && !faults::bug("drop_refused")
         {
             let before = &self.fed;
             for row in fed.refused.into_iter().filter(|row| row.offset >= before.next(&row.partition)) {
@@ -286,12 +285,12 @@ impl Lake {
                 let table = self.create(&name).await?;
                 self.tables.get_mut(&name).expect("just seen").table = Some(table);
             }
-            fault::point("lake.before_files");
+            faults::point("lake.before_files");
             let part = self.tables[&name].part(&files::prefix(number, id)).await;
             let part = part.map_err(|error| LakeError::unreachable(&name, error))?;
             tables.insert(name, part);
         }
-        fault::point("lake.after_files");
+        faults::point("lake.after_files");
         for lane in self.tables.values_mut() {
             lane.rows.clear();
             lane.refused.clear();
@@ -299,7 +298,7 @@ impl Lake {
         self.waiting = (0, 0);
         let mut to = self.complete.clone();
         to.advance(&self.fed);
-        if fault::bug("offset_plus_one") {
+        if faults::bug("offset_plus_one") {
             to.0.values_mut().for_each(|next| *next += 1);
         }
         let (from, to) = (self.complete.to_text(), to.to_text());
@@ -318,7 +317,7 @@ impl Lake {
             }
             let table = commit::finish(&self.catalog, &ident, plan, part).await;
             let table = table.map_err(|error| LakeError::not_committed(name, error))?;
-            fault::point("lake.between_tables");
+            faults::point("lake.between_tables");
             if let Some(lane) = self.tables.get_mut(name) {
                 lane.table = Some(table);
                 if !part.files.is_empty() {
@@ -326,7 +325,7 @@ impl Lake {
                 }
             }
         }
-        fault::point("lake.after_round");
+        faults::point("lake.after_round");
         self.number = plan.number;
         self.complete = rounds::offsets(&plan.to).map_err(LakeError::plan)?;
         let complete = self.complete.clone();

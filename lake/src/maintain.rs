@@ -19,7 +19,6 @@ use uuid::Uuid;
 
 use super::files;
 use super::swap::{Swap, SwapError};
-use crate::fault;
 use crate::place::{Place, PlaceError};
 
 /// How care is taken.
@@ -100,9 +99,9 @@ pub(super) async fn compact(
     }
     let counts = (chosen.len() as u64, added.len() as u64);
     let updates = replace(table, &manifests, &chosen, added, id).await?;
-    fault::point("lake.before_compact");
+    faults::point("lake.before_compact");
     swap.commit(table, updates).await?;
-    fault::point("lake.after_compact");
+    faults::point("lake.after_compact");
     Ok(Some(counts))
 }
 

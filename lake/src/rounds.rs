@@ -11,7 +11,6 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::offsets::Offsets;
-use crate::fault;
 use crate::place::{Place, PlaceError};
 
 /// Plans that are kept, the newest of them.
@@ -110,7 +109,7 @@ impl Rounds {
         let name = self.name(plan.number);
         let bytes = serde_json::to_vec(plan)
             .map_err(|error| PlanError::Damaged { name: name.clone(), message: error.to_string() })?;
-        fault::point("lake.before_plan");
+        faults::point("lake.before_plan");
         match self.place.put_new(&name, Bytes::from(bytes)).await {
             Ok(()) => {}
             Err(PlaceError::Exists(_)) => {
@@ -122,7 +121,7 @@ impl Rounds {
             }
             Err(error) => return Err(error.into()),
         }
-        fault::point("lake.after_plan");
+        faults::point("lake.after_plan");
         // A rival that was asleep for long may have found a number that has been removed since.
         if let Some(newer) = self.numbers().await?.last().filter(|newest| **newest > plan.number) {
             return Err(fenced(&self.read(*newer).await?));

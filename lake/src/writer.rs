@@ -13,7 +13,6 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use parking_lot::{Condvar, Mutex};
 
 use super::{Cared, Fed, Lake, LakeConfig, LakeError, Offsets, batch_bytes, refused_bytes};
-use crate::fault;
 
 /// After an error a round is tried again so soon, then at twice the distance each time, up to [`LONGEST`].
 const SOON: Duration = Duration::from_millis(100);
@@ -235,7 +234,9 @@ struct Running {
 impl Running {
     fn run(mut self, messages: &Receiver<Message>) {
         let (mut wait, mut again) = (SOON, None::<Instant>);
-        let every = self.lake.config.care.every;
+        // A test cannot wait for minutes.
+        let often = faults::fails("lake.care_often");
+        let every = if often { Duration::from_millis(500) } else { self.lake.config.care.every };
         let mut care = (!every.is_zero()).then(|| now() + every);
         loop {
             let due = again.or(self.since.map(|since| since + self.lake.config.commit_every));
@@ -299,7 +300,7 @@ impl Running {
     }
 
     fn round(&mut self) -> Result<(), LakeError> {
-        let done = match fault::fails("lake.round") {
+        let done = match faults::fails("lake.round") {
             true => Err(LakeError::unreachable("the lake", "a test says so")),
             false => self.runtime.block_on(self.lake.round()),
         };

@@ -41,7 +41,7 @@ impl Gate for RowsFirst {
     fn may_publish(&self, offsets: &Offsets, patience: Duration) -> bool {
         // The tick has handed its rows over before its state was.
         self.dead.flush();
-        let Some(lake) = self.lake.as_ref().filter(|_| !lake::fault::bug("checkpoint_early")) else {
+        let Some(lake) = self.lake.as_ref().filter(|_| !faults::bug("checkpoint_early")) else {
             return true;
         };
         let stored = offsets.iter().filter(|(partition, _)| !partition.source.starts_with(TABLE));

@@ -8,15 +8,20 @@ use cargo_metadata::{DependencyKind, Metadata, MetadataCommand};
 /// The only arrows between crates. `features` holds nothing but a list of Cargo features.
 const ARROWS: &[(&str, &[&str])] = &[
     ("features", &[]),
+    // Places where a test ends the process; nothing in a release build.
+    ("faults", &[]),
     ("contracts", &["features"]),
-    ("connectors", &["features", "contracts"]),
+    ("connectors", &["features", "faults", "contracts"]),
     ("operators", &["features", "contracts"]),
     // Its tests decode what they store.
-    ("lake", &["features", "contracts", "connectors"]),
-    ("engine", &["features", "contracts", "operators"]),
+    ("lake", &["features", "faults", "contracts", "connectors"]),
+    ("engine", &["features", "faults", "contracts", "operators"]),
     ("audit", &["features", "contracts"]),
     ("bench", &["features", "contracts", "connectors", "operators", "engine", "audit", "server"]),
-    ("server", &["features", "contracts", "connectors", "operators", "engine", "audit", "lake", "bench"]),
+    (
+        "server",
+        &["features", "faults", "contracts", "connectors", "operators", "engine", "audit", "lake", "bench"],
+    ),
     ("tests", &["features", "contracts", "connectors", "operators", "engine", "audit", "server", "bench"]),
 ];
 

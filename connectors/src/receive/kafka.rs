@@ -215,7 +215,7 @@ impl<'a> Reader<'a> {
             return Ok(false); // a partition we have given up
         };
         let offset = message.offset();
-        if offset < self.parts.next(part) {
+        if offset < self.parts.next(part) + i64::from(faults::bug("kafka_up_to")) {
             return Ok(false); // delivered before a pause, and again after it
         }
         let warms = self.parts.warms(part, offset);
@@ -248,6 +248,7 @@ impl<'a> Reader<'a> {
             }
         }
         self.parts.advance(part, offset + 1);
+        faults::point("kafka.after_poll");
         if batch.records >= BATCH_ROWS || batch.bytes >= BATCH_BYTES {
             self.close()?;
             return Ok(true);
@@ -273,6 +274,7 @@ impl<'a> Reader<'a> {
         chunk.skipped += batch.tombstones;
         chunk.received += batch.tombstones;
         if !batch.warms {
+            faults::point("kafka.before_hand_on");
             self.hand_on(chunk)?;
         }
         self.parts.report(batch.part);
@@ -435,10 +437,12 @@ impl<'a> Reader<'a> {
         self.committed_at = Instant::now();
         let positions = self.parts.moved();
         if positions.count() > 0 {
+            faults::point("kafka.before_commit");
             // Never a synchronous commit: with the broker gone it would hold the end of the program.
             if let Err(error) = self.client.commit(&positions, CommitMode::Async) {
                 tracing::debug!(source = %self.port.feed.source, "commit for lag tools: {error}");
             }
+            faults::point("kafka.after_commit");
             if last && self.connected {
                 self.client.poll(LAST_COMMIT);
             }

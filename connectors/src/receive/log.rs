@@ -60,6 +60,7 @@ fn follow(port: &Port, log: &PushLog, mut next: i64) -> Result<(), Stop> {
                 log.wait(next, Duration::from_millis(50));
             }
             Ok(records) => {
+                faults::point("log.after_read");
                 for batch in batches(&records) {
                     next = hand_on(port, log, &mut decoder, batch)?;
                 }

@@ -88,6 +88,7 @@ impl Folder {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let temporary = self.path.join(format!("{name}.{}-{number}{TEMPORARY}", std::process::id()));
         let written = write(&temporary, parts).map_err(|error| failed(&temporary, &error));
+        faults::point("checkpoint.before_name");
         // A link, not a renaming: that would put the file in place of one that is there.
         let named = written.and_then(|()| match fs::hard_link(&temporary, &path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
@@ -95,6 +96,7 @@ impl Folder {
             }
             other => other.map_err(|error| failed(&path, &error)),
         });
+        faults::point("checkpoint.after_name");
         let removed = self.remove(&temporary);
         named.and(removed)?;
         sync_folder(&self.path)
@@ -166,11 +168,22 @@ impl Folder {
 
 fn write(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
     let mut file = io::BufWriter::with_capacity(1 << 20, File::create_new(path)?);
-    parts.iter().try_for_each(|part| file.write_all(part))?;
-    file.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()
+    for part in parts {
+        file.write_all(part)?;
+        faults::point("checkpoint.mid_file");
+    }
+    let file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
+    faults::point("checkpoint.before_sync");
+    if faults::bug("unsynced_checkpoint") {
+        return Ok(());
+    }
+    file.sync_all()
 }
 
 fn sync_folder(path: &Path) -> Result<(), FolderError> {
+    if faults::bug("unsynced_folder") {
+        return Ok(());
+    }
     File::open(path).and_then(|folder| folder.sync_all()).map_err(|error| failed(path, &error))
 }
 

@@ -224,7 +224,10 @@ impl DeadLetters {
 
     /// Keeps refused rows: on disk within a second, never waiting. A row whose position is known with
     /// the same payload is left as it is.
-    pub fn record(&self, rows: Vec<Refused>) {
+    pub fn record(&self, mut rows: Vec<Refused>) {
+        if faults::bug("dead_letter_dropped") {
+            rows.pop();
+        }
         if rows.is_empty() {
             return;
         }

@@ -104,7 +104,9 @@ pub(crate) fn open_or_create(
         fs::create_dir_all(folder)?;
         let new = PathBuf::from(format!("{}.{}.tmp", path.display(), std::process::id()));
         let _ = fs::remove_file(&new);
-        let made = make(&new, create).and_then(|()| match fs::hard_link(&new, path) {
+        let made = make(&new, create);
+        faults::point("store.before_name");
+        let made = made.and_then(|()| match fs::hard_link(&new, path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()), // somebody was faster
             other => Ok(other?),
         });

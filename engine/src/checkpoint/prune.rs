@@ -38,10 +38,12 @@ pub(super) fn prune(vault: &dyn Vault, keep: usize) -> Result<(), VaultError> {
     // Checkpoints first: one that names files that are gone would be no checkpoint.
     for name in old {
         vault.delete(&name)?;
+        faults::point("checkpoint.pruning");
     }
     for stored in stored.iter().filter(|stored| manifest::blob_number(&stored.name).is_some()) {
         let orphan = stored.age.is_some_and(|age| age >= ORPHANS);
-        if !named.contains(&stored.name) && (orphan || let_go.contains(&stored.name)) {
+        let named = named.contains(&stored.name) && !faults::bug("prune_named");
+        if !named && (orphan || let_go.contains(&stored.name)) {
             vault.delete(&stored.name)?;
         }
     }

@@ -136,6 +136,7 @@ impl Candidate {
             let (partition, batch) = rows.map_err(|error| format!("{}: {error}", manifest.rest.name))?;
             locals[number % workers].hold(&partition, batch);
         }
+        faults::point("checkpoint.restored");
         let restored = Restored {
             id: Some(manifest.id),
             offsets: offsets(&manifest),
@@ -183,6 +184,10 @@ pub(super) fn load_states(
                 blobs.push((short, read_blob(vault, &blob, &table)?, blob));
             }
         }
+        if name.starts_with("ids/") && faults::bug("forget_ids") {
+            blobs.clear();
+        }
+        faults::point("checkpoint.restoring");
         let loose = rest.loose.get(name).map(Vec::as_slice).unwrap_or_default();
         restore_state(locals, number, &blobs, loose, manifest.now).map_err(|error| {
             let files: Vec<&str> = blobs.iter().map(|(_, _, blob)| blob.name.as_str()).collect();

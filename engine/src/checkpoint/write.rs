@@ -287,6 +287,7 @@ impl Thread {
 
     /// Writes the manifest, once it may count.
     fn publish(&mut self, manifest: &Manifest, patience: Duration) -> Result<Written, CheckpointError> {
+        faults::point("checkpoint.before_gate");
         let offsets: Offsets = manifest
             .partitions
             .iter()
@@ -299,8 +300,10 @@ impl Thread {
                 return Err(CheckpointError::Gate);
             }
         }
+        faults::point("checkpoint.before_manifest");
         let bytes = manifest.bytes().map_err(|error| state_error("manifest", StateError::Write(error)))?;
         self.vault.put(&manifest::name(manifest.id), &[&bytes])?;
+        faults::point("checkpoint.after_manifest");
         if let Err(error) = prune::prune(self.vault.as_ref(), self.keep) {
             tracing::warn!(%error, "old checkpoints are not removed");
         }
@@ -347,8 +350,9 @@ impl Thread {
         self.whole.insert(name.to_owned());
         written.map_err(|error| state_error(name, error))?;
         let count = sections.count();
-        if count > 0 {
+        if count > 0 && (whole || !faults::bug("forget_changes")) {
             let blob = self.blob(id, name, &sections, 0)?;
+            faults::point("checkpoint.between_blobs");
             let chain = self.chains.entry(name.to_owned()).or_default();
             if whole {
                 chain.clear();

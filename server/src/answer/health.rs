@@ -146,9 +146,19 @@ fn checks(app: &App, published: Option<&Published>, sources: &[SourceStatus]) ->
     }
     for source in sources {
         let ok = app.caught_up.check(source, published);
-        checks.push(Check { name: format!("source:{}", source.name), ok, message: words(source) });
+        let message = match refuses(app, &source.name) {
+            Some(why) => format!("{}; {why}", words(source)),
+            None => words(source),
+        };
+        checks.push(Check { name: format!("source:{}", source.name), ok, message });
     }
     checks
+}
+
+/// Why pushes to a source are refused. Answers go on, so this is no unreadiness.
+fn refuses(app: &App, source: &str) -> Option<String> {
+    let trouble = app.logs.get(source)?.trouble()?;
+    Some(format!("pushes are refused with 503 until they can be stored: {trouble}"))
 }
 
 /// The state of a source in words.
@@ -211,7 +221,7 @@ pub(crate) async fn health(State(app): State<Arc<App>>, params: Params) -> Resul
     params.only(&[])?;
     let published = app.published().ok().map(|(_, p)| p);
     let mut components = vec![freshness(published.as_deref()), contracts(&app)];
-    components.extend(app.sources().iter().map(|s| source_component(s, published.as_deref())));
+    components.extend(app.sources().iter().map(|s| source_component(&app, s, published.as_deref())));
     components.push(dead_letters(&app));
     components.push(audit(&app));
     components.extend(app.lake.as_ref().map(|lake| {
@@ -297,8 +307,10 @@ fn contracts(app: &App) -> JsonValue {
     )
 }
 
-fn source_component(status: &SourceStatus, published: Option<&Published>) -> JsonValue {
+fn source_component(app: &App, status: &SourceStatus, published: Option<&Published>) -> JsonValue {
+    let refuses = refuses(app, &status.name);
     let word = match &status.state {
+        SourceState::Running | SourceState::Finished if refuses.is_some() => "degraded",
         SourceState::Running | SourceState::Finished => "healthy",
         SourceState::Failed(_) => "unhealthy",
         SourceState::Connecting | SourceState::CatchingUp | SourceState::Paused | SourceState::Waiting(_) => {
@@ -307,7 +319,8 @@ fn source_component(status: &SourceStatus, published: Option<&Published>) -> Jso
     };
     let halted = status.partitions.iter().any(|p| p.halted.is_some());
     let word = if halted { "unhealthy" } else { word };
-    component(&format!("source:{}", status.name), word, words(status), source(status, published))
+    let message = refuses.map_or_else(|| words(status), |why| format!("{}; {why}", words(status)));
+    component(&format!("source:{}", status.name), word, message, source(status, published))
 }
 
 fn dead_letters(app: &App) -> JsonValue {

@@ -15,7 +15,14 @@ use super::tree::{Data, Node, Origin, parse_env};
 pub const PREFIX: &str = "STREAMGAUGE_";
 
 /// Variables that are not settings but belong to the commands.
-const OTHERS: &[&str] = &["STREAMGAUGE_URL", "STREAMGAUGE_LOG", "STREAMGAUGE_CONFIG", "STREAMGAUGE_UPDATE"];
+const OTHERS: &[&str] = &[
+    "STREAMGAUGE_URL",
+    "STREAMGAUGE_LOG",
+    "STREAMGAUGE_CONFIG",
+    "STREAMGAUGE_UPDATE",
+    "STREAMGAUGE_FAULT",
+    "STREAMGAUGE_BUG",
+];
 
 /// Applies every variable that starts with [`PREFIX`] to `root`. `top` are the names of the top-level
 /// settings: a variable without `__` that is none of them is not ours to judge and becomes a notice.

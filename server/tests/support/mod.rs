@@ -175,6 +175,7 @@ pub fn wait(limit: Duration, done: impl Fn() -> bool) -> Result<(), ()> {
     Err(())
 }
 
-fn agent() -> ureq::Agent {
+/// A client that tells answers of every status.
+pub fn agent() -> ureq::Agent {
     ureq::Agent::config_builder().http_status_as_error(false).proxy(None).build().new_agent()
 }

@@ -168,6 +168,8 @@ struct Shared {
     ends: Mutex<Ends>,
     appended: Condvar,
     queued: AtomicUsize,
+    /// Why the last commit failed.
+    trouble: Mutex<Option<String>>,
 }
 
 /// A durable, bounded log of records, numbered from 0 without gaps. Dropping it commits what waits.
@@ -194,6 +196,7 @@ impl PushLog {
             ends: Mutex::new(Ends { start: 0, end: 0, bytes: 0, received: 0 }),
             appended: Condvar::new(),
             queued: AtomicUsize::new(0),
+            trouble: Mutex::new(None),
         };
         *shared.ends.lock() = shared.check(Some(source))?;
         let shared = Arc::new(shared);
@@ -268,6 +271,11 @@ impl PushLog {
     /// Bytes of the kept blocks.
     pub fn bytes(&self) -> u64 {
         self.shared.ends.lock().bytes.unsigned_abs()
+    }
+
+    /// Why the last append could not be written (disk full, ...); `None` once one has been written since.
+    pub fn trouble(&self) -> Option<String> {
+        self.shared.trouble.lock().clone()
     }
 
     /// Waits until there is a record at `offset`, at most `timeout`.

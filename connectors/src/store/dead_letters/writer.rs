@@ -190,7 +190,9 @@ impl<'a> Plan<'a> {
         }
         self.make_room(&mut tables, &mut changes, oldest)?;
         drop(tables);
+        faults::point("dead.before_sync");
         txn.commit()?;
+        faults::point("dead.after_sync");
         Ok(changes)
     }
 

@@ -76,7 +76,9 @@ impl Shared {
         });
         match written {
             Ok((ends, outcomes)) => {
+                faults::point("log.before_answer");
                 *self.ends.lock() = ends;
+                *self.trouble.lock() = None;
                 if ends.end != before.end {
                     self.appended.notify_all();
                 }
@@ -86,6 +88,7 @@ impl Shared {
             }
             Err(error) => {
                 tracing::error!("append: {error}");
+                *self.trouble.lock() = Some(error.to_string());
                 self.db.close();
                 for job in jobs {
                     job.fail(error.clone());
@@ -119,7 +122,11 @@ fn write(
     now: i64,
     shared: &Shared,
 ) -> Result<(Ends, Vec<Outcome>), redb::Error> {
-    let txn = db.begin_write()?;
+    let mut txn = db.begin_write()?;
+    if faults::bug("log_not_durable") {
+        // It cannot fail: there are no savepoints.
+        let _ = txn.set_durability(redb::Durability::None);
+    }
     let mut appender = Appender {
         blocks: txn.open_table(BLOCKS)?,
         // The clock may go back; the log's does not.
@@ -154,7 +161,9 @@ fn write(
                         let make = std::mem::replace(&mut request.answer, Box::new(|_| bytes::Bytes::new()));
                         let answer = make(&range);
                         let kept = Kept { at: now, fingerprint: request.fingerprint, answer: answer.clone() };
-                        answers.put(&request.key, &kept)?;
+                        if !faults::bug("forget_keys") {
+                            answers.put(&request.key, &kept)?;
+                        }
                         fresh.insert(request.key.clone(), kept);
                         Idempotent::Fresh { range, answer }
                     }
@@ -173,7 +182,9 @@ fn write(
         meta.insert(key, value)?;
     }
     drop(meta);
+    faults::point("log.before_sync");
     txn.commit()?;
+    faults::point("log.after_sync");
     Ok((ends, outcomes))
 }
 

@@ -3,9 +3,9 @@
 //! *In*: environment variables, in development builds only. *Out*: an abort, a wait, an error, at a named point.
 //! *Never*: anything at all in a release build.
 //!
-//! `LAKE_FAULT="lake.before_commit=abort@3"`: the third time the process comes by, it dies as by `kill -9`.
+//! `STREAMGAUGE_FAULT="lake.before_commit=abort@3"`: the third time the process comes by, it dies as by `kill -9`.
 //! `=error@2`: the second time, [`fails`] says so. `=sleep:500@1`: half a second. Several are separated by commas.
-//! `LAKE_BUG="commit_twice"`: [`bug`] answers yes to that name.
+//! `STREAMGAUGE_BUG="commit_twice"`: [`bug`] answers yes to that name.
 
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
@@ -44,12 +44,15 @@ pub fn fails(name: &str) -> bool {
 pub fn bug(name: &str) -> bool {
     static ON: OnceLock<String> = OnceLock::new();
     cfg!(debug_assertions)
-        && ON.get_or_init(|| std::env::var("LAKE_BUG").unwrap_or_default()).split(',').any(|on| on == name)
+        && ON
+            .get_or_init(|| std::env::var("STREAMGAUGE_BUG").unwrap_or_default())
+            .split(',')
+            .any(|on| on == name)
 }
 
 fn pass(name: &str) -> bool {
     static ARMED: OnceLock<BTreeMap<String, Armed>> = OnceLock::new();
-    let armed = ARMED.get_or_init(|| parse(&std::env::var("LAKE_FAULT").unwrap_or_default()));
+    let armed = ARMED.get_or_init(|| parse(&std::env::var("STREAMGAUGE_FAULT").unwrap_or_default()));
     let Some(armed) = armed.get(name) else { return false };
     if armed.passed.fetch_add(1, Ordering::Relaxed) + 1 != armed.at {
         return false;
