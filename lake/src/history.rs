@@ -10,8 +10,8 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, ListArray, RecordBatch, RecordBatchOptions, StringArray, StructArray, UInt32Array,
-    new_null_array,
+    Array, ArrayRef, AsArray, ListArray, RecordBatch, RecordBatchOptions, StringArray, StructArray,
+    UInt32Array, new_null_array,
 };
 use arrow::compute::{cast, concat_batches, take_record_batch};
 use arrow::datatypes::{DataType, Int32Type, Int64Type, SchemaRef, TimestampMicrosecondType};
@@ -151,7 +151,8 @@ impl LakeReader {
             let failed = |error: iceberg::Error| LakeError::unreachable(&open.name, error);
             let columns = self.columns(open);
             let done = self.runtime.block_on(async {
-                let scan = open.table.scan().select(columns).with_filter(filter(partition, from, to)).build()?;
+                let scan =
+                    open.table.scan().select(columns).with_filter(filter(partition, from, to)).build()?;
                 let mut stream = scan.to_arrow().await?;
                 while let Some(batch) = stream.try_next().await? {
                     rows += batch.num_rows();
@@ -166,7 +167,8 @@ impl LakeReader {
             if !done.map_err(failed)? {
                 return Ok(None);
             }
-            let Some(all) = in_order(&found).map_err(|error| LakeError::unreachable(&open.name, error))? else {
+            let Some(all) = in_order(&found).map_err(|error| LakeError::unreachable(&open.name, error))?
+            else {
                 continue;
             };
             let told = |error: ArrowError| LakeError::unreachable(&open.name, error);
@@ -252,7 +254,9 @@ impl Span {
         let text = |(low, high): &Bounds<String>, wanted: &str| {
             // Long texts are cut: of the greatest only the beginning may be known.
             low.as_ref().is_none_or(|low| low.as_str() <= wanted)
-                && high.as_ref().is_none_or(|high| wanted <= high.as_str() || wanted.starts_with(high.as_str()))
+                && high
+                    .as_ref()
+                    .is_none_or(|high| wanted <= high.as_str() || wanted.starts_with(high.as_str()))
         };
         self.offsets.1 >= from
             && self.offsets.0 < until
@@ -264,7 +268,8 @@ impl Span {
 
     /// Rows to be expected between two offsets.
     fn share(&self, from: i64, to: i64) -> f64 {
-        let (low, high) = (self.offsets.0.max(from) as f64, (self.offsets.1.saturating_add(1)).min(to) as f64);
+        let (low, high) =
+            (self.offsets.0.max(from) as f64, (self.offsets.1.saturating_add(1)).min(to) as f64);
         let all = (self.offsets.1 as f64 - self.offsets.0 as f64 + 1.0).max(1.0);
         self.rows as f64 * ((high - low) / all).clamp(0.0, 1.0)
     }

@@ -16,7 +16,8 @@ use notify_debouncer_mini::notify::{RecommendedWatcher, RecursiveMode};
 use notify_debouncer_mini::{DebounceEventResult, Debouncer, new_debouncer};
 
 use crate::app::Live;
-use crate::serve::Shared;
+use crate::backfill::{self, Reading};
+use crate::serve::{Contracts, Shared};
 use crate::settings::ContractSource;
 use crate::sources::Generation;
 
@@ -128,13 +129,24 @@ pub fn run(shared: &Arc<Shared>, triggers: &Channel<&'static str>) {
         if shared.stopping() {
             return;
         }
-        tracing::info!(why, "reloading contracts");
-        match reload(shared, triggers) {
-            Ok(message) => tracing::info!("{message}"),
-            Err(error) => {
-                tracing::error!("contracts are not reloaded, the last good ones stay:\n{error}");
-                shared.app.reloaded(Err(error));
-            }
+        // A backfill that was asked for may have taken the place of another trigger.
+        let changed = |contracts: &Contracts| {
+            shared.app.live().is_ok_and(|running| running.catalog.hash != contracts.catalog.hash)
+        };
+        if why != backfill::WHY || shared.load_contracts().is_ok_and(|contracts| changed(&contracts)) {
+            look_again(shared, triggers, why);
+        }
+        backfill::run(shared, triggers);
+    }
+}
+
+fn look_again(shared: &Arc<Shared>, triggers: &Channel<&'static str>, why: &str) {
+    tracing::info!(why, "reloading contracts");
+    match reload(shared, triggers) {
+        Ok(message) => tracing::info!("{message}"),
+        Err(error) => {
+            tracing::error!("contracts are not reloaded, the last good ones stay:\n{error}");
+            shared.app.reloaded(Err(error));
         }
     }
 }
@@ -147,37 +159,58 @@ fn reload(shared: &Arc<Shared>, triggers: &Channel<&'static str>) -> Result<Stri
         shared.app.reloaded(Ok(()));
         return Ok("contracts are unchanged in meaning".into());
     }
-    let started = Instant::now();
-    let (live, generation) =
-        shared.start_generation(contracts, running.generation + 1).map_err(|failure| failure.message)?;
     drop(running);
-    if !catch_up(shared, triggers, &live, &generation) {
+    let done = take_over(shared, contracts, Reading::Everything, || !triggers.is_empty())?;
+    Ok(match done {
+        Some(message) => {
+            shared.app.reloaded(Ok(()));
+            message
+        }
+        None => "given up for a newer change or the end of the process".into(),
+    })
+}
+
+/// Starts a generation of `contracts` beside the running one, lets it catch up and puts it in that one's place. `None`:
+/// `given_up` said so, or the process ends.
+pub(crate) fn take_over(
+    shared: &Arc<Shared>,
+    contracts: Contracts,
+    reading: Reading,
+    given_up: impl Fn() -> bool,
+) -> Result<Option<String>, String> {
+    let running = shared.app.live().map_err(|_| "the engine is not running".to_owned())?;
+    let started = Instant::now();
+    let (live, generation) = shared
+        .start_reading(contracts, running.generation + 1, reading)
+        .map_err(|failure| failure.message)?;
+    drop(running);
+    shared.app.backfills.set_behind(generation.probes());
+    let caught_up = catch_up(shared, given_up, &live, &generation);
+    shared.app.backfills.set_behind(Vec::new());
+    if !caught_up {
         generation.stop();
-        return Ok("given up for a newer change or the end of the process".into());
+        return Ok(None);
     }
+    generation.pace().open();
     let number = live.generation;
     let old = shared.app.swap(live);
-    shared.app.reloaded(Ok(()));
     let old_generation = shared.replace_generation(generation);
     if let Some(old_generation) = old_generation {
         old_generation.stop();
     }
     drop(old);
-    Ok(format!(
+    Ok(Some(format!(
         "contracts of generation {number} answer now, after {:.1} s of reading",
         started.elapsed().as_secs_f64()
-    ))
+    )))
 }
 
 /// Waits until `live` contains all that the running engine contains; false when something else is
 /// wanted meanwhile.
-fn catch_up(shared: &Shared, triggers: &Channel<&'static str>, live: &Live, generation: &Generation) -> bool {
+fn catch_up(shared: &Shared, given_up: impl Fn() -> bool, live: &Live, generation: &Generation) -> bool {
     let mut told = Instant::now();
     loop {
-        if shared.stopping() {
-            return false;
-        }
-        if !triggers.is_empty() {
+        if shared.stopping() || given_up() {
             return false;
         }
         let Ok(running) = shared.app.live() else { return false };
@@ -185,9 +218,12 @@ fn catch_up(shared: &Shared, triggers: &Channel<&'static str>, live: &Live, gene
         let wanted = running.reader.load();
         let statuses = generation.statuses();
         let reached = live.reader.load();
-        if contains(&reached, &wanted, &statuses) && ready(&statuses, &shared.app.sources()) {
+        let sources = shared.app.sources();
+        if contains(&reached, &wanted, &statuses) && ready(&statuses, &sources) {
             return true;
         }
+        // What arrives meanwhile is read on top of the bound, else it might never be reached.
+        generation.pace().live(sources.iter().map(|source| source.per_second).sum());
         if told.elapsed() > Duration::from_secs(5) {
             told = Instant::now();
             tracing::info!("{}", crate::serve::progress::line(&statuses));

@@ -27,16 +27,19 @@ use lake::LakeWriter;
 use parking_lot::Mutex;
 
 use crate::app::{App, Limits, Live, Parts};
+use crate::backfill::Reading;
 use crate::checkpoints::Kept;
 use crate::cli::exit::{Exit, Failure, Outcome, diagnostics};
 use crate::cli::files;
 use crate::cli::panic::HTTP_THREAD;
 use crate::history::History;
+use crate::lakepast;
+use crate::pace::Pace;
 use crate::pulse::Hook;
 use crate::reload;
 use crate::second::Keeper;
 use crate::settings::{ContractSource, Settings};
-use crate::sources::{self, Generation, Logs};
+use crate::sources::{self, Begin, Generation, Logs};
 
 /// How long requests may take to finish at the end.
 const GRACE: Duration = Duration::from_secs(10);
@@ -85,6 +88,17 @@ impl Shared {
 
     /// Starts an engine and receivers for `contracts`, beside whatever runs.
     pub fn start_generation(&self, contracts: Contracts, number: u64) -> Result<(Live, Generation), Failure> {
+        self.start_reading(contracts, number, Reading::Everything)
+    }
+
+    /// The same, where there is no checkpoint to begin with, with other things to read. Beside a running generation
+    /// it reads no faster than `limits.backfill`.
+    pub fn start_reading(
+        &self,
+        contracts: Contracts,
+        number: u64,
+        reading: Reading,
+    ) -> Result<(Live, Generation), Failure> {
         let Settings { data, audit, .. } = &self.settings;
         let keeper = Keeper::open(data, number, &contracts.catalog, audit)
             .map_err(|error| Failure::new(Exit::Config, format!("the kept events: {error}")))?;
@@ -108,18 +122,36 @@ impl Shared {
             engine.tap(true);
             engine.flush();
         }
+        let begin = Begin {
+            from: restored.offsets.clone(),
+            history: self.history(reading, &restored),
+            earliest: reading == Reading::Retained,
+            pace: Pace::new(if number == 1 { 0 } else { self.settings.limits.backfill }),
+        };
         let generation = Generation::start(
             &self.settings.sources,
             &self.logs,
             &contracts.catalog,
             &self.settings.limits,
-            &restored.offsets,
+            begin,
             engine.sender(),
             &self.closed,
         )?;
         let reader = engine.reader();
         let Contracts { catalog, texts } = contracts;
         Ok((Live { catalog, engine, reader, hook, generation: number, texts, restored }, generation))
+    }
+
+    /// What the lake holds, for an engine that begins with nothing.
+    fn history(&self, reading: Reading, restored: &Restored) -> Option<lakepast::History> {
+        let lake = self.app.lake.as_ref().filter(|_| reading == Reading::Everything)?;
+        let config = self.settings.lake.config(&self.settings.data)?;
+        if !restored.offsets.is_empty() {
+            return None;
+        }
+        // What has been admitted is there then. What fails now is tried again by the lake itself.
+        let _ = lake.flush();
+        Some(lakepast::History::new(Arc::clone(lake), config))
     }
 
     /// Starts an engine; the first one with the state of the newest checkpoint.
@@ -262,6 +294,7 @@ impl Running {
         let (trigger, triggers) = reload::trigger();
         let shared = self.shared.clone();
         self.thread("reload", move || reload::run(&shared, &triggers))?;
+        self.shared.app.backfills.set_trigger(trigger.clone());
         self.watcher = reload::watch(&self.shared.settings.contracts, trigger.clone());
         self.trigger = Some(trigger);
         Ok(())
@@ -316,8 +349,10 @@ impl Running {
         }
         shared.stopping.store(true, Ordering::Release);
         self.watcher = None;
-        // The reload thread ends when its last trigger is gone.
-        self.trigger = None;
+        // The reload thread ends when it is woken while the process stops, or its last trigger is gone.
+        if let Some(trigger) = self.trigger.take() {
+            trigger.pull("the end");
+        }
         for thread in self.threads.drain(..) {
             // A panic there has been reported by the panic hook.
             let _ = thread.join();
