@@ -14,13 +14,15 @@ use arrow::array::{
     UInt32Array, new_null_array,
 };
 use arrow::compute::{cast, concat_batches, take_record_batch};
-use arrow::datatypes::{DataType, Int32Type, Int64Type, SchemaRef, TimestampMicrosecondType};
+use arrow::datatypes::{DataType, Field, Int32Type, Int64Type, Schema, SchemaRef, TimestampMicrosecondType};
 use arrow::error::ArrowError;
+use bytes::Bytes;
 use contracts::Catalog;
 use contracts::batch::{Change, ChangeOp, EventBatch, Partition, Payloads, Refused};
 use contracts::catalog::Event;
 use futures::TryStreamExt;
 use iceberg::expr::{Predicate, Reference};
+use iceberg::scan::{FileScanTask, FileScanTaskStream};
 use iceberg::spec::{DataFile, Datum, ManifestContentType, PrimitiveLiteral};
 use iceberg::table::Table;
 use iceberg::{NamespaceIdent, TableIdent};
@@ -30,9 +32,9 @@ use super::{LakeConfig, LakeError, catalog};
 use crate::place::Place;
 
 /// Rows a slice is meant to have.
-const SLICE_ROWS: f64 = 65_536.0;
+const SLICE_ROWS: f64 = if cfg!(test) { 16.0 } else { 65_536.0 };
 /// What a slice may take, whatever the files' statistics promised; beyond it is cut in half.
-const MOST_ROWS: usize = 4 * 65_536;
+const MOST_ROWS: usize = 4 * SLICE_ROWS as usize;
 const MOST_BYTES: usize = 128 << 20;
 
 /// The rows of a partition between two offsets.
@@ -69,6 +71,8 @@ struct Open {
     name: String,
     table: Table,
     files: Vec<Span>,
+    /// The columns wanted, in the types wanted.
+    wanted: SchemaRef,
 }
 
 /// What a data file says of itself.
@@ -112,9 +116,10 @@ impl LakeReader {
         let mut tables = Vec::new();
         for (event, name) in wanted {
             let failed = |error: iceberg::Error| LakeError::unreachable(&name, error);
+            let wanted = wanted_columns(event.map(|event| self.contracts.events[event].as_ref()));
             let ident = TableIdent::new(self.namespace.clone(), name.clone());
             let opened = self.runtime.block_on(open(self.catalog.as_ref(), &ident)).map_err(failed)?;
-            tables.extend(opened.map(|(table, files)| Open { event, name, table, files }));
+            tables.extend(opened.map(|(table, files)| Open { event, name, table, files, wanted }));
         }
         self.tables = tables;
         Ok(())
@@ -147,24 +152,22 @@ impl LakeReader {
             if !open.files.iter().any(|span| span.may_hold(partition, from, to)) {
                 continue;
             }
-            let mut found = Vec::new();
             let failed = |error: iceberg::Error| LakeError::unreachable(&open.name, error);
-            let columns = self.columns(open);
-            let done = self.runtime.block_on(async {
-                let scan =
-                    open.table.scan().select(columns).with_filter(filter(partition, from, to)).build()?;
-                let mut stream = scan.to_arrow().await?;
-                while let Some(batch) = stream.try_next().await? {
-                    rows += batch.num_rows();
-                    bytes += batch.get_array_memory_size();
+            let mut found = Vec::new();
+            let read = self.runtime.block_on(async {
+                for task in open.tasks(partition, from, to).await? {
+                    for batch in open.rows(&task, to - from > 1).await? {
+                        rows += batch.num_rows();
+                        bytes += batch.get_array_memory_size();
+                        found.push(batch);
+                    }
                     if (rows > MOST_ROWS || bytes > MOST_BYTES) && to - from > 1 {
                         return Ok(false);
                     }
-                    found.push(batch);
                 }
                 Ok(true)
             });
-            if !done.map_err(failed)? {
+            if !read.map_err(failed)? {
                 return Ok(None);
             }
             let Some(all) = in_order(&found).map_err(|error| LakeError::unreachable(&open.name, error))?
@@ -181,19 +184,71 @@ impl LakeReader {
         }
         Ok(Some(slice))
     }
+}
 
-    /// Those that the table has of the columns wanted.
-    fn columns(&self, open: &Open) -> Vec<String> {
-        let own: Vec<&str> = match open.event {
-            Some(event) => {
-                let fields = self.contracts.events[event].decoded.fields();
-                fields.iter().map(|field| field.name().as_str()).chain(["_id", "_op", "_committed"]).collect()
+/// The columns of an event's table, or of the table of refused rows, as they are wanted.
+fn wanted_columns(event: Option<&Event>) -> SchemaRef {
+    let text = |name: &str| Field::new(name, DataType::Utf8, true);
+    let instant = |name: &str| Field::new(name, contracts::value::timestamp_type(), true);
+    let mut fields: Vec<Field> = match event {
+        Some(event) => {
+            let own = event.decoded.fields().iter().map(|field| field.as_ref().clone());
+            own.chain([text("_id"), text("_op"), instant("_committed")]).collect()
+        }
+        None => ["event_type", "event_id", "reasons", "headers"].map(text).to_vec(),
+    };
+    if event.is_none() {
+        fields.push(Field::new("payload", DataType::Binary, true));
+    }
+    fields.push(instant("_received"));
+    fields.push(Field::new("_offset", DataType::Int64, true));
+    fields.push(Field::new("_part", DataType::Int32, true));
+    Arc::new(Schema::new(fields))
+}
+
+impl Open {
+    /// What is to be read of which files.
+    async fn tasks(&self, partition: &Partition, from: i64, to: i64) -> iceberg::Result<Vec<FileScanTask>> {
+        let schema = self.table.metadata().current_schema();
+        let fields = self.wanted.fields().iter().map(|field| field.name());
+        let columns: Vec<&String> = fields.filter(|name| schema.field_by_name(name).is_some()).collect();
+        let scan = self.table.scan().select(columns).with_filter(filter(partition, from, to)).build()?;
+        scan.plan_files().await?.try_collect().await
+    }
+
+    /// The rows of one file. The crate cannot read a file that is older than a nested field of the table's schema: it is
+    /// read by the schema of its time then.
+    async fn rows(&self, task: &FileScanTask, bounded: bool) -> iceberg::Result<Vec<RecordBatch>> {
+        let current = task.schema.schema_id();
+        let mut older: Vec<_> =
+            self.table.metadata().schemas_iter().filter(|schema| schema.schema_id() != current).collect();
+        older.sort_by_key(|schema| std::cmp::Reverse(schema.schema_id()));
+        let first = self.rows_as(task.clone(), bounded).await;
+        let Err(error) = first else { return first };
+        for schema in older {
+            let mut task = task.clone();
+            task.project_field_ids.retain(|id| schema.field_by_id(*id).is_some());
+            task.schema = Arc::clone(schema);
+            if let Ok(rows) = self.rows_as(task, bounded).await {
+                return Ok(rows);
             }
-            None => vec!["event_type", "event_id", "reasons", "headers", "payload"],
-        };
-        let schema = open.table.metadata().current_schema();
-        let all = own.into_iter().chain(["_received", "_offset", "_part"]);
-        all.filter(|name| schema.field_by_name(name).is_some()).map(str::to_owned).collect()
+        }
+        Err(error)
+    }
+
+    async fn rows_as(&self, task: FileScanTask, bounded: bool) -> iceberg::Result<Vec<RecordBatch>> {
+        let one: FileScanTaskStream = Box::pin(futures::stream::iter([Ok(task)]));
+        let mut stream = self.table.reader_builder().build().read(one)?.stream();
+        let (mut found, mut rows, mut bytes) = (Vec::new(), 0, 0);
+        while let Some(batch) = stream.try_next().await? {
+            rows += batch.num_rows();
+            bytes += batch.get_array_memory_size();
+            found.push(fields(&batch, &self.wanted).map_err(super::told)?);
+            if (rows > MOST_ROWS || bytes > MOST_BYTES) && bounded {
+                break;
+            }
+        }
+        Ok(found)
     }
 }
 
@@ -319,13 +374,10 @@ fn in_order(batches: &[RecordBatch]) -> Result<Option<RecordBatch>, ArrowError> 
 fn admitted(index: usize, event: &Event, rows: &RecordBatch) -> Result<EventBatch, ArrowError> {
     let received = instants(rows, "_received")?;
     let ids = match rows.column_by_name("_id").filter(|_| event.needs_id) {
-        Some(ids) => cast(ids, &DataType::Utf8)?.as_string::<i32>().clone(),
+        Some(ids) => ids.as_string::<i32>().clone(),
         None => StringArray::new_null(rows.num_rows()),
     };
-    let changes = match event.changelog {
-        true => Some(changes(rows, &received)?),
-        false => None,
-    };
+    let changes = event.changelog.then(|| changes(rows, &received));
     Ok(EventBatch {
         event: index,
         columns: fields(rows, &event.decoded)?,
@@ -339,51 +391,44 @@ fn admitted(index: usize, event: &Event, rows: &RecordBatch) -> Result<EventBatc
 }
 
 /// What rows did to the row of their key. Those of a time before the event was a change stream are its newest versions.
-fn changes(rows: &RecordBatch, received: &[i64]) -> Result<Vec<Change>, ArrowError> {
-    let plain = || received.iter().map(|at| Change { op: ChangeOp::Upsert, at: *at }).collect();
-    let (Some(ops), Some(at)) = (rows.column_by_name("_op"), rows.column_by_name("_committed")) else {
-        return Ok(plain());
-    };
-    let (ops, at) = (cast(ops, &DataType::Utf8)?, cast(at, &contracts::value::timestamp_type())?);
-    let (ops, at) = (ops.as_string::<i32>(), at.as_primitive::<TimestampMicrosecondType>());
+fn changes(rows: &RecordBatch, received: &[i64]) -> Vec<Change> {
+    let (ops, at) = (texts(rows, "_op"), rows.column_by_name("_committed"));
+    let at = at.map(|column| column.as_primitive::<TimestampMicrosecondType>());
     let one = |row: usize| Change {
-        op: match ops.is_valid(row).then(|| ops.value(row)) {
+        op: match ops.and_then(|ops| ops.is_valid(row).then(|| ops.value(row))) {
             Some("delete") => ChangeOp::Delete,
             Some("truncate") => ChangeOp::Truncate,
             _ => ChangeOp::Upsert,
         },
-        at: if at.is_valid(row) { at.value(row) } else { received[row] },
+        at: at.filter(|at| at.is_valid(row)).map_or(received[row], |at| at.value(row)),
     };
-    Ok((0..rows.num_rows()).map(one).collect())
+    (0..rows.num_rows()).map(one).collect()
 }
 
 fn refused(partition: &Partition, rows: &RecordBatch) -> Result<Vec<Refused>, ArrowError> {
-    let column = |name: &str, ty: DataType| match rows.column_by_name(name) {
-        Some(column) => cast(column, &ty),
-        None => Ok(new_null_array(&ty, rows.num_rows())),
-    };
-    let text = |name: &str| column(name, DataType::Utf8);
-    let (types, ids) = (text("event_type")?, text("event_id")?);
-    let (reasons, headers) = (text("reasons")?, text("headers")?);
-    let payloads = column("payload", DataType::Binary)?;
     let (offsets, parts, received) =
         (longs(rows, "_offset")?, ints(rows, "_part")?, instants(rows, "_received")?);
-    let some = |column: &ArrayRef, row: usize| {
-        let column = column.as_string::<i32>();
+    let some = |name: &str, row: usize| {
+        let column = texts(rows, name)?;
         column.is_valid(row).then(|| column.value(row).to_owned())
     };
+    let payload = rows.column_by_name("payload").map(|column| column.as_binary::<i32>());
     let one = |row: usize| Refused {
         partition: partition.clone(),
         offset: offsets[row],
         part: parts[row].cast_unsigned(),
         received: received[row],
-        event_type: some(&types, row),
-        event_id: some(&ids, row),
-        payload: bytes::Bytes::copy_from_slice(payloads.as_binary::<i32>().value(row)),
-        headers: some(&headers, row).and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default(),
-        reasons: some(&reasons, row).and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default(),
+        event_type: some("event_type", row),
+        event_id: some("event_id", row),
+        payload: payload.map(|all| Bytes::copy_from_slice(all.value(row))).unwrap_or_default(),
+        headers: some("headers", row).and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default(),
+        reasons: some("reasons", row).and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default(),
     };
     Ok((0..rows.num_rows()).map(one).collect())
+}
+
+fn texts<'a>(rows: &'a RecordBatch, name: &str) -> Option<&'a StringArray> {
+    rows.column_by_name(name).map(|column| column.as_string::<i32>())
 }
 
 /// The columns of `target`; those that `rows` lacks are null.

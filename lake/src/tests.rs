@@ -15,6 +15,7 @@ use super::*;
 use connectors::decode::{DecodeSpec, Decoder, Envelope, Record};
 
 mod faulty;
+mod history;
 
 use faulty::{Act, Faulty};
 

@@ -283,16 +283,17 @@ impl StatusCell {
         }
         let before = inner.partitions.get(partition).map_or(next, |known| known.next);
         inner.speed.read += u64::try_from(next.saturating_sub(before)).unwrap_or(0);
-        if inner.total_bytes.is_none() {
-            let left = inner.lag();
-            inner.speed.note((self.clock)(), left);
-        }
         drop(inner);
         self.entry(partition, |p| {
             p.next = next;
             p.end = end;
             p.lag = end.map(|end| (end - next).max(0));
         });
+        let mut inner = self.inner.lock();
+        if inner.total_bytes.is_none() {
+            let left = inner.lag();
+            inner.speed.note((self.clock)(), left);
+        }
     }
 
     pub(crate) fn halt(&self, partition: &Partition, why: String) {

@@ -162,7 +162,8 @@ fn send(args: &Args, client: &Client) -> Outcome {
 fn id_path(client: &Client, source: Option<&str>) -> Result<String, Failure> {
     let ready = client.get_any("/readyz?verbose")?;
     let settings = ready["settings"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let wanted = source.map_or_else(|| ".envelope.id".to_owned(), |name| format!("sources.{name}.envelope.id"));
+    let wanted =
+        source.map_or_else(|| ".envelope.id".to_owned(), |name| format!("sources.{name}.envelope.id"));
     let is_id = |one: &&Value| one["setting"].as_str().is_some_and(|setting| setting.ends_with(&wanted));
     let paths: BTreeSet<&str> =
         settings.iter().filter(is_id).filter_map(|one| one["value"].as_str()).collect();
