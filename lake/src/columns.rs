@@ -191,7 +191,8 @@ pub(super) fn of_event(
 ) -> Result<RecordBatch, ArrowError> {
     let rows = batch.columns.num_rows();
     let change = |of: fn(&contracts::batch::Change) -> &'static str| {
-        let texts = batch.changes.iter().flatten().map(of);
+        // A slice: Arrow wants to know how many there are.
+        let texts = batch.changes.as_deref().unwrap_or_default().iter().map(of);
         Arc::new(StringArray::from_iter_values(texts)) as ArrayRef
     };
     let column = |name: &str| -> Option<ArrayRef> {

@@ -6,7 +6,7 @@
 //!
 //! `place` is where files are; `storage` and `catalog` connect the iceberg crate to it; `columns` and
 //! `files` make Parquet of batches; `rounds` are the plans, `commit` is what one plan does to one table (decision 0014);
-//! `maintain` and `swap` look after files and snapshots, `writer` is the thread.
+//! `maintain` and `swap` look after files and snapshots, `history` reads back, `writer` is the thread.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,6 +23,7 @@ mod columns;
 mod commit;
 mod error;
 mod files;
+mod history;
 mod maintain;
 mod offsets;
 mod rounds;
@@ -38,6 +39,7 @@ pub use catalog::{CATALOG_NAME, CatalogKind};
 pub use columns::REFUSED;
 pub use commit::{OFFSETS, ROUND, WRITER};
 pub use error::LakeError;
+pub use history::{LakeReader, Slice};
 pub use maintain::{Care, Cared};
 pub use offsets::Offsets;
 pub use writer::{LakeStatus, LakeWriter};

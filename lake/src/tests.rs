@@ -14,6 +14,7 @@ use super::*;
 use connectors::decode::{DecodeSpec, Decoder, Envelope, Record};
 
 mod faulty;
+mod history;
 mod proxy;
 mod real;
 mod scenarios;

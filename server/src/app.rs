@@ -20,6 +20,7 @@ use parking_lot::RwLock;
 use tokio::sync::watch;
 
 use crate::answer::CaughtUp;
+use crate::backfill::Backfills;
 use crate::error::Problem;
 use crate::history::History;
 use crate::hooks::Webhook;
@@ -100,7 +101,7 @@ impl SourceProbe {
         SourceProbe(Arc::new(status))
     }
 
-    fn status(&self) -> SourceStatus {
+    pub(crate) fn status(&self) -> SourceStatus {
         (self.0)()
     }
 }
@@ -160,6 +161,7 @@ pub struct App {
     pub(crate) history: History,
     sources: RwLock<Vec<SourceProbe>>,
     reload: RwLock<ReloadState>,
+    pub(crate) backfills: Backfills,
     pub(crate) limits: Limits,
     pub(crate) settings: serde_json::Value,
     pub(crate) contracts: Vec<PathBuf>,
@@ -200,6 +202,7 @@ impl App {
             history: parts.history,
             sources: RwLock::default(),
             reload: RwLock::default(),
+            backfills: Backfills::default(),
             streams: Arc::new(tokio::sync::Semaphore::new(parts.limits.streams)),
             limits: parts.limits,
             settings: parts.settings,

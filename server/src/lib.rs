@@ -14,6 +14,7 @@ pub mod telemetry;
 
 pub mod answer;
 
+pub mod backfill;
 pub mod cli;
 pub mod reload;
 pub mod serve;
@@ -22,7 +23,9 @@ pub mod sources;
 
 pub mod checkpoints;
 pub mod history;
+pub mod lakepast;
 mod laketicks;
+pub mod pace;
 mod pulse;
 mod ring;
 mod sampler;

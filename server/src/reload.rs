@@ -17,8 +17,9 @@ use notify_debouncer_mini::notify::{RecommendedWatcher, RecursiveMode};
 use notify_debouncer_mini::{DebounceEventResult, Debouncer, new_debouncer};
 
 use crate::app::Live;
+use crate::backfill::{self, Reading};
 use crate::serve::rebuild::{Begun, Building};
-use crate::serve::{Contracts, Shared};
+use crate::serve::{Begins, Contracts, Shared};
 use crate::settings::ContractSource;
 use crate::sources::Generation;
 
@@ -130,13 +131,24 @@ pub fn run(shared: &Arc<Shared>, triggers: &Channel<&'static str>) {
         if shared.stopping() {
             return;
         }
-        tracing::info!(why, "reloading contracts");
-        match reload(shared, triggers) {
-            Ok(message) => tracing::info!("{message}"),
-            Err(error) => {
-                tracing::error!("contracts are not reloaded, the last good ones stay:\n{error}");
-                shared.app.reloaded(Err(error));
-            }
+        // A backfill that was asked for may have taken the place of another trigger.
+        let changed = |contracts: &Contracts| {
+            shared.app.live().is_ok_and(|running| running.catalog.hash != contracts.catalog.hash)
+        };
+        if why != backfill::WHY || shared.load_contracts().is_ok_and(|contracts| changed(&contracts)) {
+            look_again(shared, triggers, why);
+        }
+        backfill::run(shared, triggers);
+    }
+}
+
+fn look_again(shared: &Arc<Shared>, triggers: &Channel<&'static str>, why: &str) {
+    tracing::info!(why, "reloading contracts");
+    match reload(shared, triggers) {
+        Ok(message) => tracing::info!("{message}"),
+        Err(error) => {
+            tracing::error!("contracts are not reloaded, the last good ones stay:\n{error}");
+            shared.app.reloaded(Err(error));
         }
     }
 }
@@ -151,32 +163,47 @@ fn reload(shared: &Arc<Shared>, triggers: &Channel<&'static str>) -> Result<Stri
     }
     let started = Instant::now();
     shared.app.builds(Some(Building::new(&running.catalog, &contracts.catalog)));
-    let enough = || shared.stopping() || !triggers.is_empty();
-    let Some((live, generation)) = begin(shared, contracts, &running, &enough)? else {
-        shared.app.builds(None);
-        return Ok(GIVEN_UP.into());
-    };
+    let given_up = || shared.stopping() || !triggers.is_empty();
+    let next = begin(shared, contracts, &running, &given_up)?;
     drop(running);
-    if !catch_up(shared, triggers, &live, &generation) {
-        generation.stop();
+    let Some(number) = next.and_then(|next| take_over(shared, next, given_up)) else {
         shared.app.builds(None);
-        return Ok(GIVEN_UP.into());
+        return Ok("given up for a newer change or the end of the process".into());
+    };
+    shared.app.reloaded(Ok(()));
+    Ok(answers(number, started))
+}
+
+/// The end of a reload in words.
+pub(crate) fn answers(generation: u64, started: Instant) -> String {
+    let seconds = started.elapsed().as_secs_f64();
+    format!("contracts of generation {generation} answer now, after {seconds:.1} s of reading")
+}
+
+/// Lets a generation beside the running one catch up and puts it in that one's place. `None`: `given_up` said so, or the
+/// process ends.
+pub(crate) fn take_over(
+    shared: &Arc<Shared>,
+    (live, generation): (Live, Generation),
+    given_up: impl Fn() -> bool,
+) -> Option<u64> {
+    shared.app.backfills.set_behind(generation.probes());
+    let caught_up = catch_up(shared, given_up, &live, &generation);
+    shared.app.backfills.set_behind(Vec::new());
+    if !caught_up {
+        generation.stop();
+        return None;
     }
+    generation.pace().open();
     let number = live.generation;
     let old = shared.app.swap(live);
-    shared.app.reloaded(Ok(()));
     let old_generation = shared.replace_generation(generation);
     if let Some(old_generation) = old_generation {
         old_generation.stop();
     }
     drop(old);
-    Ok(format!(
-        "contracts of generation {number} answer now, after {:.1} s of reading",
-        started.elapsed().as_secs_f64()
-    ))
+    Some(number)
 }
-
-const GIVEN_UP: &str = "given up for a newer change or the end of the process";
 
 /// Starts an engine of `contracts` with all state that may be kept, and the rest read again; `None`: something else is
 /// wanted.
@@ -193,7 +220,7 @@ fn begin(
         Begun::Everything(why) => why,
         Begun::Parts(parts, pinned) => {
             let again = Contracts { catalog: contracts.catalog.clone(), texts: contracts.texts.clone() };
-            let started = shared.start_generation(again, number, Some(*parts));
+            let started = shared.start_generation(again, number, Begins::With(parts));
             drop(pinned);
             shared.end_change();
             match started {
@@ -204,18 +231,16 @@ fn begin(
     };
     tracing::warn!(why, "no state can be kept: everything is read from the beginning");
     shared.app.building(|building| building.phase = "catching_up");
-    shared.start_generation(contracts, number, None).map(Some).map_err(|failure| failure.message)
+    let started = shared.start_generation(contracts, number, Begins::Reading(Reading::Everything));
+    started.map(Some).map_err(|failure| failure.message)
 }
 
 /// Waits until `live` contains all that the running engine contains; false when something else is
 /// wanted meanwhile.
-fn catch_up(shared: &Shared, triggers: &Channel<&'static str>, live: &Live, generation: &Generation) -> bool {
+fn catch_up(shared: &Shared, given_up: impl Fn() -> bool, live: &Live, generation: &Generation) -> bool {
     let mut told = Instant::now();
     loop {
-        if shared.stopping() {
-            return false;
-        }
-        if !triggers.is_empty() {
+        if shared.stopping() || given_up() {
             return false;
         }
         let Ok(running) = shared.app.live() else { return false };
@@ -223,9 +248,12 @@ fn catch_up(shared: &Shared, triggers: &Channel<&'static str>, live: &Live, gene
         let wanted = running.reader.load();
         let statuses = generation.statuses();
         let reached = live.reader.load();
-        if contains(&reached, &wanted, &statuses) && ready(&statuses, &shared.app.sources()) {
+        let sources = shared.app.sources();
+        if contains(&reached, &wanted, &statuses) && ready(&statuses, &sources) {
             return true;
         }
+        // What arrives meanwhile is read on top of the bound, else it might never be reached.
+        generation.pace().live(sources.iter().map(|source| source.per_second).sum());
         if told.elapsed() > Duration::from_secs(5) {
             told = Instant::now();
             tracing::info!("{}", crate::serve::progress::line(&statuses));

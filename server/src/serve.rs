@@ -28,16 +28,19 @@ use lake::LakeWriter;
 use parking_lot::Mutex;
 
 use crate::app::{App, Limits, Live};
+use crate::backfill::Reading;
 use crate::checkpoints::Kept;
 use crate::cli::exit::{Exit, Failure, Outcome, diagnostics};
 use crate::cli::files;
 use crate::cli::panic::HTTP_THREAD;
 use crate::history::History;
+use crate::lakepast;
+use crate::pace::Pace;
 use crate::pulse::Hook;
 use crate::reload;
 use crate::second::Keeper;
 use crate::settings::{ContractSource, Settings};
-use crate::sources::{self, Generation, Logs};
+use crate::sources::{self, Begin, Generation, Logs};
 
 /// How long requests may take to finish at the end.
 const GRACE: Duration = Duration::from_secs(10);
@@ -51,6 +54,17 @@ pub struct Contracts {
     pub catalog: Arc<Catalog>,
     /// The files it is made of.
     pub texts: Vec<SourceFile>,
+}
+
+/// What an engine begins with.
+#[derive(Debug)]
+pub enum Begins {
+    /// The newest checkpoint, if there is one; everything is read otherwise.
+    Newest,
+    /// Nothing.
+    Reading(Reading),
+    /// State put together for a change of contracts.
+    With(Box<Parts>),
 }
 
 /// What the threads of a server share.
@@ -85,12 +99,12 @@ impl Shared {
     }
 
     /// Starts an engine and receivers for `contracts`, beside whatever runs.
-    /// With `parts` its state is theirs.
+    /// Beside a running one it reads no faster than `limits.backfill`.
     pub fn start_generation(
         &self,
         contracts: Contracts,
         number: u64,
-        parts: Option<Parts>,
+        begins: Begins,
     ) -> Result<(Live, Generation), Failure> {
         let Settings { data, audit, .. } = &self.settings;
         let keeper = Keeper::open(data, number, &contracts.catalog, audit)
@@ -105,8 +119,14 @@ impl Shared {
             keys_per_metric: self.settings.limits.keys_per_metric,
             clock: Clock::Wall,
         };
+        let (reading, parts) = match begins {
+            Begins::Newest => (Reading::Everything, None),
+            Begins::Reading(reading) => (reading, None),
+            Begins::With(parts) => (Reading::Everything, Some(*parts)),
+        };
+        let first = number == 1;
         let (engine, restored) =
-            self.start_engine(&contracts.catalog, options, hook.clone(), number == 1, parts)?;
+            self.start_engine(&contracts.catalog, options, hook.clone(), first, parts)?;
         if let (Some(keeper), Some(_)) = (hook.keeper(), restored.id) {
             // What the state was made of before is not read again.
             keeper.begin(restored.admitted_until);
@@ -116,18 +136,36 @@ impl Shared {
             engine.tap(true);
             engine.flush();
         }
+        let begin = Begin {
+            from: restored.offsets.clone(),
+            history: self.history(reading, &restored.offsets),
+            earliest: reading == Reading::Retained,
+            pace: Pace::new(if first { 0 } else { self.settings.limits.backfill }),
+        };
         let generation = Generation::start(
             &self.settings.sources,
             &self.logs,
             &contracts.catalog,
             &self.settings.limits,
-            &restored.offsets,
+            begin,
             engine.sender(),
             &self.closed,
         )?;
         let reader = engine.reader();
         let Contracts { catalog, texts } = contracts;
         Ok((Live { catalog, engine, reader, hook, generation: number, texts, restored }, generation))
+    }
+
+    /// What the lake holds, for an engine that begins with nothing.
+    fn history(&self, reading: Reading, from: &Offsets) -> Option<lakepast::History> {
+        let lake = self.app.lake.as_ref().filter(|_| reading == Reading::Everything)?;
+        let config = self.settings.lake.config(&self.settings.data)?;
+        if !from.is_empty() {
+            return None;
+        }
+        // What has been admitted is there then. What fails now is tried again by the lake itself.
+        let _ = lake.flush();
+        Some(lakepast::History::new(Arc::clone(lake), config))
     }
 
     /// Starts an engine; the first one with the state of the newest checkpoint.
@@ -250,7 +288,7 @@ impl Running {
             closed: Arc::default(),
             stopping: AtomicBool::new(false),
         });
-        let (live, generation) = shared.start_generation(contracts, 1, None)?;
+        let (live, generation) = shared.start_generation(contracts, 1, Begins::Newest)?;
         shared.replace_generation(generation);
         shared.app.swap(live);
         let mut running = Self {
@@ -280,6 +318,7 @@ impl Running {
         let (trigger, triggers) = reload::trigger();
         let shared = self.shared.clone();
         self.thread("reload", move || reload::run(&shared, &triggers))?;
+        self.shared.app.backfills.set_trigger(trigger.clone());
         self.watcher = reload::watch(&self.shared.settings.contracts, trigger.clone());
         self.trigger = Some(trigger);
         Ok(())
@@ -334,8 +373,10 @@ impl Running {
         }
         shared.stopping.store(true, Ordering::Release);
         self.watcher = None;
-        // The reload thread ends when its last trigger is gone.
-        self.trigger = None;
+        // The reload thread ends when it is woken while the process stops, or its last trigger is gone.
+        if let Some(trigger) = self.trigger.take() {
+            trigger.pull("the end");
+        }
         for thread in self.threads.drain(..) {
             // A panic there has been reported by the panic hook.
             let _ = thread.join();

@@ -15,6 +15,7 @@ use connectors::decode::{DecodeSpec, Envelope, Format};
 use connectors::receive::file::FileSource;
 use connectors::receive::kafka::{self, KafkaSource};
 use connectors::receive::log::{self, LogOptions, PushLog};
+use connectors::receive::past::Past;
 use connectors::receive::table::TableFile;
 use connectors::receive::{self, Feed, Offsets, Receiver, SourceStatus, State};
 use contracts::Catalog;
@@ -24,6 +25,8 @@ use crossbeam_channel::{Receiver as Channel, RecvTimeoutError, Sender};
 use crate::app::SourceProbe;
 use crate::cli::exit::{Exit, Failure, io};
 use crate::hooks::Webhook;
+use crate::lakepast::History;
+use crate::pace::Pace;
 use crate::settings::{self, Source, Transport};
 
 /// Chunks between the receivers and the gate: enough to overlap decode and fold, small enough that
@@ -87,15 +90,29 @@ pub fn default_source(sources: &[Source]) -> Option<String> {
 /// Before the name of a table that is read from a file, as a source.
 pub(crate) const TABLE: &str = "table ";
 
+/// Where the receivers of a generation begin, and how fast they read.
+#[derive(Debug)]
+pub struct Begin {
+    /// Next offsets; a partition that is not named is read from the beginning of what is retained.
+    pub from: Offsets,
+    /// Read before what is retained; only with no offsets.
+    pub history: Option<History>,
+    /// Kafka is read from its oldest records, whatever `start` says.
+    pub earliest: bool,
+    /// The bound on rows per second.
+    pub pace: Pace,
+}
+
 /// The receivers of one engine, and the gate between them and it.
 #[derive(Debug)]
 pub struct Generation {
     receivers: Vec<Arc<Receiver>>,
     gate: Option<JoinHandle<()>>,
+    pace: Arc<Pace>,
 }
 
 impl Generation {
-    /// Starts reading at `from`; a partition that is not named there is read from the beginning of what is retained.
+    /// Starts reading.
     ///
     /// While `closed` is true nothing is handed to `engine`: receivers wait, nothing is lost.
     pub fn start(
@@ -103,28 +120,43 @@ impl Generation {
         logs: &Logs,
         catalog: &Arc<Catalog>,
         limits: &settings::Limits,
-        from: &Offsets,
+        begin: Begin,
         engine: Sender<Chunk>,
         closed: &Arc<AtomicBool>,
     ) -> Result<Self, Failure> {
         let (chunks, through) = crossbeam_channel::bounded(CHUNKS);
         let closed = closed.clone();
+        let pace = Arc::new(begin.pace);
+        let history = begin.history.filter(|_| begin.from.is_empty());
+        if let Some(history) = &history {
+            announce(history, sources, &engine);
+        }
+        let own = pace.clone();
         let gate = std::thread::Builder::new()
             .name("gate".into())
-            .spawn(move || gate(&through, &engine, &closed))
+            .spawn(move || gate(&through, &engine, &closed, &own))
             .map_err(|error| Failure::new(Exit::Bug, format!("cannot start a thread: {error}")))?;
-        let mut generation = Self { receivers: Vec::new(), gate: Some(gate) };
+        let mut generation = Self { receivers: Vec::new(), gate: Some(gate), pace };
+        let wrong = |error: receive::ReceiveError| Failure::new(Exit::Config, error.to_string());
+        let feed = |name: &str, decode: DecodeSpec| Feed {
+            source: name.into(),
+            catalog: catalog.clone(),
+            decode,
+            chunks: chunks.clone(),
+            clock: receive::wall_clock(),
+        };
         for source in sources {
-            let feed = Feed {
-                source: source.name.as_str().into(),
-                catalog: catalog.clone(),
-                decode: decode_spec(source, record_bytes(source, limits)),
-                chunks: chunks.clone(),
-                clock: receive::wall_clock(),
-            };
-            let receiver = start_one(source, logs, from, feed)
-                .map_err(|error| Failure::new(Exit::Config, error.to_string()))?;
+            let feed = feed(&source.name, decode_spec(source, record_bytes(source, limits)));
+            let past = history.as_ref().filter(|history| history.sources().contains(&feed.source));
+            let past = past.map(|history| history.of(&feed.source, catalog));
+            let from = (&begin.from, begin.earliest);
+            let receiver = start_one(source, logs, from, past, feed).map_err(wrong)?;
             generation.receivers.push(Arc::new(receiver));
+        }
+        for name in history.iter().flat_map(|history| without_source(history, sources)) {
+            let past = history.as_ref().map(|history| history.of(&name, catalog));
+            let receiver = past.map(|past| receive::past::start(past, feed(&name, DecodeSpec::default())));
+            generation.receivers.extend(receiver.transpose().map_err(wrong)?.map(Arc::new));
         }
         for (table, file) in catalog.tables.iter().filter_map(|table| Some((table, table.file.as_ref()?))) {
             let file = TableFile {
@@ -132,18 +164,16 @@ impl Generation {
                 path: receive::table::beside(&table.head.file, file),
                 every: table.every.and_then(|every| u64::try_from(every).ok()).map(Duration::from_micros),
             };
-            let feed = Feed {
-                source: format!("{TABLE}{}", table.head.name).as_str().into(),
-                catalog: catalog.clone(),
-                decode: DecodeSpec::default(),
-                chunks: chunks.clone(),
-                clock: receive::wall_clock(),
-            };
-            let receiver = receive::table::start(file, feed)
-                .map_err(|error| Failure::new(Exit::Config, error.to_string()))?;
+            let feed = feed(&format!("{TABLE}{}", table.head.name), DecodeSpec::default());
+            let receiver = receive::table::start(file, feed).map_err(wrong)?;
             generation.receivers.push(Arc::new(receiver));
         }
         Ok(generation)
+    }
+
+    /// How fast it reads.
+    pub fn pace(&self) -> &Pace {
+        &self.pace
     }
 
     /// How the sources are doing, in the order of the settings.
@@ -164,6 +194,7 @@ impl Generation {
     /// client that says goodbye to a broker which is away may take for ever. Nothing is lost by leaving
     /// it behind, because what it holds is read again at the next start.
     pub fn stop(mut self) {
+        self.pace.open();
         for receiver in &self.receivers {
             receiver.stop();
         }
@@ -215,8 +246,25 @@ fn join(mut receiver: Arc<Receiver>) {
     }
 }
 
+/// Tells the engine of all partitions with a history, so that nothing is forgotten that their first records may repeat,
+/// however long after the first of another source they come.
+fn announce(history: &History, sources: &[Source], engine: &Sender<Chunk>) {
+    let is_read =
+        |name: &str| sources.iter().all(|s| s.name != name || !matches!(s.transport, Transport::File { .. }));
+    for partition in history.partitions().into_iter().filter(|partition| is_read(&partition.source)) {
+        // The engine is gone only when the process ends.
+        let _ = engine.send(receive::past::standing(&partition, 0));
+    }
+}
+
+/// Sources with a history that the settings do not name any more.
+fn without_source(history: &History, sources: &[Source]) -> Vec<Arc<str>> {
+    let known = |name: &Arc<str>| sources.iter().any(|source| source.name == **name);
+    history.sources().into_iter().filter(|name| !known(name)).collect()
+}
+
 /// Hands chunks on while the door is open.
-fn gate(chunks: &Channel<Chunk>, engine: &Sender<Chunk>, closed: &AtomicBool) {
+fn gate(chunks: &Channel<Chunk>, engine: &Sender<Chunk>, closed: &AtomicBool, pace: &Pace) {
     const LOOK: Duration = Duration::from_millis(50);
     loop {
         let chunk = match chunks.recv_timeout(Duration::from_secs(3600)) {
@@ -228,6 +276,7 @@ fn gate(chunks: &Channel<Chunk>, engine: &Sender<Chunk>, closed: &AtomicBool) {
             // Waiting for memory to fall is what the gate is for.
             std::thread::sleep(LOOK);
         }
+        pace.pass(chunk.received);
         // The engine is gone only when the process ends.
         if engine.send(chunk).is_err() {
             return;
@@ -248,16 +297,30 @@ fn record_bytes(source: &Source, limits: &settings::Limits) -> usize {
 fn start_one(
     source: &Source,
     logs: &Logs,
-    from: &Offsets,
+    (from, earliest): (&Offsets, bool),
+    past: Option<Box<dyn Past>>,
     feed: Feed,
 ) -> Result<Receiver, receive::ReceiveError> {
     match &source.transport {
         Transport::Http | Transport::Hook(_) => {
             let log = logs.get(&source.name).expect("open_logs opened one per http and hook source");
-            log::start(log, from, feed)
+            match past {
+                Some(past) => log::start_after(past, log, feed),
+                None => log::start(log, from, feed),
+            }
         }
+        // The file is history itself.
         Transport::File { path } => receive::file::start(FileSource::new(path.to_string_lossy()), from, feed),
-        Transport::Kafka(settings) => kafka::start(&kafka_source(settings), from, feed),
+        Transport::Kafka(settings) => {
+            let mut kafka = kafka_source(settings);
+            if earliest {
+                kafka.start = kafka::Start::Earliest;
+            }
+            match past {
+                Some(past) => kafka::start_after(past, &kafka, feed),
+                None => kafka::start(&kafka, from, feed),
+            }
+        }
     }
 }
 

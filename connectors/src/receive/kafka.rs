@@ -28,6 +28,7 @@ use self::client::{Client, Note};
 use self::parts::Parts;
 use self::topics::TopicPattern;
 use self::watch::{Found, News, Watcher};
+use super::past::{self, Past};
 use super::{BATCH_BYTES, BATCH_ROWS, Feed, LINGER, Offsets, PAUSE_AFTER, Port, ReceiveError};
 use super::{Receiver, State, Stop};
 use crate::decode::{Decoder, Record};
@@ -93,6 +94,32 @@ pub fn start(source: &KafkaSource, from: &Offsets, feed: Feed) -> Result<Receive
     let client = Arc::new(client::connect(&feed.source, source)?);
     let (source, from) = (source.clone(), from.clone());
     Receiver::spawn("kafka", feed, move |port| Reader::new(port, source, &from, patterns, client)?.run())
+}
+
+/// Reads what `past` has from before the oldest records the brokers keep, then goes on from there. With
+/// [`Start::Latest`] all of it: the brokers' older records are not meant.
+///
+/// # Errors
+/// As [`start`].
+pub fn start_after(past: Box<dyn Past>, source: &KafkaSource, feed: Feed) -> Result<Receiver, ReceiveError> {
+    let patterns = topics::parse(&feed.source, &source.topics)?;
+    let client = Arc::new(client::connect(&feed.source, source)?);
+    let source = source.clone();
+    Receiver::spawn("kafka", feed, move |port| {
+        let from = past::read(port, past, |ends| {
+            let found = watch::partitions(&client, &patterns, &port.feed.clock)?;
+            let begin = |found: Found| {
+                let partition = port.feed.partition(&found.topic, found.number);
+                let begin = match source.start {
+                    Start::Earliest => found.low,
+                    Start::Latest => ends.get(&partition).copied()?,
+                };
+                Some((partition, (begin, found.high)))
+            };
+            Ok(found.into_iter().filter_map(begin).collect())
+        })?;
+        Reader::new(port, source, &from, patterns, client)?.run()
+    })
 }
 
 /// The batch being filled: rows of one partition.

@@ -14,6 +14,7 @@ mod store;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::past::{self, Past};
 use super::{
     BATCH_BYTES, BATCH_ROWS, Feed, Offsets, Port, ReceiveError, Receiver, SETTLED_EVERY, State, Stop,
 };
@@ -35,6 +36,21 @@ pub fn start(log: &Arc<PushLog>, from: &Offsets, feed: Feed) -> Result<Receiver,
     let next = from.get(&partition).copied().unwrap_or_else(|| log.start());
     let log = log.clone();
     Receiver::spawn("log", feed, move |port| follow(port, &log, next))
+}
+
+/// Reads what `past` has from before the oldest record of `log`, then `log` from there, and follows it.
+///
+/// # Errors
+/// No thread.
+pub fn start_after(past: Box<dyn Past>, log: &Arc<PushLog>, feed: Feed) -> Result<Receiver, ReceiveError> {
+    let log = log.clone();
+    Receiver::spawn("log", feed, move |port| {
+        let partition = port.feed.partition(TOPIC, 0);
+        let lives = || past::Lives::from([(partition.clone(), (log.start(), log.end()))]);
+        let from = past::read(port, past, |_| Ok(lives()))?;
+        let next = from.get(&partition).copied().unwrap_or_else(|| log.start());
+        follow(port, &log, next)
+    })
 }
 
 fn follow(port: &Port, log: &PushLog, mut next: i64) -> Result<(), Stop> {

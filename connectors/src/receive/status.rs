@@ -2,7 +2,7 @@
 //!
 //! *In*: what a receiver reports. *Out*: a [`SourceStatus`]. *Never*: I/O under the lock.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -70,6 +70,13 @@ pub struct SourceStatus {
     pub gap: u64,
     /// Records that were there and not read when reading began: what a restart reads again.
     pub behind_at_start: u64,
+    /// Records read since reading began.
+    pub read: u64,
+    /// Records read per second, over the last seconds.
+    pub per_second: u64,
+    /// Seconds until the end is reached, if everything goes on as in the last seconds; `None`: there is nothing to catch
+    /// up with, the end is not known, or it does not come nearer.
+    pub seconds_left: Option<u64>,
     /// Per partition, sorted.
     pub partitions: Vec<PartitionStatus>,
     /// Sum of the partitions' lags; `None` while nothing is known.
@@ -91,9 +98,61 @@ struct Inner {
     errors: u64,
     gap: u64,
     behind_at_start: u64,
+    speed: Speed,
     partitions: BTreeMap<Partition, PartitionStatus>,
     last_error: Option<(String, i64)>,
     total_bytes: Option<u64>,
+}
+
+impl Inner {
+    fn lag(&self) -> Option<i64> {
+        self.partitions.values().filter_map(|p| p.lag).reduce(i64::saturating_add)
+    }
+}
+
+/// How fast a source has been read of late.
+#[derive(Debug, Default)]
+struct Speed {
+    /// Records read.
+    read: u64,
+    /// When, how many had been read, how much was left (records; bytes of files); the oldest first.
+    noted: VecDeque<(i64, u64, Option<i64>)>,
+}
+
+impl Speed {
+    /// Between two notes, microseconds.
+    const STEP: i64 = 500_000;
+    /// What is older says nothing about now.
+    const SPAN: i64 = 10_000_000;
+
+    fn note(&mut self, now: i64, left: Option<i64>) {
+        if self.noted.back().is_none_or(|(at, ..)| now.saturating_sub(*at) >= Self::STEP) {
+            self.noted.push_back((now, self.read, left));
+        }
+        while self.noted.len() > 1 && now.saturating_sub(self.noted[0].0) > Self::SPAN {
+            self.noted.pop_front();
+        }
+    }
+
+    fn per_second(&self, now: i64) -> u64 {
+        let Some((at, read, _)) = self.noted.front() else { return 0 };
+        let micros = u64::try_from(now.saturating_sub(*at)).unwrap_or(0).max(1);
+        if micros < Self::STEP.unsigned_abs() {
+            return 0;
+        }
+        u64::try_from(u128::from(self.read - read) * 1_000_000 / u128::from(micros)).unwrap_or(u64::MAX)
+    }
+
+    fn seconds_left(&self, now: i64, left: Option<i64>) -> Option<u64> {
+        let (at, _, before) = *self.noted.front()?;
+        let (left, micros) = (left?, now.saturating_sub(at));
+        let nearer = before?.saturating_sub(left);
+        if nearer <= 0 || micros < Self::STEP {
+            return None;
+        }
+        let seconds = i128::from(left) * i128::from(micros) / i128::from(nearer) / 1_000_000;
+        u64::try_from(seconds).ok()
+    }
 }
 
 /// The receiver's side of a [`SourceStatus`].
@@ -121,6 +180,7 @@ impl StatusCell {
             errors: 0,
             gap: 0,
             behind_at_start: 0,
+            speed: Speed::default(),
             partitions: BTreeMap::new(),
             last_error: None,
             total_bytes: None,
@@ -137,9 +197,16 @@ impl StatusCell {
     }
 
     pub(crate) fn snapshot(&self) -> SourceStatus {
-        let inner = self.inner.lock();
+        let now = (self.clock)();
+        let mut inner = self.inner.lock();
         let partitions: Vec<_> = inner.partitions.values().cloned().collect();
-        let known = partitions.iter().filter_map(|p| p.lag).reduce(i64::saturating_add);
+        let known = inner.lag();
+        let done = self.done_bytes.load(Ordering::Relaxed);
+        let left = match inner.total_bytes {
+            Some(total) => i64::try_from(total.saturating_sub(done)).ok(),
+            None => known,
+        };
+        inner.speed.note(now, left);
         SourceStatus {
             name: self.name.clone(),
             kind: self.kind,
@@ -150,10 +217,13 @@ impl StatusCell {
             errors: inner.errors,
             gap: inner.gap,
             behind_at_start: inner.behind_at_start,
+            read: inner.speed.read,
+            per_second: inner.speed.per_second(now),
+            seconds_left: inner.speed.seconds_left(now, left).filter(|_| !inner.caught_up),
             lag: known,
             partitions,
             total_bytes: inner.total_bytes,
-            done_bytes: self.done_bytes.load(Ordering::Relaxed),
+            done_bytes: done,
             last_error: inner.last_error.as_ref().map(|(text, _)| text.clone()),
             last_error_at: inner.last_error.as_ref().map(|(_, at)| *at),
         }
@@ -182,7 +252,10 @@ impl StatusCell {
 
     pub(crate) fn progress(&self, done: u64, total: Option<u64>) {
         self.done_bytes.store(done, Ordering::Relaxed);
-        self.inner.lock().total_bytes = total;
+        let mut inner = self.inner.lock();
+        inner.total_bytes = total;
+        let left = total.map(|total| i64::try_from(total.saturating_sub(done)).unwrap_or(i64::MAX));
+        inner.speed.note((self.clock)(), left);
     }
 
     /// Counts an error and keeps its text; the same text in a row is logged once.
@@ -208,12 +281,19 @@ impl StatusCell {
             let behind = end.map_or(0, |end| end.saturating_sub(next));
             inner.behind_at_start += u64::try_from(behind).unwrap_or(0);
         }
+        let before = inner.partitions.get(partition).map_or(next, |known| known.next);
+        inner.speed.read += u64::try_from(next.saturating_sub(before)).unwrap_or(0);
         drop(inner);
         self.entry(partition, |p| {
             p.next = next;
             p.end = end;
             p.lag = end.map(|end| (end - next).max(0));
         });
+        let mut inner = self.inner.lock();
+        if inner.total_bytes.is_none() {
+            let left = inner.lag();
+            inner.speed.note((self.clock)(), left);
+        }
     }
 
     pub(crate) fn halt(&self, partition: &Partition, why: String) {
@@ -235,5 +315,46 @@ impl StatusCell {
         };
         change(&mut fresh);
         inner.partitions.insert(partition.clone(), fresh);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicI64;
+
+    use super::*;
+
+    #[test]
+    fn speed_and_time_left_are_those_of_the_last_seconds() {
+        let now = Arc::new(AtomicI64::new(0));
+        let clock = now.clone();
+        let cell = StatusCell::new("s".into(), "log", Arc::new(move || clock.load(Ordering::Relaxed)));
+        let partition = |number| Partition { source: "s".into(), topic: "t".into(), number };
+        let at = |second: i64| now.store(second * 1_000_000, Ordering::Relaxed);
+        let told = || {
+            let status = cell.snapshot();
+            (status.read, status.per_second, status.lag, status.seconds_left)
+        };
+        cell.partition(&partition(0), 100, Some(1_100));
+        cell.partition(&partition(1), 0, Some(2_000));
+        cell.set_state(State::CatchingUp);
+        assert_eq!(told(), (0, 0, Some(3_000), None), "nothing is known yet");
+        // 100 records a second are read, and 10 arrive.
+        for second in 1..=20 {
+            at(second);
+            cell.partition(&partition(1), second * 100, Some(2_000 + second * 10));
+        }
+        // 3,000 + 200 - 2,000 are left, and are 90 fewer each second.
+        assert_eq!(told(), (2_000, 100, Some(1_200), Some(13)));
+        at(40);
+        let (read, per_second, _, left) = told();
+        assert_eq!((read, left), (2_000, None), "it does not come nearer");
+        assert!(per_second < 100, "{per_second}");
+        at(60);
+        told();
+        assert_eq!(told().1, 0);
+        cell.partition(&partition(1), 2_200, Some(2_200));
+        cell.set_state(State::Running);
+        assert_eq!(told().3, None, "caught up");
     }
 }

@@ -66,30 +66,24 @@ impl Proxy {
     fn serve(&self, client: TcpStream) -> io::Result<()> {
         let mut reader = BufReader::new(client.try_clone()?);
         let mut client = client;
-        while let Some(request) = read(&mut reader)? {
-            let commit =
-                request.starts_with(b"POST") && request.split(|b| *b == b'\r').next().is_some_and(is_commit);
-            let act = if commit { self.acts.lock().pop_front() } else { None };
-            if act.is_some() {
-                self.acted.fetch_add(1, Ordering::Relaxed);
+        let Some(request) = read(&mut reader)? else { return Ok(()) };
+        let line = request.split(|byte| *byte == b'\r').next().unwrap_or_default();
+        let act = if is_commit(line) { self.acts.lock().pop_front() } else { None };
+        if act.is_some() {
+            self.acted.fetch_add(1, Ordering::Relaxed);
+        }
+        // The connection ends after each answer: so the catalog says where its answer ends.
+        match act {
+            Some(Act::Hold) => *self.held.lock() = Some(request),
+            Some(Act::Drop) => {}
+            Some(Act::Lose) => drop(self.forward(&request)?),
+            Some(Act::Gateway) => {
+                self.forward(&request)?;
+                client.write_all(
+                    b"HTTP/1.1 502 Bad Gateway\r\nconnection: close\r\ncontent-length: 0\r\n\r\n",
+                )?;
             }
-            match act {
-                Some(Act::Hold) => {
-                    *self.held.lock() = Some(request);
-                    return Ok(());
-                }
-                Some(Act::Drop) => return Ok(()),
-                Some(Act::Lose) => return self.forward(&request).map(drop),
-                Some(Act::Gateway) => {
-                    self.forward(&request)?;
-                    return client.write_all(
-                        b"HTTP/1.1 502 Bad Gateway\r\nconnection: close\r\ncontent-length: 0\r\n\r\n",
-                    );
-                }
-                None => client.write_all(&self.forward(&request)?)?,
-            }
-            // The catalog's answer ends with its connection, and so does ours.
-            return Ok(());
+            None => client.write_all(&self.forward(&request)?)?,
         }
         Ok(())
     }
@@ -105,11 +99,9 @@ impl Proxy {
 
 /// `POST /v1/namespaces/n/tables/t HTTP/1.1`.
 fn is_commit(line: &[u8]) -> bool {
-    let path = String::from_utf8_lossy(line);
-    path.split(' ')
-        .nth(1)
-        .and_then(|path| path.split_once("/tables/"))
-        .is_some_and(|(_, table)| !table.contains('/'))
+    let line = String::from_utf8_lossy(line);
+    let path = line.strip_prefix("POST ").and_then(|rest| rest.split(' ').next());
+    path.and_then(|path| path.split_once("/tables/")).is_some_and(|(_, table)| !table.contains('/'))
 }
 
 /// One request, with `connection: close`; `None`: there is none any more.

@@ -105,7 +105,10 @@ fn sources(app: &App) -> JsonValue {
             source.partitions.iter().map(|p| p.topic.to_string()).collect();
         out.insert(
             source.name.clone(),
-            json!({ "kind": source.kind, "topics": topics, "status": source.state }),
+            json!({
+                "kind": source.kind, "topics": topics, "status": source.state,
+                "message": super::health::words(&source),
+            }),
         );
     }
     JsonValue::Object(out)

@@ -111,6 +111,7 @@ pub(crate) async fn readyz(State(app): State<Arc<App>>, params: Params) -> Resul
         body["engine"] = engine(&app, published.as_deref());
         body["contracts"] = app.contracts.iter().map(|p| p.display().to_string()).collect();
         body["reload"] = json!(app.reload_state());
+        body["history"] = super::backfill::told(&app);
         body["checkpoints"] = super::checkpoints::told(&app);
         body["settings"] = app.settings.clone();
         body["uptime_seconds"] = json!(app.uptime().as_secs_f64());
@@ -162,8 +163,16 @@ fn refuses(app: &App, source: &str) -> Option<String> {
 }
 
 /// The state of a source in words.
-fn words(source: &SourceStatus) -> String {
+pub(super) fn words(source: &SourceStatus) -> String {
     let lag = source.lag.map_or_else(String::new, |n| format!(", {n} behind"));
+    let lag = match (source.caught_up, source.seconds_left) {
+        (true, _) => lag,
+        (false, None) => format!(", {} read{lag}, {} records/s", source.read, source.per_second),
+        (false, Some(left)) => {
+            let left = duration(left);
+            format!(", {} read{lag}, {} records/s, {left} left", source.read, source.per_second)
+        }
+    };
     match &source.state {
         SourceState::Connecting => match &source.last_error {
             Some(error) => format!("connecting: {error}"),
@@ -175,6 +184,15 @@ fn words(source: &SourceStatus) -> String {
         SourceState::Waiting(why) => format!("waiting: {why}{lag}"),
         SourceState::Failed(why) => format!("failed: {why}"),
         SourceState::Finished => "finished".to_owned(),
+    }
+}
+
+/// `40 s`, `12 min`, `3 h`.
+fn duration(seconds: u64) -> String {
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7200 => format!("{} min", seconds / 60),
+        _ => format!("{} h", seconds / 3600),
     }
 }
 
@@ -222,6 +240,7 @@ pub(crate) async fn health(State(app): State<Arc<App>>, params: Params) -> Resul
     let published = app.published().ok().map(|(_, p)| p);
     let mut components = vec![freshness(published.as_deref()), contracts(&app)];
     components.extend(app.sources().iter().map(|s| source_component(&app, s, published.as_deref())));
+    components.extend(history(&app));
     components.push(dead_letters(&app));
     components.push(audit(&app));
     components.extend(app.lake.as_ref().map(|lake| {
@@ -241,6 +260,19 @@ pub(crate) async fn health(State(app): State<Arc<App>>, params: Params) -> Resul
         "checked_at": format_timestamp(wall_now()),
         "components": components,
     })))
+}
+
+/// Only once a backfill has been asked for, or while a generation catches up beside the one that answers.
+fn history(app: &App) -> Option<JsonValue> {
+    let told = super::backfill::told(app);
+    let behind = app.backfills.behind();
+    let word = if told["backfill"]["state"] == "failed" { "degraded" } else { "healthy" };
+    let message = match (behind.is_empty(), told["backfill"]["message"].as_str()) {
+        (true, None) => return None,
+        (true, Some(message)) => message.to_owned(),
+        (false, _) => crate::serve::progress::line(&behind),
+    };
+    Some(component("history", word, message, told))
 }
 
 fn component(name: &str, status: &str, message: String, metrics: JsonValue) -> JsonValue {

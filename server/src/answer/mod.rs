@@ -3,6 +3,7 @@
 //! *In*: HTTP requests. *Out*: answers from what is published. *Never*: a route that is not in the
 //! OpenAPI document, an error that is not a problem document.
 
+mod backfill;
 mod candidate;
 mod catalog;
 mod cells;
@@ -37,7 +38,7 @@ use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-pub(crate) use health::CaughtUp;
+pub(crate) use health::{CaughtUp, source};
 pub(crate) use params::wall_now;
 
 use crate::app::App;
@@ -69,6 +70,7 @@ fn routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(deadletter::read))
         .routes(routes!(replay::replay))
         .routes(routes!(replay::dismiss))
+        .routes(routes!(backfill::start, backfill::read))
         .routes(routes!(health::health))
         .routes(routes!(health::livez))
         .routes(routes!(health::readyz))

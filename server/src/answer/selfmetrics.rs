@@ -40,6 +40,7 @@ pub(crate) async fn metrics(State(app): State<Arc<App>>) -> Result<Response> {
     process(&app, &mut registry);
     http(&app, &mut registry);
     sources(&app, &mut registry);
+    behind(&app, &mut registry);
     if let Ok((live, published)) = app.published() {
         events(&published, &mut registry);
         refused(&live.hook.refused_by_reason(), &mut registry);
@@ -151,6 +152,10 @@ fn sources(app: &App, registry: &mut Registry) {
         "Records that were there and not in the restored state when reading began",
     );
     let lag = gauges(registry, "source_lag", "Records between the position of the source and its end");
+    let speed =
+        gauges(registry, "source_records_per_second", "Records read per second, over the last seconds");
+    let left =
+        gauges(registry, "source_seconds_left", "Seconds until the source has caught up, while it has not");
     for source in app.sources().into_iter().take(MAX_SERIES) {
         let name = labels(&[("source", &source.name)]);
         up.get_or_create(&labels(&[("source", &source.name), ("kind", source.kind)])).set(f64::from(
@@ -163,8 +168,34 @@ fn sources(app: &App, registry: &mut Registry) {
         errors.get_or_create(&name).inc_by(source.errors);
         gaps.get_or_create(&name).inc_by(source.gap);
         again.get_or_create(&name).set(source.behind_at_start as f64);
+        speed.get_or_create(&name).set(source.per_second as f64);
+        if let Some(seconds) = source.seconds_left {
+            left.get_or_create(&name).set(seconds as f64);
+        }
         if let Some(behind) = source.lag {
             lag.get_or_create(&name).set(behind as f64);
+        }
+    }
+}
+
+/// The generation that catches up beside the one that answers.
+fn behind(app: &App, registry: &mut Registry) {
+    let speed = gauges(
+        registry,
+        "catch_up_records_per_second",
+        "Records read per second beside the running contracts",
+    );
+    let lag = gauges(registry, "catch_up_lag", "Records that a reload or a backfill has still to read");
+    let left =
+        gauges(registry, "catch_up_seconds_left", "Seconds until a reload or a backfill has read them");
+    for source in app.backfills.behind().into_iter().take(MAX_SERIES) {
+        let name = labels(&[("source", &source.name)]);
+        speed.get_or_create(&name).set(source.per_second as f64);
+        if let Some(behind) = source.lag {
+            lag.get_or_create(&name).set(behind as f64);
+        }
+        if let Some(seconds) = source.seconds_left {
+            left.get_or_create(&name).set(seconds as f64);
         }
     }
 }

@@ -54,6 +54,29 @@ impl Client {
         self.answer(response)
     }
 
+    /// Reads JSON that may come with the status of an error (`/readyz` while the server catches up).
+    pub fn get_any(&self, path: &str) -> Result<Value, Failure> {
+        let text = self.text(path)?;
+        serde_json::from_str(&text).map_err(|error| {
+            Failure::new(Exit::Failed, format!("{} did not answer with JSON: {error}", self.base))
+                .help("is this a Streamgauge server?")
+        })
+    }
+
+    /// Reads text, whatever the status.
+    pub fn text(&self, path: &str) -> Result<String, Failure> {
+        let response = self.agent.get(format!("{}{path}", self.base)).call();
+        let mut response = response.map_err(|error| self.unreachable(&error))?;
+        response.body_mut().read_to_string().map_err(|error| self.unreachable(&error))
+    }
+
+    /// Asks for something to be done; sent once.
+    pub fn post(&self, path: &str, body: &Value) -> Result<Value, Failure> {
+        let request = self.agent.post(format!("{}{path}", self.base)).content_type("application/json");
+        let response = request.send(body.to_string()).map_err(|error| self.unreachable(&error))?;
+        self.answer(response)
+    }
+
     /// Sends events. A 503 means that nothing was stored: it is sent again, for half a minute.
     pub fn push(&self, query: &[(&str, String)], mime: &str, body: &[u8]) -> Result<Value, Failure> {
         const TRIES: u32 = 30;

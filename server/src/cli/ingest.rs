@@ -4,6 +4,7 @@
 //! progress bar with rate and time left, and what became of the events. *Never*: an event in memory
 //! beyond the batch that is being sent; a batch sent twice unless the server said it stored nothing.
 
+mod ids;
 pub mod rows;
 
 use std::path::PathBuf;
@@ -15,6 +16,8 @@ use serde_json::{Value, json};
 use super::client::{Client, Server};
 use super::exit::{Exit, Failure, Outcome};
 use super::out::{on_terminal, thousands};
+use crate::pace::Pace;
+pub(super) use ids::Ids;
 use rows::Rows;
 
 /// Arguments.
@@ -50,15 +53,29 @@ const BATCH_BYTES: usize = 768 << 10;
 /// Refusals shown one by one.
 const SHOWN: usize = 5;
 
+/// What became of events.
 #[derive(Debug, Default)]
-struct Totals {
-    sent: u64,
-    accepted: u64,
-    refused: u64,
-    duplicate: u64,
-    pending: u64,
-    token: Option<String>,
-    errors: Vec<String>,
+pub(super) struct Totals {
+    pub(super) sent: u64,
+    pub(super) accepted: u64,
+    pub(super) refused: u64,
+    pub(super) duplicate: u64,
+    pub(super) pending: u64,
+    pub(super) token: Option<String>,
+    pub(super) errors: Vec<String>,
+}
+
+/// How events are sent.
+#[derive(Debug)]
+pub(super) struct Sending {
+    /// Source of the server; `None`: its first.
+    pub(super) source: Option<String>,
+    /// Events per request.
+    pub(super) batch: u32,
+    /// The bound on events per second.
+    pub(super) pace: Pace,
+    /// Gives events without an id one that is the same each time.
+    pub(super) ids: Option<Ids>,
 }
 
 /// Sends the files.
@@ -67,17 +84,19 @@ pub fn run(args: Args) -> Outcome {
     let types = rows::FieldTypes::fetch(&client, &args.files)?;
     let started = Instant::now();
     let mut totals = Totals::default();
+    let sending = Sending { source: args.source.clone(), batch: args.batch, pace: Pace::new(0), ids: None };
     for file in &args.files {
-        send_file(file, &args, &client, &types, &mut totals)?;
+        send_file(file, &sending, &client, &types, &mut totals)?;
     }
     let seconds = started.elapsed().as_secs_f64();
-    report(&args, &totals, seconds);
+    report(args.json, &totals, seconds, &json!({}));
     Ok(if args.strict && totals.refused > 0 { Exit::Failed } else { Exit::Ok })
 }
 
-fn send_file(
+/// Sends one file.
+pub(super) fn send_file(
     file: &std::path::Path,
-    args: &Args,
+    sending: &Sending,
     client: &Client,
     types: &rows::FieldTypes,
     totals: &mut Totals,
@@ -86,13 +105,17 @@ fn send_file(
     let bar = bar(&rows, file);
     let mut body = Vec::with_capacity(BATCH_BYTES);
     let mut held = 0;
-    let mut row = Vec::new();
+    let (mut row, mut number) = (Vec::new(), 0);
     loop {
         row.clear();
         let more = rows.next(&mut row)?;
-        let full = held >= args.batch || (held > 0 && body.len() + row.len() + 1 > BATCH_BYTES);
+        if let Some(ids) = sending.ids.as_ref().filter(|_| more) {
+            number += 1;
+            ids.complete(file, number, &mut row);
+        }
+        let full = held >= sending.batch || (held > 0 && body.len() + row.len() + 1 > BATCH_BYTES);
         if full || (!more && held > 0) {
-            push(args, client, &body, held, totals)?;
+            push(sending, client, &body, held, totals)?;
             bar.set_position(rows.done());
             bar.set_message(format!(
                 "{} events, {} refused",
@@ -136,8 +159,15 @@ fn bar(rows: &Rows<'_>, file: &std::path::Path) -> ProgressBar {
     bar
 }
 
-fn push(args: &Args, client: &Client, body: &[u8], held: u32, totals: &mut Totals) -> Result<(), Failure> {
-    let query: Vec<(&str, String)> = args.source.iter().map(|s| ("source", s.clone())).collect();
+fn push(
+    sending: &Sending,
+    client: &Client,
+    body: &[u8],
+    held: u32,
+    totals: &mut Totals,
+) -> Result<(), Failure> {
+    sending.pace.pass(u64::from(held));
+    let query: Vec<(&str, String)> = sending.source.iter().map(|s| ("source", s.clone())).collect();
     let answer = client.push(&query, "application/x-ndjson", body).map_err(|mut failure| {
         if totals.sent > 0 {
             failure.message.push_str(&format!(
@@ -176,10 +206,11 @@ fn reasons(error: &Value) -> String {
         .join("; ")
 }
 
-fn report(args: &Args, totals: &Totals, seconds: f64) {
+/// Says what became of the events; `more` is added to the JSON.
+pub(super) fn report(as_json: bool, totals: &Totals, seconds: f64, more: &Value) {
     let rate = if seconds > 0.0 { totals.sent as f64 / seconds } else { 0.0 };
-    if args.json {
-        super::out::json(&json!({
+    if as_json {
+        let mut told = json!({
             "sent": totals.sent,
             "accepted": totals.accepted,
             "refused": totals.refused,
@@ -189,7 +220,11 @@ fn report(args: &Args, totals: &Totals, seconds: f64) {
             "events_per_second": rate,
             "token": totals.token,
             "errors": totals.errors,
-        }));
+        });
+        for (key, value) in more.as_object().into_iter().flatten() {
+            told[key] = value.clone();
+        }
+        super::out::json(&told);
         return;
     }
     for error in &totals.errors {

@@ -10,6 +10,7 @@ pub mod interrupt;
 pub mod out;
 pub mod panic;
 
+pub mod backfill;
 pub mod bench;
 pub mod check;
 pub mod completion;
@@ -59,6 +60,8 @@ enum Command {
     Init(init::Args),
     /// Send files of events to a running server
     Ingest(ingest::Args),
+    /// Let a running server read history: the lake, what Kafka and the log keep, files
+    Backfill(backfill::Args),
     /// Ask a running server for a metric
     Query(query::Args),
     /// Say how a number comes about, and whether its events agree
@@ -109,6 +112,7 @@ fn run(command: Command) -> Outcome {
         Command::Diff(args) => diff::run(args),
         Command::Init(args) => init::run(args),
         Command::Ingest(args) => ingest::run(args),
+        Command::Backfill(args) => backfill::run(args),
         Command::Query(args) => query::run(args),
         Command::Why(args) => why::run(args),
         Command::Top(args) => top::run(args),

@@ -59,7 +59,9 @@ pub fn run(args: Args) -> Outcome {
 }
 
 fn fetch(client: &Client) -> Result<(Value, Value), Failure> {
-    Ok((client.get("/v1/metrics", &[])?, client.get("/v1/catalog", &[])?))
+    let mut catalog = client.get("/v1/catalog", &[])?;
+    catalog["history"] = client.get("/v1/backfill", &[])?;
+    Ok((client.get("/v1/metrics", &[])?, catalog))
 }
 
 fn picture(base: &str, metrics: &Value, catalog: &Value) -> String {
@@ -94,6 +96,15 @@ fn picture(base: &str, metrics: &Value, catalog: &Value) -> String {
         .collect();
     text.push('\n');
     text.push_str(&table(&["SOURCE", "KIND", "STATE", ""], sources, &[]));
+    let behind = catalog["history"]["catching_up"].as_array().map(Vec::as_slice).unwrap_or_default();
+    if !behind.is_empty() {
+        let row = |s: &Value| {
+            let text = |key: &str| s[key].as_str().unwrap_or_default().to_owned();
+            vec![text("name"), text("kind"), text("state"), text("message")]
+        };
+        text.push('\n');
+        text.push_str(&table(&["CATCHING UP", "KIND", "STATE", ""], behind.iter().map(row).collect(), &[]));
+    }
     text
 }
 

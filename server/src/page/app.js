@@ -63,15 +63,18 @@
 
   // ---- sources and freshness, polled: they must be seen also when no metric changes ----
   const stateKind = { running: "good", finished: "good", failed: "bad" };
+  const toGo = (s) => (s.per_second ? ` · ${group(String(s.per_second))}/s` : "") + (s.seconds_left === null ? "" : ` · ${seconds(s.seconds_left)} left`);
   const renderSources = (ready) => {
     const box = $("sources");
-    const list = ready.sources || [];
+    // What catches up beside the contracts that answer (a reload, a backfill) stands below them.
+    const behind = ((ready.history || {}).catching_up || []).map((s) => ({ ...s, name: `${s.name} (history)`, published_lag: s.lag || 0 }));
+    const list = (ready.sources || []).concat(behind);
     if (!list.length) { box.replaceChildren(el("p", { class: "empty" }, "No sources are configured.")); return; }
     box.replaceChildren(...list.map((s) => {
       const lag = s.published_lag > 0 ? `, ${group(String(s.published_lag))} not yet in the numbers` : "";
       const node = el("div", { class: "source" },
         el("b", {}, s.name), el("span", { class: `pill ${stateKind[s.state] || "wait"}` }, s.state.replace("_", " ")),
-        el("small", {}, `${s.kind} · ${group(String(s.received))} received${lag}`));
+        el("small", {}, `${s.kind} · ${group(String(s.received))} received${lag}${s.caught_up ? "" : toGo(s)}`));
       if (s.state === "catching_up" && s.progress !== null) {
         const bar = el("i");
         bar.style.width = `${Math.round(s.progress * 100)}%`;

@@ -95,7 +95,7 @@ fn waiting(statuses: &[SourceStatus]) -> String {
     open.join(", ")
 }
 
-/// `reading orders: 12,000 read, 38,000 left (connecting)`.
+/// `reading orders: 12,000 read, 38,000 left, 2,000/s, 19 s to go (connecting)`.
 pub fn line(statuses: &[SourceStatus]) -> String {
     let open: Vec<String> = statuses
         .iter()
@@ -106,8 +106,15 @@ pub fn line(statuses: &[SourceStatus]) -> String {
                 .and_then(|l| u64::try_from(l).ok())
                 .map_or_else(|| "end not known".into(), |l| format!("{} left", thousands(l)));
             let error = s.last_error.as_ref().map(|e| format!(" ({e})")).unwrap_or_default();
-            format!("{}: {} read, {left}{error}", s.name, thousands(s.received))
+            let speed = match s.seconds_left {
+                Some(seconds) => format!(", {}/s, {seconds} s to go", thousands(s.per_second)),
+                None => format!(", {}/s", thousands(s.per_second)),
+            };
+            format!("{}: {} read, {left}{speed}{error}", s.name, thousands(s.read.max(s.received)))
         })
         .collect();
-    format!("reading {}", open.join("; "))
+    match open.is_empty() {
+        true => "everything is read; the numbers are being brought up to date".to_owned(),
+        false => format!("reading {}", open.join("; ")),
+    }
 }

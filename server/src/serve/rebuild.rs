@@ -15,11 +15,13 @@ use serde::Serialize;
 
 use super::{Contracts, Shared};
 use crate::app::Live;
+use crate::backfill::Reading;
 use crate::checkpoints::{Kept, Pinned};
 use crate::cli::exit::{Exit, Failure};
 use crate::history::History;
+use crate::pace::Pace;
 use crate::settings::Settings;
-use crate::sources::{Generation, TABLE};
+use crate::sources::{Begin, Generation, TABLE};
 
 /// How often an engine that reads history is looked at.
 const LOOK: Duration = Duration::from_millis(20);
@@ -199,11 +201,18 @@ impl Shared {
             &self.logs,
             &history.catalog,
             &self.settings.limits,
-            &Offsets::new(),
+            Begin {
+                from: Offsets::new(),
+                history: self.history(Reading::Everything, &Offsets::new()),
+                earliest: false,
+                pace: Pace::new(self.settings.limits.backfill),
+            },
             engine.sender(),
             &self.closed,
         )?;
+        self.app.backfills.set_behind(generation.probes());
         let reached = reach(&engine, &generation, &until, &|| enough() || self.stopping());
+        self.app.backfills.set_behind(Vec::new());
         let written = reached.then(|| engine.checkpoint());
         generation.stop();
         engine.stop();

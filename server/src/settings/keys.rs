@@ -283,6 +283,12 @@ pub const KEYS: &[Key] = &[
         "Resident memory above which sources wait until it falls. Pushes are still made durable and acknowledged as `pending`.",
     ),
     key(
+        "limits.backfill",
+        Shape::Whole,
+        "100_000",
+        "Rows per second that a reload or a backfill reads beside the running contracts, on top of what arrives meanwhile; `0`: no bound.",
+    ),
+    key(
         "audit.every",
         Shape::Duration,
         "20s",

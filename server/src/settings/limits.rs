@@ -1,6 +1,6 @@
 //! `limits:` - how much one process takes before it says no.
 //!
-//! *In*: the section. *Out*: [`Limits`]. *Never*: a limit of 0.
+//! *In*: the section. *Out*: [`Limits`]. *Never*: a limit of 0 where that would stop everything.
 
 use super::read::{Report, Section, bytes, whole};
 
@@ -13,6 +13,9 @@ pub struct Limits {
     pub keys_per_metric: usize,
     /// Resident memory, bytes, above which sources wait.
     pub memory: u64,
+    /// Rows per second that a generation which catches up beside a running one reads, on top of those that arrive
+    /// meanwhile; 0: no bound.
+    pub backfill: u64,
 }
 
 impl Limits {
@@ -35,6 +38,13 @@ impl Limits {
                 ("3/4 of the machine", most),
                 "a size such as 1GiB",
                 bytes,
+                report,
+            ),
+            backfill: section.value(
+                "backfill",
+                ("100_000", 100_000),
+                "a whole number of rows per second, or 0",
+                whole,
                 report,
             ),
         };

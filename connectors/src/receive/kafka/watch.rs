@@ -106,6 +106,19 @@ fn pause(hurried: &Receiver<()>, wait: Duration, stop: &AtomicBool) -> bool {
     true
 }
 
+/// All partitions of the wanted topics, now. The error is the brokers' words.
+pub(super) fn partitions(
+    client: &Client,
+    patterns: &[TopicPattern],
+    clock: &Clock,
+) -> Result<Vec<Found>, String> {
+    match ask(client, patterns, clock, &mut Vec::new()) {
+        Ok(News::Partitions { found, .. }) => Ok(found),
+        Ok(News::Unreachable(error)) => Err(error),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
 fn ask(
     client: &Client,
     patterns: &[TopicPattern],
