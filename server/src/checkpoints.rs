@@ -109,6 +109,14 @@ impl Kept {
         }))
     }
 
+    /// From where on the kept checkpoints would read again; `None`: from the beginning.
+    ///
+    /// # Errors
+    /// The folder cannot be read.
+    pub fn needed(&self) -> Result<Option<Offsets>, VaultError> {
+        engine::checkpoint::needed(self.vault.as_ref())
+    }
+
     /// As an engine wants them; only the first one of a process begins with the newest checkpoint, the others take
     /// the place of one that runs. What has been `admitted` before is read again before anything beyond.
     pub fn of(&self, sources: &[Source], catalog: &Catalog, first: bool, admitted: Offsets) -> Checkpoints {

@@ -277,7 +277,7 @@ fn log_problem(error: &LogError) -> Problem {
             Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "record_too_large", format!("{error}."))
         }
         LogError::Key { .. } => Problem::bad_request("invalid_idempotency_key", format!("{error}.")),
-        LogError::Full { .. } => {
+        LogError::Full { .. } | LogError::Needed { .. } => {
             Problem::unavailable("log_full", format!("The events were not stored: {error}."), 1)
         }
         _ => Problem::unavailable("log_unavailable", format!("The events were not stored: {error}."), 5),

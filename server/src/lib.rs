@@ -24,6 +24,7 @@ pub mod checkpoints;
 pub mod history;
 mod laketicks;
 mod pulse;
+mod retention;
 mod ring;
 mod sampler;
 pub mod second;

@@ -34,9 +34,10 @@ use crate::cli::panic::HTTP_THREAD;
 use crate::history::History;
 use crate::pulse::Hook;
 use crate::reload;
+use crate::retention;
 use crate::second::Keeper;
 use crate::settings::{ContractSource, Settings};
-use crate::sources::{self, Generation, Logs};
+use crate::sources::{self, Begin, Generation, Logs};
 
 /// How long requests may take to finish at the end.
 const GRACE: Duration = Duration::from_secs(10);
@@ -108,12 +109,22 @@ impl Shared {
             engine.tap(true);
             engine.flush();
         }
+        let mut begin = Begin {
+            from: restored.offsets.clone(),
+            reached: match (&self.app.lake, number) {
+                // Later generations read again what is kept, beside one that runs.
+                (Some(lake), 1) => lake.reached().0.clone(),
+                _ => Offsets::new(),
+            },
+            marks: data.join("topics"),
+        };
+        retention::check_logs(&self.settings.sources, &self.logs, &begin.reached, &mut begin.from)?;
         let generation = Generation::start(
             &self.settings.sources,
             &self.logs,
             &contracts.catalog,
             &self.settings.limits,
-            &restored.offsets,
+            &begin,
             engine.sender(),
             &self.closed,
         )?;
@@ -160,6 +171,16 @@ impl Shared {
         self.generation.lock().replace(generation)
     }
 
+    /// The embedded logs.
+    pub fn logs(&self) -> &Logs {
+        &self.logs
+    }
+
+    /// Where checkpoints are; `None`: the settings want none.
+    pub fn checkpoints(&self) -> Option<&Kept> {
+        self.checkpoints.as_ref()
+    }
+
     /// The embedded log of `source`.
     pub fn log(&self, source: &str) -> Option<Arc<connectors::receive::log::PushLog>> {
         self.logs.get(source).cloned()
@@ -204,7 +225,7 @@ impl Running {
             );
         }
         let lock = lock::Lock::take(&settings.data)?;
-        let logs = sources::open_logs(&settings.sources, &settings.data)?;
+        let logs = sources::open_logs(&settings)?;
         let dead = DeadLetters::open(&settings.data.join("deadletter"), DeadLimits::default(), wall_clock())
             .map_err(|error| Failure::new(Exit::Config, format!("the dead letters: {error}")))?;
         let dead = Arc::new(dead);
@@ -259,6 +280,8 @@ impl Running {
         self.thread("audit", move || {
             crate::sampler::run(&shared.app, shared.settings.audit, || shared.stopping());
         })?;
+        let shared = self.shared.clone();
+        self.thread("retention", move || retention::run(&shared))?;
         let (trigger, triggers) = reload::trigger();
         let shared = self.shared.clone();
         self.thread("reload", move || reload::run(&shared, &triggers))?;

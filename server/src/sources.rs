@@ -5,7 +5,7 @@
 //! they stop.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -15,6 +15,7 @@ use connectors::decode::{DecodeSpec, Envelope, Format};
 use connectors::receive::file::FileSource;
 use connectors::receive::kafka::{self, KafkaSource};
 use connectors::receive::log::{self, LogOptions, PushLog};
+use connectors::receive::offsets::Known;
 use connectors::receive::table::TableFile;
 use connectors::receive::{self, Feed, Offsets, Receiver, SourceStatus, State};
 use contracts::Catalog;
@@ -24,7 +25,7 @@ use crossbeam_channel::{Receiver as Channel, RecvTimeoutError, Sender};
 use crate::app::SourceProbe;
 use crate::cli::exit::{Exit, Failure, io};
 use crate::hooks::Webhook;
-use crate::settings::{self, Source, Transport};
+use crate::settings::{self, Settings, Source, Transport};
 
 /// Chunks between the receivers and the gate: enough to overlap decode and fold, small enough that
 /// receivers feel a busy engine.
@@ -33,20 +34,22 @@ const CHUNKS: usize = 8;
 /// The embedded logs by source name.
 pub type Logs = BTreeMap<String, Arc<PushLog>>;
 
-/// Opens the log of each `http` and `hook` source below `data`.
-pub fn open_logs(sources: &[Source], data: &Path) -> Result<Logs, Failure> {
+/// Opens the log of each `http` and `hook` source below the data folder. They let nothing go before they are told to.
+pub fn open_logs(settings: &Settings) -> Result<Logs, Failure> {
+    let Settings { sources, data, .. } = settings;
     let folder = data.join("log");
     std::fs::create_dir_all(&folder).map_err(|error| io(Exit::Config, "make", &folder, &error))?;
+    let options = LogOptions { max_bytes: settings.limits.log, ..LogOptions::new(receive::wall_clock()) };
     let mut logs = Logs::new();
     for source in sources.iter().filter(|s| matches!(s.transport, Transport::Http | Transport::Hook(_))) {
         let path = folder.join(&source.name);
-        let log =
-            PushLog::open(&path, &source.name, LogOptions::new(receive::wall_clock())).map_err(|error| {
-                Failure::new(
-                    Exit::Config,
-                    format!("the log of source `{}` in {}: {error}", source.name, path.display()),
-                )
-            })?;
+        let log = PushLog::open(&path, &source.name, options.clone()).map_err(|error| {
+            Failure::new(
+                Exit::Config,
+                format!("the log of source `{}` in {}: {error}", source.name, path.display()),
+            )
+        })?;
+        log.hold(0);
         logs.insert(source.name.clone(), log);
     }
     Ok(logs)
@@ -87,6 +90,17 @@ pub fn default_source(sources: &[Source]) -> Option<String> {
 /// Before the name of a table that is read from a file, as a source.
 pub(crate) const TABLE: &str = "table ";
 
+/// Where sources begin.
+#[derive(Debug)]
+pub struct Begin {
+    /// Next offsets; a partition that is not named is read from the beginning of what is retained.
+    pub from: Offsets,
+    /// What the lake has of them: it was there once.
+    pub reached: Offsets,
+    /// Folder of what Kafka's topics are known by.
+    pub marks: PathBuf,
+}
+
 /// The receivers of one engine, and the gate between them and it.
 #[derive(Debug)]
 pub struct Generation {
@@ -95,7 +109,7 @@ pub struct Generation {
 }
 
 impl Generation {
-    /// Starts reading at `from`; a partition that is not named there is read from the beginning of what is retained.
+    /// Starts reading at `begin`.
     ///
     /// While `closed` is true nothing is handed to `engine`: receivers wait, nothing is lost.
     pub fn start(
@@ -103,10 +117,12 @@ impl Generation {
         logs: &Logs,
         catalog: &Arc<Catalog>,
         limits: &settings::Limits,
-        from: &Offsets,
+        begin: &Begin,
         engine: Sender<Chunk>,
         closed: &Arc<AtomicBool>,
     ) -> Result<Self, Failure> {
+        std::fs::create_dir_all(&begin.marks)
+            .map_err(|error| io(Exit::Config, "make", &begin.marks, &error))?;
         let (chunks, through) = crossbeam_channel::bounded(CHUNKS);
         let closed = closed.clone();
         let gate = std::thread::Builder::new()
@@ -122,7 +138,7 @@ impl Generation {
                 chunks: chunks.clone(),
                 clock: receive::wall_clock(),
             };
-            let receiver = start_one(source, logs, from, feed)
+            let receiver = start_one(source, logs, begin, feed)
                 .map_err(|error| Failure::new(Exit::Config, error.to_string()))?;
             generation.receivers.push(Arc::new(receiver));
         }
@@ -248,16 +264,23 @@ fn record_bytes(source: &Source, limits: &settings::Limits) -> usize {
 fn start_one(
     source: &Source,
     logs: &Logs,
-    from: &Offsets,
+    begin: &Begin,
     feed: Feed,
 ) -> Result<Receiver, receive::ReceiveError> {
     match &source.transport {
         Transport::Http | Transport::Hook(_) => {
             let log = logs.get(&source.name).expect("open_logs opened one per http and hook source");
-            log::start(log, from, feed)
+            log::start(log, &begin.from, feed)
         }
-        Transport::File { path } => receive::file::start(FileSource::new(path.to_string_lossy()), from, feed),
-        Transport::Kafka(settings) => kafka::start(&kafka_source(settings), from, feed),
+        Transport::File { path } => {
+            receive::file::start(FileSource::new(path.to_string_lossy()), &begin.from, feed)
+        }
+        Transport::Kafka(settings) => {
+            let mut kafka = kafka_source(settings);
+            kafka.known = Known { reached: begin.reached.clone(), accepted: source.accept_loss.clone() };
+            kafka.marks = Some(begin.marks.join(format!("{}.json", source.name)));
+            kafka::start(&kafka, &begin.from, feed)
+        }
     }
 }
 

@@ -144,6 +144,13 @@ fn checks(app: &App, published: Option<&Published>, sources: &[SourceStatus]) ->
         let (ok, message) = crate::laketicks::words(&lake.status());
         checks.push(Check { name: "lake".into(), ok, message });
     }
+    for (name, log) in app.logs.iter().filter(|(_, log)| log.is_held()) {
+        let message = format!(
+            "full: {} bytes, all of which checkpoints or the lake still need; pushes are refused until a newer checkpoint",
+            log.bytes()
+        );
+        checks.push(Check { name: format!("log:{name}"), ok: false, message });
+    }
     for source in sources {
         let ok = app.caught_up.check(source, published);
         checks.push(Check { name: format!("source:{}", source.name), ok, message: words(source) });

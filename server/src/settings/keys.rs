@@ -142,6 +142,12 @@ pub const KEYS: &[Key] = &[
         "Dotted path of the operation (`c`, `r`, `u`, `d`, `t`) of records that are versions of a row (`changelog: true`) and no change events. Without it every record is the newest version.",
     ),
     key(
+        "sources[].accept_loss",
+        Shape::Texts,
+        "",
+        "Records that are gone and may be, each as the error `offset_gap` proposes it: `TOPIC[PARTITION] FROM..TO`. It holds for exactly these offsets.",
+    ),
+    key(
         "sources[].http",
         Shape::Empty,
         "",
@@ -283,6 +289,12 @@ pub const KEYS: &[Key] = &[
         "Resident memory above which sources wait until it falls. Pushes are still made durable and acknowledged as `pending`.",
     ),
     key(
+        "limits.log",
+        Shape::Bytes,
+        "8GiB",
+        "Bytes of the embedded log of one source. Beyond it, and after 30 days, the oldest events go, but never those that a kept checkpoint or the lake needs: then pushes are answered 503 (`log_full`).",
+    ),
+    key(
         "audit.every",
         Shape::Duration,
         "20s",
@@ -307,7 +319,12 @@ pub const KEYS: &[Key] = &[
         "30s",
         "How often the state is kept in `data/checkpoints`, while there is something new; a restart goes on from there. `0`: never, a restart reads everything again.",
     ),
-    key("checkpoints.keep", Shape::Whole, "3", "How many checkpoints stay."),
+    key(
+        "checkpoints.keep",
+        Shape::Whole,
+        "3",
+        "How many checkpoints stay, at least 2. The embedded log keeps what the oldest of them needs.",
+    ),
 ];
 
 /// The JSON Schema for editors (draft 2020-12).

@@ -13,6 +13,8 @@ pub struct Limits {
     pub keys_per_metric: usize,
     /// Resident memory, bytes, above which sources wait.
     pub memory: u64,
+    /// Bytes of the embedded log of one source.
+    pub log: u64,
 }
 
 impl Limits {
@@ -37,6 +39,7 @@ impl Limits {
                 bytes,
                 report,
             ),
+            log: section.value("log", ("8GiB", 8 << 30), "a size such as 8GiB", bytes, report),
         };
         section.done(report);
         limits
