@@ -230,8 +230,10 @@ impl App {
         // One engine at a time writes checkpoints: the one that answers.
         if let Some(before) = self.live.load_full() {
             before.engine.keep_checkpoints(false);
+            before.hook.lead(false);
         }
         live.engine.keep_checkpoints(true);
+        live.hook.lead(true);
         let before = self.live.swap(Some(Arc::new(live)));
         self.swaps.fetch_add(1, Ordering::Release);
         self.pulse.wake();

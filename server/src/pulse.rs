@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arc_swap::ArcSwapOption;
 use connectors::store::dead_letters::DeadLetters;
@@ -127,6 +127,8 @@ pub struct Hook {
     reasons: Mutex<BTreeMap<String, u64>>,
     keeper: Option<Keeper>,
     lake: Option<Arc<LakeWriter>>,
+    /// Its engine is the one that answers.
+    leads: AtomicBool,
 }
 
 #[derive(Default)]
@@ -155,7 +157,13 @@ impl Hook {
             verdicts: Mutex::default(),
             changes: Mutex::default(),
             reasons: Mutex::default(),
+            leads: AtomicBool::new(false),
         })
+    }
+
+    /// Its engine answers from now on, or no longer.
+    pub(crate) fn lead(&self, leads: bool) {
+        self.leads.store(leads, Ordering::Relaxed);
     }
 
     /// Admitted rows are wanted, whether or not somebody streams them.
@@ -270,7 +278,7 @@ impl TickHook for Hook {
             keeper.offer(published, &outcome.admitted);
         }
         if let Some(lake) = &self.lake {
-            crate::laketicks::offer(lake, published, &outcome);
+            crate::laketicks::offer(lake, published, &outcome, self.leads.load(Ordering::Relaxed));
         }
         if !outcome.admitted.is_empty() && self.pulse.ring.wanted() {
             // The engine's own rows about rows are nobody's events.

@@ -395,7 +395,8 @@ fn start_lake(settings: &Settings, contracts: &Contracts) -> Result<Option<Arc<L
         let exit = if error.is_passing() { Exit::Unreachable } else { Exit::Config };
         Failure::new(exit, error.to_string()).help("`lake: { catalog: none }` runs without a lake")
     })?;
-    Ok(Some(Arc::new(lake)))
+    let sources = settings.sources.iter().map(|source| source.name.clone()).collect();
+    Ok(Some(Arc::new(lake.reading(&sources))))
 }
 
 fn contract_paths(contracts: &[ContractSource]) -> Vec<PathBuf> {

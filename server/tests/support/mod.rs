@@ -175,6 +175,6 @@ pub fn wait(limit: Duration, done: impl Fn() -> bool) -> Result<(), ()> {
     Err(())
 }
 
-fn agent() -> ureq::Agent {
+pub fn agent() -> ureq::Agent {
     ureq::Agent::config_builder().http_status_as_error(false).proxy(None).build().new_agent()
 }
