@@ -62,7 +62,9 @@ struct RowsFirst {
 impl Gate for RowsFirst {
     fn may_publish(&self, offsets: &Offsets, patience: Duration) -> bool {
         // The tick has handed its rows over before its state was.
-        self.dead.flush();
+        if !self.dead.flush_for(patience) {
+            return false;
+        }
         let Some(lake) = self.lake.as_ref().filter(|_| !lake::fault::bug("checkpoint_early")) else {
             return true;
         };

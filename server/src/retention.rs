@@ -17,6 +17,8 @@ use crate::serve::Shared;
 use crate::settings::Source;
 use crate::sources::Logs;
 
+/// How soon another checkpoint is tried.
+const AGAIN: Duration = Duration::from_secs(1);
 /// How often it is looked.
 const EVERY: Duration = Duration::from_millis(200);
 
@@ -54,7 +56,7 @@ pub(crate) fn check_logs(
 
 /// Tells the logs what may go, until the process stops.
 pub(crate) fn run(shared: &Shared) {
-    let (mut newest, mut needed) = (None, None);
+    let (mut newest, mut needed, mut waited) = (None, None, Duration::ZERO);
     while !shared.stopping() {
         let live = shared.app.live().ok();
         let latest =
@@ -71,13 +73,19 @@ pub(crate) fn run(shared: &Shared) {
                 log.hold(needed.of(&at).min(lake));
             }
         }
-        // Nothing comes any more, so nothing new would be kept: the old checkpoints would hold the log for ever.
-        if shared.logs().values().any(|log| log.is_held())
-            && let Some(live) = live
-            && let Err(error) = live.engine.checkpoint()
-            && error != CheckpointError::Off
-        {
-            tracing::warn!(%error, "a log is full of what checkpoints need, and no newer one can be written");
+        // Checkpoints are written when something new comes. Here nothing may come any more: a log is held by old ones, or
+        // the disk did not take the last one.
+        let held = shared.logs().values().any(|log| log.is_held());
+        let failed = || live.as_ref()?.engine.checkpoints()?.error;
+        waited += EVERY;
+        if let Some(live) = live.as_ref().filter(|_| waited >= AGAIN && (held || failed().is_some())) {
+            waited = Duration::ZERO;
+            match live.engine.checkpoint() {
+                Err(error) if held && error != CheckpointError::Off => {
+                    tracing::warn!(%error, "a log is full of what checkpoints need, and no newer one can be written");
+                }
+                _ => {}
+            }
         }
         // Watching the real process.
         std::thread::sleep(EVERY);

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use axum::serve::ListenerExt;
 use connectors::receive::{SourceStatus, wall_clock};
-use connectors::store::dead_letters::{DeadLetters, Limits as DeadLimits};
+use connectors::store::dead_letters::DeadLetters;
 use contracts::Catalog;
 use contracts::diagnostic::{Diagnostic, render};
 use contracts::text::SourceFile;
@@ -226,7 +226,7 @@ impl Running {
         }
         let lock = lock::Lock::take(&settings.data)?;
         let logs = sources::open_logs(&settings)?;
-        let dead = DeadLetters::open(&settings.data.join("deadletter"), DeadLimits::default(), wall_clock())
+        let dead = DeadLetters::open(&settings.data.join("deadletter"), settings.limits.dead, wall_clock())
             .map_err(|error| Failure::new(Exit::Config, format!("the dead letters: {error}")))?;
         let dead = Arc::new(dead);
         let lake = start_lake(&settings, &contracts)?;
@@ -409,15 +409,31 @@ fn contract_paths(contracts: &[ContractSource]) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Watches memory.
+/// Watches memory, and what waits for disks.
 fn monitor(shared: &Shared, limit: u64) {
     let mut memory = memory::Watch::new(limit);
+    let mut before = false;
     while !shared.stopping() {
-        let full = shared.app.lake.as_ref().is_some_and(|lake| lake.is_full());
-        let closed = memory.look() || full;
-        if shared.closed.swap(closed, Ordering::AcqRel) != closed {
-            memory.tell(closed);
+        let over = memory.look();
+        if over != before {
+            before = over;
+            memory.tell(over);
         }
+        let lake = shared.app.lake.as_ref().filter(|lake| lake.is_full()).map(|lake| lake.status());
+        let mut why: Vec<String> = Vec::new();
+        if over {
+            why.push(format!("limits.memory is reached ({} MiB)", limit >> 20));
+        }
+        if let Some(status) = lake {
+            let trouble = status.trouble.unwrap_or_else(|| "it is slower than the sources".to_owned());
+            why.push(format!("{} rows wait for the lake: {trouble}", status.waiting_rows));
+        }
+        if shared.app.dead.is_full() {
+            let trouble = shared.app.dead.trouble().unwrap_or_else(|| "the disk is slow".to_owned());
+            why.push(format!("refused events wait for the disk: {trouble}"));
+        }
+        shared.closed.store(!why.is_empty(), Ordering::Release);
+        shared.app.pause(why);
         // Watching the real process.
         std::thread::sleep(LOOK);
     }

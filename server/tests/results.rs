@@ -189,7 +189,9 @@ fn no_revision_is_left_out_or_told_twice_when_the_process_is_killed() {
         // Every second time without the newest checkpoint: everything is read again.
         let every = ["1h", "1s"][number % 2];
         let variables = [("LAKE_FAULT", point), ("STREAMGAUGE_CHECKPOINTS__EVERY", every)];
-        let mut server = Server::start_with(folder.path(), &variables);
+        // It may end before it is ready.
+        let mut server = Server::spawn(folder.path(), &variables);
+        server.ready(Duration::from_secs(30));
         for _ in 0..200 {
             if server.child.try_wait().unwrap().is_some() {
                 break;

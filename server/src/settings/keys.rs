@@ -295,6 +295,24 @@ pub const KEYS: &[Key] = &[
         "Bytes of the embedded log of one source. Beyond it, and after 30 days, the oldest events go, but never those that a kept checkpoint or the lake needs: then pushes are answered 503 (`log_full`).",
     ),
     key(
+        "limits.dead_letters",
+        Shape::Bytes,
+        "1GiB",
+        "Bytes of refused events that are kept to be corrected; beyond it the oldest go and are counted (`streamgauge_deadletters_dropped`). The lake keeps all.",
+    ),
+    key(
+        "limits.dead_letters_age",
+        Shape::Duration,
+        "30d",
+        "How long refused events are kept to be corrected.",
+    ),
+    key(
+        "limits.dead_letters_count",
+        Shape::Whole,
+        "100_000",
+        "How many refused events are kept to be corrected.",
+    ),
+    key(
         "audit.every",
         Shape::Duration,
         "20s",

@@ -196,6 +196,8 @@ struct Shared {
     queued: AtomicUsize,
     /// Records at or beyond this offset stay, however old or many.
     hold: AtomicI64,
+    /// Why the last commit failed.
+    trouble: Mutex<Option<String>>,
 }
 
 /// A durable, bounded log of records, numbered from 0 without gaps. Dropping it commits what waits.
@@ -223,6 +225,7 @@ impl PushLog {
             appended: Condvar::new(),
             queued: AtomicUsize::new(0),
             hold: AtomicI64::new(i64::MAX),
+            trouble: Mutex::default(),
         };
         *shared.ends.lock() = shared.check(Some(source))?;
         let shared = Arc::new(shared);
@@ -306,6 +309,11 @@ impl PushLog {
         if before != offset && self.is_held() {
             self.send(Waiting { job: Job::Sweep, bytes: 0 });
         }
+    }
+
+    /// Why nothing can be appended now; looked at again every second.
+    pub fn trouble(&self) -> Option<String> {
+        self.shared.trouble.lock().clone()
     }
 
     /// It takes no more until [`PushLog::hold`] lets go of some records.

@@ -20,13 +20,17 @@ const COMMIT_BYTES: usize = 8 << 20;
 const BLOCK_BYTES: usize = (64 << 10) - 1024;
 /// How often retention by age is looked at while nothing is appended.
 const IDLE: Duration = Duration::from_secs(30);
+/// How soon it is looked whether a disk that failed works again.
+const AGAIN: Duration = Duration::from_secs(1);
 /// Blocks that one commit drops at most, so that no commit gets slow.
 const SWEEP: usize = 1024;
 
 pub(super) fn run(shared: &Shared, queue: &Receiver<Waiting>) {
     loop {
         let mut jobs = Vec::new();
-        match queue.recv_timeout(IDLE) {
+        // After a failure an empty commit finds out when the disk takes something again.
+        let failing = shared.trouble.lock().is_some();
+        match queue.recv_timeout(if failing { AGAIN } else { IDLE }) {
             Ok(first) => {
                 let mut bytes = first.bytes;
                 jobs.push(first);
@@ -35,7 +39,7 @@ pub(super) fn run(shared: &Shared, queue: &Receiver<Waiting>) {
                     jobs.push(next);
                 }
             }
-            Err(RecvTimeoutError::Timeout) if !shared.something_expired() => continue,
+            Err(RecvTimeoutError::Timeout) if !failing && !shared.something_expired() => continue,
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
         }
@@ -76,6 +80,7 @@ impl Shared {
         });
         match written {
             Ok((ends, outcomes)) => {
+                *self.trouble.lock() = None;
                 *self.ends.lock() = ends;
                 if ends.end != before.end {
                     self.appended.notify_all();
@@ -85,7 +90,9 @@ impl Shared {
                 }
             }
             Err(error) => {
-                tracing::error!("append: {error}");
+                if self.trouble.lock().replace(error.to_string()).is_none() {
+                    tracing::error!("append: {error}");
+                }
                 self.db.close();
                 for job in jobs {
                     job.fail(error.clone());
