@@ -195,7 +195,7 @@ impl Lake {
             let taken = |column| LakeError::Taken { event: event.head.name.clone(), column };
             shapes.push(Shape::of_event(event).map_err(taken)?);
         }
-        self.add_results(contracts, &mut shapes)?;
+        Self::add_results(contracts, &mut shapes)?;
         for shape in shapes {
             let known = self.tables.get(&shape.name).and_then(|lane| lane.table.clone());
             let table = match known {
@@ -263,8 +263,8 @@ impl Lake {
             }
         }
         self.fed.advance(&fed.offsets);
-        if fed.state.is_some() {
-            self.told.state = fed.state;
+        if let Some(state) = fed.state {
+            self.told.follow(contracts, state);
         }
     }
 

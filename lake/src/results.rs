@@ -275,3 +275,75 @@ fn digest(values: &[Value]) -> i64 {
     let step = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
     text.as_bytes().iter().fold(0xcbf2_9ce4_8422_2325, step).cast_signed()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use contracts::text::SourceFile;
+
+    const CONTRACT: &str = r#"
+apiVersion: streamgauge/v1
+kind: Event
+name: shop.order
+version: 1.0.0
+fields: { region: { type: string }, amount: { type: "decimal(18,2)" } }
+---
+apiVersion: streamgauge/v1
+kind: Metric
+name: revenue
+version: 1.0.0
+events: { order: { type: shop.order } }
+dimensions: { region: { from: order.region, max: 10 } }
+measures: { revenue: { agg: sum, value: order.amount }, orders: { agg: count } }
+windows: { 1m: { tumbling: 1m } }
+serve: { lake: true }
+"#;
+
+    fn metric() -> Arc<Metric> {
+        let loaded = contracts::load(&[SourceFile::new("c.yaml", CONTRACT)]);
+        assert!(!loaded.has_errors(), "{:?}", loaded.diagnostics);
+        Arc::clone(&loaded.catalog.metrics[0])
+    }
+
+    fn closed(start: i64, complete: bool, rows: &[(&str, i128)]) -> Closed {
+        let row = |(region, cents): &(&str, i128)| {
+            (vec![Value::Text((*region).into())], vec![Value::Decimal(*cents, 2), Value::Int(1)])
+        };
+        let rows = rows.iter().map(row).collect();
+        Closed { window: "1m".into(), start, end: start + 60, complete, rows }
+    }
+
+    /// (start, revision, retracted) of what is written, which counts as written then.
+    fn write(held: &mut Held, metric: &Metric, told: Vec<Closed>) -> Vec<(i64, i32, bool)> {
+        let fresh = held.fresh(metric, told);
+        let batch = fresh.batch(metric, 7).unwrap();
+        assert_eq!(batch.num_rows(), fresh.len());
+        // What a restart reads from the table is what was held.
+        let mut again = Held(held.0.clone());
+        again.take(&batch, metric);
+        let told =
+            fresh.rows.iter().map(|((start, ..), newest, _)| (*start, newest.revision, newest.retracted));
+        let told = told.collect();
+        held.put(fresh, i64::MIN);
+        assert_eq!(again.0, held.0);
+        told
+    }
+
+    #[test]
+    fn a_revision_is_written_when_something_is_new() {
+        let (metric, mut held) = (metric(), Held::default());
+        assert_eq!(metric.lake.as_deref(), Some("metric_revenue"));
+        let first = || vec![closed(0, true, &[("eu", 150), ("us", 200)]), closed(60, false, &[("eu", 1)])];
+        assert_eq!(write(&mut held, &metric, first()), [(0, 1, false), (0, 1, false), (60, 1, false)]);
+        assert_eq!(write(&mut held, &metric, first()), [], "nothing is new");
+        // Final now; of the first window a row is gone and another one is there.
+        let second = || vec![closed(60, true, &[("eu", 1)]), closed(0, true, &[("eu", 150), ("asia", 200)])];
+        assert_eq!(write(&mut held, &metric, second()), [(60, 2, false), (0, 1, false), (0, 2, true)]);
+        assert_eq!(write(&mut held, &metric, second()), [], "what is gone stays gone");
+        assert_eq!(write(&mut held, &metric, vec![closed(60, false, &[("eu", 1)])]), [], "final stays final");
+        let back = vec![closed(0, true, &[("eu", 151), ("asia", 200), ("us", 200)])];
+        assert_eq!(write(&mut held, &metric, back), [(0, 2, false), (0, 3, false)]);
+        held.put(Fresh { rows: Vec::new() }, 60);
+        assert_eq!(held.0.len(), 1, "windows that are not told of any more are let go");
+    }
+}

@@ -16,10 +16,12 @@ use super::{Lake, LakeError};
 /// What has been told of metrics, and what there is to tell.
 #[derive(Debug, Default)]
 pub(super) struct Told {
-    /// Metrics that have a table.
+    /// Hash of the contracts of `state`.
+    contracts: String,
+    /// Those of its metrics that have a table.
     metrics: Vec<Arc<Metric>>,
     /// Of the newest tick.
-    pub(super) state: Option<Arc<dyn AtTick>>,
+    state: Option<Arc<dyn AtTick>>,
     /// Per table.
     held: BTreeMap<String, Held>,
     /// The state that everything was told of.
@@ -40,6 +42,17 @@ impl Telling {
 }
 
 impl Told {
+    /// Takes the state of a tick. Other contracts than before may say something else of every window.
+    pub(super) fn follow(&mut self, contracts: &Catalog, state: Arc<dyn AtTick>) {
+        if self.contracts != contracts.hash {
+            self.contracts.clone_from(&contracts.hash);
+            self.metrics = contracts.metrics.iter().filter(|metric| metric.lake.is_some()).cloned().collect();
+            self.before = None;
+            self.held.clear();
+        }
+        self.state = Some(state);
+    }
+
     /// These rows are part of a plan.
     pub(super) fn put(&mut self, telling: Telling) {
         for (table, fresh, from) in telling.fresh {
@@ -51,12 +64,7 @@ impl Told {
 
 impl Lake {
     /// Adds the tables of results that contracts ask for.
-    pub(super) fn add_results(
-        &mut self,
-        contracts: &Catalog,
-        shapes: &mut Vec<Shape>,
-    ) -> Result<(), LakeError> {
-        let mut metrics = Vec::new();
+    pub(super) fn add_results(contracts: &Catalog, shapes: &mut Vec<Shape>) -> Result<(), LakeError> {
         for metric in &contracts.metrics {
             let name = || metric.head.name.clone();
             let taken = |column| LakeError::Taken { event: format!("the metric {}", name()), column };
@@ -64,13 +72,8 @@ impl Lake {
             if shapes.iter().any(|other| other.name == shape.name) {
                 return Err(LakeError::Shared { table: shape.name, metric: name() });
             }
-            metrics.push(Arc::clone(metric));
             shapes.push(shape);
         }
-        self.told.metrics = metrics;
-        // Other contracts may say something else of every window.
-        self.told.before = None;
-        self.told.held.clear();
         Ok(())
     }
 
