@@ -2,6 +2,7 @@
 # Reads a lake with other people's programs: PyIceberg and DuckDB from PyPI.
 #
 #   scripts/lake.sh read CATALOG.db WAREHOUSE [--snapshots]   counts, sums and duplicates per table, as JSON
+#   scripts/lake.sh sql CATALOG.db WAREHOUSE TABLE QUERY      what DuckDB answers about a table, as JSON
 #   scripts/lake.sh compact CATALOG.db WAREHOUSE TABLE         rewrites a table as a foreign writer would
 #   scripts/lake.sh expire CATALOG.db WAREHOUSE TABLE          lets all snapshots but the newest expire
 #   scripts/lake.sh rollback CATALOG.db WAREHOUSE TABLE        back to the snapshot before the current one

@@ -11,6 +11,7 @@ pub mod file;
 pub mod generator;
 pub mod kafka;
 pub mod log;
+pub mod offsets;
 pub mod past;
 mod status;
 pub mod table;

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use common::{Broker, collect, event, feed, rows};
 use connectors::receive::kafka::{self, KafkaSource, Start};
+use connectors::receive::offsets::{Accepted, Known};
 use connectors::receive::{Offsets, Receiver, SourceStatus, State};
 use contracts::batch::{Chunk, Partition};
 use crossbeam_channel::Receiver as Chunks;
@@ -182,15 +183,39 @@ fn a_busy_engine_pauses_kafka_and_nothing_is_lost_or_doubled() {
 }
 
 #[test]
-fn offsets_that_retention_has_passed_are_a_named_gap() {
+fn offsets_that_retention_has_passed_are_a_stop_until_the_loss_is_accepted() {
     let Some(broker) = Broker::shared() else { return };
     broker.create("gone", 2, &[]);
     broker.produce_to("gone", 0, 0..100);
     broker.produce_to("gone", 1, 100..110);
     broker.delete_before("gone", 0, 60);
-    let (feed_, out) = feed("orders", 1000);
     let at = |offset| Offsets::from([(partition("orders", "gone", 0), offset)]);
-    let receiver = kafka::start(&source(broker, &["gone"]), &at(10), feed_).unwrap();
+    let go = |from: &Offsets, known: Known| {
+        let (feed, out) = feed("orders", 1000);
+        let receiver = kafka::start(&KafkaSource { known, ..source(broker, &["gone"]) }, from, feed).unwrap();
+        (receiver, out)
+    };
+    let failed = |status: &SourceStatus, words: &str| match &status.state {
+        State::Failed(message) => assert!(message.contains(words), "{message}"),
+        other => panic!("{other:?}"),
+    };
+    let (receiver, out) = go(&at(10), Known::default());
+    assert_eq!(numbers(&collect(&out, 10)), (100..110).collect::<Vec<_>>(), "the other partition goes on");
+    nothing_more(&out);
+    let gap = "offset_gap: source `orders`, topic `gone`, partition 0: reading goes on at offset 10, but the oldest \
+               record kept has offset 60: 50 records are gone";
+    failed(&receiver.status(), gap);
+    failed(&receiver.status(), "accept_loss: [\"gone[0] 10..60\"]");
+    // What the lake has already is no loss; what it has not, is one.
+    let (receiver, out) = go(&Offsets::new(), Known { reached: at(60), ..Known::default() });
+    assert_eq!(numbers(&collect(&out, 50)).len(), 50);
+    assert_eq!(receiver.status().gap, 0);
+    let (receiver, out) = go(&Offsets::new(), Known { reached: at(59), ..Known::default() });
+    collect(&out, 10);
+    failed(&receiver.status(), "offset_gap");
+    // Accepted.
+    let accepted = vec![Accepted::parse("gone[0] 10..60").unwrap()];
+    let (receiver, out) = go(&at(10), Known { accepted, ..Known::default() });
     assert_eq!(sorted(numbers(&collect(&out, 50))), (60..110).collect::<Vec<_>>());
     let status = receiver.status();
     assert_eq!((status.gap, status.errors), (50, 1));
@@ -199,41 +224,91 @@ fn offsets_that_retention_has_passed_are_a_named_gap() {
         error.contains("gone[0]: offsets 10 to 59 are gone") && error.contains("going on at 60"),
         "{error}"
     );
-    drop(receiver);
     // An offset beyond the end: the topic is another one now. Not read, and said so.
-    let (feed_, out) = feed("orders", 1000);
-    let receiver = kafka::start(&source(broker, &["gone"]), &at(5_000), feed_).unwrap();
-    assert_eq!(numbers(&collect(&out, 10)), (100..110).collect::<Vec<_>>(), "the other partition goes on");
-    let status = receiver.status();
-    assert!(
-        matches!(&status.state, State::Failed(m) if m.contains("gone[0]: offset 5000 was reached")),
-        "{status:?}"
-    );
+    for (from, known) in
+        [(at(5_000), Known::default()), (at(70), Known { reached: at(5_000), ..Known::default() })]
+    {
+        let (receiver, out) = go(&from, known);
+        assert_eq!(numbers(&collect(&out, 10)), (100..110).collect::<Vec<_>>());
+        failed(
+            &receiver.status(),
+            "topic_regressed: source `orders`, topic `gone`, partition 0: it was read up to offset 5000, but it ends at offset 100",
+        );
+    }
 }
 
 #[test]
-fn records_deleted_while_we_are_paused_are_a_named_gap_too() {
+fn a_topic_that_was_made_again_is_known_by_its_records() {
+    let Some(broker) = Broker::shared() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let remembering =
+        KafkaSource { marks: Some(folder.path().join("orders.json")), ..source(broker, &["again"]) };
+    broker.create("again", 1, &[]);
+    broker.produce("again", 0..100);
+    let go = |from: &Offsets| {
+        let (feed, out) = feed("orders", 1000);
+        (kafka::start(&remembering, from, feed).unwrap(), out)
+    };
+    let (receiver, out) = go(&Offsets::new());
+    collect(&out, 100);
+    receiver.stop();
+    receiver.join();
+    // The same topic is the same, also when retention has taken a part.
+    let at = Offsets::from([(partition("orders", "again", 0), 100)]);
+    broker.produce("again", 100..110);
+    let (receiver, out) = go(&at);
+    assert_eq!(numbers(&collect(&out, 10)), (100..110).collect::<Vec<_>>());
+    receiver.stop();
+    receiver.join();
+    broker.delete("again");
+    broker.create("again", 1, &[]);
+    // More than before: no offset tells it.
+    broker.produce("again", 1_000..1_300);
+    let (receiver, out) = go(&at);
+    let status = wait_for(&receiver, "the word on the topic", |s| matches!(s.state, State::Failed(_)));
+    let State::Failed(why) = &status.state else { panic!("{status:?}") };
+    assert!(why.contains("topic_regressed") && why.contains("another record has offset 100 now"), "{why}");
+    assert!(out.try_iter().all(|chunk| chunk.received == 0), "nothing of it is read");
+    drop(receiver);
+    // Nobody knows it any more: it is read as a new one.
+    let (receiver, out) = go(&Offsets::new());
+    assert_eq!(numbers(&collect(&out, 300)).len(), 300);
+    drop(receiver);
+}
+
+#[test]
+fn records_deleted_while_we_are_paused_are_a_stop_too() {
     let Some(broker) = Broker::shared() else { return };
     broker.create("midway", 1, &[("segment.bytes", "1048576")]);
     // Far more than is fetched ahead, so that most is still at the broker when it goes.
     let value = format!(r#"{{"id":"x","at":"2026-01-01T00:00:00Z","n":1,"place":"{}"}}"#, "p".repeat(10_000));
     broker.send_many("midway", value.as_bytes(), 12_000);
-    let (feed, out) = feed("orders", 1);
-    let receiver = kafka::start(&source(broker, &["midway"]), &Offsets::new(), feed).unwrap();
+    let (feed_, out) = feed("orders", 1);
+    let receiver = kafka::start(&source(broker, &["midway"]), &Offsets::new(), feed_).unwrap();
     wait_for(&receiver, "paused", |s| s.state == State::Paused);
     broker.delete_before("midway", 0, 11_900);
-    let mut have = 0;
-    let mut end = 0;
-    while end < 12_000 {
-        let chunk = out.recv_timeout(Duration::from_secs(20)).expect("more chunks");
+    let (mut have, mut end) = (0, 0);
+    while !matches!(receiver.status().state, State::Failed(_)) {
+        let Ok(chunk) = out.recv_timeout(Duration::from_millis(100)) else { continue };
         have += chunk.received;
-        assert!(chunk.next_offset >= end);
         end = chunk.next_offset;
     }
-    let status = receiver.status();
-    assert!(status.gap > 0, "{status:?}");
-    assert_eq!(have + status.gap, 12_000, "every record is counted: read or gone");
-    assert!(status.last_error.unwrap().contains("retention passed them"));
+    for chunk in out.try_iter() {
+        have += chunk.received;
+        end = chunk.next_offset;
+    }
+    assert_eq!(have as i64, end, "no jump");
+    let State::Failed(why) = receiver.status().state else { panic!() };
+    assert!(why.contains(&format!("reading goes on at offset {end}")), "{why}");
+    let known = Known {
+        accepted: vec![Accepted::parse(&format!("midway[0] {end}..11900")).unwrap()],
+        ..Known::default()
+    };
+    let (feed_, out) = feed("orders", 100);
+    let from = Offsets::from([(partition("orders", "midway", 0), end)]);
+    let receiver = kafka::start(&KafkaSource { known, ..source(broker, &["midway"]) }, &from, feed_).unwrap();
+    collect(&out, 100);
+    assert_eq!(have + receiver.status().gap + 100, 12_000, "every record is counted: read or gone");
 }
 
 #[test]

@@ -326,6 +326,8 @@ pub struct Metric {
     pub levels_source: Option<String>,
     /// `retain.live`: how far back answers and restating reach.
     pub retain: Micros,
+    /// `serve.lake`: table of results, with its namespace before a dot where the contract names one.
+    pub lake: Option<String>,
     /// `tests:`.
     pub tests: Vec<Test>,
 }

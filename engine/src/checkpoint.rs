@@ -21,6 +21,7 @@ use std::time::Duration;
 use contracts::batch::Partition;
 
 pub use parts::{Base, Parts};
+pub use prune::needed;
 pub use restore::{RestoreError, Restored};
 pub(crate) use restore::{candidates, counters};
 pub(crate) use write::{Snapshot, WorkerCut, Writer};

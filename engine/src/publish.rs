@@ -25,6 +25,7 @@ mod cells;
 mod measures;
 mod query;
 mod read;
+mod results;
 
 pub use query::{Answer, EntityRow, MetricQuery, Newest, QueryError, Row};
 

@@ -13,11 +13,13 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use contracts::batch::{ChangeOp, EventBatch, Partition, Refused};
-use contracts::catalog::Event;
+use contracts::catalog::{Event, Metric};
 use contracts::value::timestamp_type;
 use iceberg::arrow::arrow_schema_to_schema_auto_assign_ids;
 use iceberg::spec::{NestedFieldRef, Schema as IcebergSchema, Transform, Type, UnboundPartitionSpec};
 use iceberg::transaction::AddColumn;
+
+use super::results;
 
 /// The table of refused rows.
 pub const REFUSED: &str = "dead_letters";
@@ -81,6 +83,20 @@ impl Shape {
         let beside = BESIDE[..beside].iter().map(|(name, ty)| Field::new(*name, ty(), !PLACE.contains(name)));
         let columns = Arc::new(Schema::new(own.chain(beside).collect::<Fields>()));
         Ok(Self { name: table_name(&event.head.name), columns, day: TIME, bucket: Some("_id") })
+    }
+
+    /// The table of a metric's results; `None`: the contract asks for none.
+    ///
+    /// # Errors
+    /// The dimension or measure that has the name of one of the lake's columns.
+    pub(super) fn of_results(metric: &Metric) -> Result<Option<Self>, String> {
+        let Some(name) = results::table_name(metric) else { return Ok(None) };
+        let columns = results::columns(metric);
+        let mut seen = std::collections::BTreeSet::from([DAY]);
+        if let Some(twice) = columns.fields().iter().find(|field| !seen.insert(field.name())) {
+            return Err(twice.name().clone());
+        }
+        Ok(Some(Self { name, columns, day: results::START, bucket: None }))
     }
 
     /// The table of refused rows.
@@ -247,6 +263,11 @@ pub(super) fn of_refused(rows: &[Refused], target: &SchemaRef) -> Result<RecordB
 
 fn text(rows: &[Refused], of: fn(&Refused) -> &Arc<str>) -> ArrayRef {
     Arc::new(StringArray::from_iter_values(rows.iter().map(of)))
+}
+
+/// Results in the columns of `target`.
+pub(super) fn of_results(batch: &RecordBatch, target: &SchemaRef) -> Result<RecordBatch, ArrowError> {
+    table(target, batch.num_rows(), |name| batch.column_by_name(name).cloned())
 }
 
 /// A column that says where rows came from.

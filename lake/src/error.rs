@@ -33,13 +33,23 @@ pub enum LakeError {
     },
     /// An event has a field that the lake needs for itself.
     #[error(
-        "lake_name_taken: the event {event} has a column `{column}`, which the lake adds itself; give the field another name"
+        "lake_name_taken: {event} has a column `{column}`, which the lake adds itself; give it another name"
     )]
     Taken {
         /// Event type.
         event: String,
         /// Column.
         column: String,
+    },
+    /// Two contracts want one table.
+    #[error(
+        "lake_table_taken: the results of metric {metric} and something else are to go into the table `{table}`; name another one under `serve.lake.iceberg`"
+    )]
+    Shared {
+        /// Table.
+        table: String,
+        /// Metric.
+        metric: String,
     },
     /// Another process writes into this lake.
     #[error(

@@ -11,6 +11,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use arrow::array::RecordBatch;
 use contracts::Catalog;
 use contracts::batch::{EventBatch, Partition, Payloads, Refused};
 use iceberg::spec::serialize_data_file_to_json;
@@ -26,9 +27,11 @@ mod files;
 mod history;
 mod maintain;
 mod offsets;
+mod results;
 mod rounds;
 mod storage;
 mod swap;
+mod tell;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -42,12 +45,14 @@ pub use error::LakeError;
 pub use history::{LakeReader, Slice};
 pub use maintain::{Care, Cared};
 pub use offsets::Offsets;
+pub use results::{AtTick, Closed};
 pub use writer::{LakeStatus, LakeWriter};
 
 use self::catalog::{Pin, Pinned};
 use self::columns::Shape;
 use self::rounds::{Mark, Part, Plan, Rounds};
 use self::swap::{Swap, SwapError};
+use self::tell::Told;
 use crate::place::{Place, PlaceError};
 
 /// How the lake is kept.
@@ -80,6 +85,8 @@ pub struct Fed {
     pub admitted: Vec<(Partition, EventBatch)>,
     /// Refused rows.
     pub refused: Vec<Refused>,
+    /// The state of metrics, when all that was read before is in it; only of interest where a metric has a table.
+    pub state: Option<Arc<dyn AtTick>>,
 }
 
 /// An open lake. All its calls are made from one thread.
@@ -106,6 +113,7 @@ pub struct Lake {
     /// Opened when there is first something to do.
     swap: Option<Swap>,
     cared: Cared,
+    told: Told,
 }
 
 /// One table, and the rows on their way into it.
@@ -119,6 +127,8 @@ struct Lane {
     mark: Option<Mark>,
     rows: Vec<(Partition, EventBatch)>,
     refused: Vec<Refused>,
+    /// Results that the round at hand is to write.
+    results: Option<RecordBatch>,
 }
 
 impl Lake {
@@ -142,6 +152,7 @@ impl Lake {
             waiting: (0, 0),
             swap: None,
             cared: Cared::default(),
+            told: Told::default(),
             config,
             catalog,
             place,
@@ -161,6 +172,7 @@ impl Lake {
                 mark: part.before.clone(),
                 rows: Vec::new(),
                 refused: Vec::new(),
+                results: None,
             };
             self.tables.insert(name.clone(), lane);
         }
@@ -184,6 +196,7 @@ impl Lake {
             let taken = |column| LakeError::Taken { event: event.head.name.clone(), column };
             shapes.push(Shape::of_event(event).map_err(taken)?);
         }
+        Self::add_results(contracts, &mut shapes)?;
         for shape in shapes {
             let known = self.tables.get(&shape.name).and_then(|lane| lane.table.clone());
             let table = match known {
@@ -209,7 +222,8 @@ impl Lake {
             }
             let name = shape.name.clone();
             let (rows, refused) = (Vec::new(), Vec::new());
-            self.tables.insert(name, Lane { shape: Some(shape), table, mark: None, rows, refused });
+            let lane = Lane { shape: Some(shape), table, mark: None, rows, refused, results: None };
+            self.tables.insert(name, lane);
         }
         Ok(())
     }
@@ -250,6 +264,9 @@ impl Lake {
             }
         }
         self.fed.advance(&fed.offsets);
+        if let Some(state) = fed.state {
+            self.told.follow(contracts, state);
+        }
     }
 
     /// Commits everything that was fed. After a passing error it is called again and goes on where it stopped.
@@ -260,8 +277,15 @@ impl Lake {
     pub async fn round(&mut self) -> Result<u64, LakeError> {
         let plan = match self.pending.take() {
             Some(plan) => plan,
-            None if self.waiting().1 == 0 && self.complete.contains(&self.fed) => return Ok(0),
-            None => self.plan().await?,
+            None => {
+                let told = self.tell().await?;
+                if told.is_empty() && self.waiting().1 == 0 && self.complete.contains(&self.fed) {
+                    return Ok(0);
+                }
+                let plan = self.plan().await?;
+                self.told.put(told);
+                plan
+            }
         };
         let rows = plan.tables.values().map(|part| part.rows).sum();
         let done = async {
@@ -296,6 +320,7 @@ impl Lake {
         for lane in self.tables.values_mut() {
             lane.rows.clear();
             lane.refused.clear();
+            lane.results = None;
         }
         self.waiting = (0, 0);
         let mut to = self.complete.clone();
@@ -377,8 +402,8 @@ impl Lake {
             Some(swap) => swap,
             None => Swap::open(&self.config.catalog).await?,
         };
+        let ident = self.ident(name);
         let swap = self.swap.insert(swap);
-        let ident = TableIdent::new(self.namespace.clone(), name.to_owned());
         let mut table = self.catalog.load_table(&ident).await?;
         while let Some((before, after)) = maintain::compact(&table, swap, &care).await? {
             self.cared.compacted.0 += before;
@@ -393,14 +418,23 @@ impl Lake {
     }
 
     fn ident(&self, name: &str) -> TableIdent {
-        TableIdent::new(self.namespace.clone(), name.to_owned())
+        let (namespace, name) = self.split(name);
+        TableIdent::new(namespace, name.to_owned())
+    }
+
+    /// A contract may name the namespace of its results.
+    fn split<'a>(&self, name: &'a str) -> (NamespaceIdent, &'a str) {
+        match name.split_once('.') {
+            Some((namespace, name)) => (NamespaceIdent::new(namespace.to_owned()), name),
+            None => (self.namespace.clone(), name),
+        }
     }
 
     async fn load(&self, name: &str) -> Result<Option<Table>, LakeError> {
         let ident = self.ident(name);
         let failed = |error: iceberg::Error| LakeError::unreachable(name, error);
         // A namespace that is not there has no tables; asking for one of its tables would be an error.
-        if !self.catalog.namespace_exists(&self.namespace).await.map_err(failed)?
+        if !self.catalog.namespace_exists(ident.namespace()).await.map_err(failed)?
             || !self.catalog.table_exists(&ident).await.map_err(failed)?
         {
             return Ok(None);
@@ -413,8 +447,9 @@ impl Lake {
         let Some(shape) = &self.tables[name].shape else {
             return Err(LakeError::unreachable(name, "no contract knows the table"));
         };
-        if !self.catalog.namespace_exists(&self.namespace).await.map_err(failed)? {
-            let made = self.catalog.create_namespace(&self.namespace, Default::default()).await;
+        let (namespace, short) = self.split(name);
+        if !self.catalog.namespace_exists(&namespace).await.map_err(failed)? {
+            let made = self.catalog.create_namespace(&namespace, Default::default()).await;
             if let Err(error) = made
                 && error.kind() != iceberg::ErrorKind::NamespaceAlreadyExists
             {
@@ -424,13 +459,13 @@ impl Lake {
         let schema = shape.schema().map_err(failed)?;
         let partitions = shape.partitions(&schema, self.config.buckets).map_err(failed)?;
         let creation = TableCreation::builder()
-            .name(name.to_owned())
-            .location(format!("{}/{}/{name}", self.place.url(), self.config.namespace))
+            .name(short.to_owned())
+            .location(format!("{}/{}/{short}", self.place.url(), namespace.to_url_string()))
             .schema(schema)
             .partition_spec(partitions)
             .properties([("write.parquet.compression-codec".to_owned(), "zstd".to_owned())])
             .build();
-        match self.catalog.create_table(&self.namespace, creation).await {
+        match self.catalog.create_table(&namespace, creation).await {
             Ok(table) => Ok(table),
             // Another process was faster, or our own request was answered too late.
             Err(error) if error.kind() == iceberg::ErrorKind::TableAlreadyExists => {
@@ -479,6 +514,9 @@ impl Lane {
         if !self.refused.is_empty() {
             batches.push(columns::of_refused(&self.refused, &schema).map_err(told)?);
         }
+        if let Some(results) = &self.results {
+            batches.push(columns::of_results(results, &schema).map_err(told)?);
+        }
         for file in files::write(table, prefix, batches).await? {
             let kind = metadata.default_partition_type();
             part.files.push(serialize_data_file_to_json(file, kind, metadata.format_version())?);
@@ -488,7 +526,8 @@ impl Lane {
 
     fn waiting(&self) -> u64 {
         let rows = self.rows.iter().map(|(_, batch)| batch.columns.num_rows() as u64);
-        rows.sum::<u64>() + self.refused.len() as u64
+        let results = self.results.as_ref().map_or(0, |results| results.num_rows() as u64);
+        rows.sum::<u64>() + self.refused.len() as u64 + results
     }
 }
 

@@ -67,7 +67,7 @@ fn tick(contracts: &Arc<Catalog>, number: i32, from: i64, to: i64) -> Fed {
     let partition = partition(number);
     let Chunk { batches, refused, .. } = decoder.finish(&partition, to, None);
     let admitted = batches.into_iter().map(|batch| (partition.clone(), batch)).collect();
-    Fed { offsets: Offsets(BTreeMap::from([(partition, to)])), admitted, refused }
+    Fed { offsets: Offsets(BTreeMap::from([(partition, to)])), admitted, refused, state: None }
 }
 
 /// Where the lakes of a test are.

@@ -3,12 +3,14 @@
 //! *In*: ticks, from threads that must not wait. *Out*: rounds; what is complete; whether sources should pause. *Never*: a
 //! wait on the thread that offers; a round given up: after a passing error it is tried again until it succeeds.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use contracts::Catalog;
+use contracts::batch::Partition;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use parking_lot::{Condvar, Mutex};
 
@@ -106,6 +108,8 @@ pub struct LakeWriter {
     thread: Option<JoinHandle<()>>,
     /// Up to where it was complete at the start.
     reached: Offsets,
+    /// The same, of partitions that are still read.
+    told_up_to: BTreeMap<Partition, i64>,
 }
 
 impl LakeWriter {
@@ -137,7 +141,21 @@ impl LakeWriter {
         let ended = |_| LakeError::unreachable("the lake", "its thread has ended");
         let complete = open.recv().map_err(ended)??;
         shared.status.lock().complete = complete.clone();
-        Ok(Self { shared, messages: Some(messages), thread: Some(thread), reached: complete })
+        let told_up_to = complete.0.clone();
+        Ok(Self { shared, messages: Some(messages), thread: Some(thread), reached: complete, told_up_to })
+    }
+
+    /// Whether everything that was in the lake when it was opened has been read by now: only then metrics tell no less than
+    /// they did. `read`: offsets of a tick.
+    pub fn has_caught_up(&self, read: &Offsets) -> bool {
+        self.told_up_to.iter().all(|(partition, next)| read.next(partition) >= *next)
+    }
+
+    /// Names the sources there are: nobody reads partitions of others any more.
+    #[must_use]
+    pub fn reading(mut self, sources: &BTreeSet<String>) -> Self {
+        self.told_up_to.retain(|partition, _| sources.contains(&*partition.source));
+        self
     }
 
     /// Up to where it was complete when it was opened: rows below must be admitted before any beyond.
@@ -278,7 +296,8 @@ impl Running {
         match message {
             Message::Tick(contracts, fed, size) => {
                 if !self.shared.status.lock().stopped {
-                    if !self.lake.fed.contains(&fed.offsets) {
+                    // A window may be over although nothing came.
+                    if !self.lake.fed.contains(&fed.offsets) || fed.state.is_some() {
                         self.since.get_or_insert_with(now);
                     }
                     self.lake.feed(&contracts, fed);

@@ -170,6 +170,8 @@ pub struct App {
     pub(crate) sampled: Sampled,
     pub(crate) lake: Option<Arc<LakeWriter>>,
     pub(crate) caught_up: CaughtUp,
+    /// Why sources wait.
+    paused: RwLock<Vec<String>>,
     draining: AtomicBool,
     swaps: AtomicU64,
     started: Instant,
@@ -212,6 +214,7 @@ impl App {
             sampled: Sampled::default(),
             lake: parts.lake,
             caught_up: CaughtUp::default(),
+            paused: RwLock::default(),
             draining: AtomicBool::new(false),
             swaps: AtomicU64::new(0),
             started: Instant::now(),
@@ -237,8 +240,10 @@ impl App {
         // One engine at a time writes checkpoints: the one that answers.
         if let Some(before) = self.live.load_full() {
             before.engine.keep_checkpoints(false);
+            before.hook.lead(false);
         }
         live.engine.keep_checkpoints(true);
+        live.hook.lead(true);
         let before = self.live.swap(Some(Arc::new(live)));
         self.swaps.fetch_add(1, Ordering::Release);
         self.pulse.wake();
@@ -326,6 +331,16 @@ impl App {
         self.reload.read().clone()
     }
 
+    /// Says why sources wait; nothing: they do not.
+    pub fn pause(&self, why: Vec<String>) {
+        *self.paused.write() = why;
+    }
+
+    /// Why sources wait.
+    pub(crate) fn paused(&self) -> Vec<String> {
+        self.paused.read().clone()
+    }
+
     /// From now on `/readyz` and pushes answer 503, and streams end with a `drain` event.
     pub fn drain(&self) {
         self.draining.store(true, Ordering::Release);
@@ -337,9 +352,11 @@ impl App {
         self.draining.load(Ordering::Acquire)
     }
 
-    /// Returns once the refused rows of all ticks so far are on disk. Blocks the thread.
+    /// Returns once the refused rows of all ticks so far are on disk, or the disk does not take them. Blocks the thread.
     pub fn flush_dead_letters(&self) {
-        self.dead.flush();
+        if !self.dead.flush_for(Duration::from_secs(5)) {
+            tracing::warn!("refused rows could not be written; they are read again at the next start");
+        }
     }
 
     /// Time since start.

@@ -13,7 +13,7 @@ use std::time::Duration;
 use connectors::store::dead_letters::DeadLetters;
 use contracts::Catalog;
 use contracts::batch::Partition;
-use engine::checkpoint::{Base, Checkpoints, Gate, Offsets, RestoreError, Vault};
+use engine::checkpoint::{Base, Checkpoints, Gate, Offsets, RestoreError, Vault, VaultError};
 use lake::LakeWriter;
 
 use crate::cli::exit::{Exit, Failure};
@@ -40,7 +40,9 @@ struct RowsFirst {
 impl Gate for RowsFirst {
     fn may_publish(&self, offsets: &Offsets, patience: Duration) -> bool {
         // The tick has handed its rows over before its state was.
-        self.dead.flush();
+        if !self.dead.flush_for(patience) {
+            return false;
+        }
         let Some(lake) = self.lake.as_ref().filter(|_| !faults::bug("checkpoint_early")) else {
             return true;
         };
@@ -128,6 +130,14 @@ impl Kept {
         let base = Base::read(&(Arc::clone(&self.vault) as Arc<dyn Vault>), id)?;
         let pinned = self.vault.pin(base.files());
         Ok((base, pinned))
+    }
+
+    /// From where on the kept checkpoints would read again; `None`: from the beginning.
+    ///
+    /// # Errors
+    /// The folder cannot be read.
+    pub fn needed(&self) -> Result<Option<Offsets>, VaultError> {
+        engine::checkpoint::needed(self.vault.as_ref())
     }
 
     /// As an engine wants them; only the first one of a process begins with the newest checkpoint, the others take

@@ -188,6 +188,33 @@ pub(crate) async fn deliver(
     Ok((String::from_utf8_lossy(&answer).into_owned(), duplicate))
 }
 
+/// Appends one record, unless it came under the same key in the last day: then it is where it was put that time, which
+/// is told by `true`.
+pub(crate) async fn append_once(
+    app: &Arc<App>,
+    source: &str,
+    key: String,
+    record: Outgoing,
+) -> Result<(Pushed, bool)> {
+    let fingerprint: [u8; 32] = Sha256::digest(&record.value).into();
+    let ready = Ready::new(app, source, vec![record])?;
+    let answer = Box::new(|range: &std::ops::Range<i64>| range.start.to_string().into());
+    let request = IdempotentRequest { key, fingerprint, answer };
+    let (done, durable) = tokio::sync::oneshot::channel();
+    let forward = move |outcome| drop(done.send(outcome));
+    ready.log.append_idempotent(ready.records, request, Box::new(forward));
+    let (from, before) = match settled(durable.await)? {
+        Idempotent::Fresh { range, .. } => (range.start, false),
+        Idempotent::Repeated { answer } => {
+            let at = std::str::from_utf8(&answer).ok().and_then(|text| text.parse().ok());
+            (at.ok_or_else(|| Problem::internal("The log has forgotten where a record is."))?, true)
+        }
+        Idempotent::OtherRequest => return Err(Problem::internal("Two records have one key.")),
+    };
+    let placed = Placed { from, parts: ready.parts };
+    Ok((Pushed { partition: ready.partition, placed, _ticket: ready.ticket }, before))
+}
+
 /// A durable push whose verdicts are waited for.
 #[derive(Debug)]
 pub(crate) struct Pushed {
@@ -277,7 +304,7 @@ fn log_problem(error: &LogError) -> Problem {
             Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "record_too_large", format!("{error}."))
         }
         LogError::Key { .. } => Problem::bad_request("invalid_idempotency_key", format!("{error}.")),
-        LogError::Full { .. } => {
+        LogError::Full { .. } | LogError::Needed { .. } => {
             Problem::unavailable("log_full", format!("The events were not stored: {error}."), 1)
         }
         _ => Problem::unavailable("log_unavailable", format!("The events were not stored: {error}."), 5),

@@ -3,12 +3,50 @@
 //! *In*: ticks. *Out*: rows on their way to the lake; what `/readyz`, `/v1/health` and `/metrics` say of it. *Never*: a wait
 //! on the thread that publishes; the engine's own rows, or those of table files, which are no events.
 
+use std::any::Any;
+use std::sync::Arc;
+
 use engine::{Published, TickOutcome};
-use lake::{Fed, LakeStatus, LakeWriter, Offsets};
+use lake::{AtTick, Closed, Fed, LakeStatus, LakeWriter, Offsets};
 use serde_json::{Value as JsonValue, json};
 
-/// Offers a tick.
-pub(crate) fn offer(lake: &LakeWriter, published: &Published, outcome: &TickOutcome) {
+/// A tick as the lake asks it for results.
+struct Tick(Arc<Published>);
+
+impl std::fmt::Debug for Tick {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "tick {}", self.0.tick)
+    }
+}
+
+impl AtTick for Tick {
+    fn closed(&self, metric: &str, before: Option<&dyn AtTick>) -> Vec<Closed> {
+        let before = before.and_then(|before| before.as_any().downcast_ref::<Self>());
+        let Some(metric) = self.0.catalog.metric_index(metric) else { return Vec::new() };
+        let answers = self.0.closed(metric, before.map(|before| before.0.as_ref()));
+        let closed = |answer: engine::Answer| {
+            let rows = answer.rows.into_iter().map(|row| (row.key, row.values)).collect();
+            let (window, complete) = (answer.window, answer.complete);
+            Some(Closed { window, start: answer.start?, end: answer.end?, complete, rows })
+        };
+        answers.into_iter().filter_map(closed).collect()
+    }
+
+    fn kept_from(&self, metric: &str) -> i64 {
+        self.0.catalog.metric_index(metric).map_or(i64::MAX, |metric| self.0.kept_from(metric))
+    }
+
+    fn as_of(&self) -> i64 {
+        self.0.as_of
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+/// Offers a tick; `leads`: of the engine that answers.
+pub(crate) fn offer(lake: &LakeWriter, published: &Arc<Published>, outcome: &TickOutcome, leads: bool) {
     let catalog = &published.catalog;
     let is_event = |event: usize| !catalog.events[event].head.name.starts_with(contracts::RESERVED);
     let admitted = outcome.admitted.iter().filter(|admitted| is_event(admitted.batch.event));
@@ -17,7 +55,10 @@ pub(crate) fn offer(lake: &LakeWriter, published: &Published, outcome: &TickOutc
     let refused = outcome.refused.iter().filter(|row| of_source(&row.partition.source)).cloned().collect();
     let offsets = published.offsets.iter().filter(|(partition, _)| of_source(&partition.source));
     let offsets = Offsets(offsets.map(|(partition, progress)| (partition.clone(), progress.next)).collect());
-    lake.offer(catalog, Fed { offsets, admitted, refused });
+    let wanted = leads && catalog.metrics.iter().any(|metric| metric.lake.is_some());
+    let state = (wanted && lake.has_caught_up(&offsets))
+        .then(|| Arc::new(Tick(Arc::clone(published))) as Arc<dyn AtTick>);
+    lake.offer(catalog, Fed { offsets, admitted, refused, state });
 }
 
 /// Whether it works, in words.

@@ -27,6 +27,7 @@ pub mod lakepast;
 mod laketicks;
 pub mod pace;
 mod pulse;
+mod retention;
 mod ring;
 mod sampler;
 pub mod second;

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 use arc_swap::ArcSwapOption;
 use connectors::store::dead_letters::DeadLetters;
@@ -46,6 +46,10 @@ pub(crate) struct Pulse {
     pub(crate) beats: AtomicU64,
     /// From a tick's instant to its being visible, seconds.
     pub(crate) delay: Histogram,
+    /// Received events that the newest tick has no outcome for; 0, or something is wrong with us.
+    pub(crate) unaccounted: AtomicI64,
+    /// Ticks at which that was not 0.
+    pub(crate) unbalanced: AtomicU64,
 }
 
 impl Pulse {
@@ -56,6 +60,8 @@ impl Pulse {
             dead,
             ring,
             beats: AtomicU64::new(0),
+            unaccounted: AtomicI64::new(0),
+            unbalanced: AtomicU64::new(0),
             delay: Histogram::new([0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0, 5.0]),
         })
     }
@@ -127,6 +133,8 @@ pub struct Hook {
     reasons: Mutex<BTreeMap<String, u64>>,
     keeper: Option<Keeper>,
     lake: Option<Arc<LakeWriter>>,
+    /// Its engine is the one that answers.
+    leads: AtomicBool,
 }
 
 #[derive(Default)]
@@ -155,7 +163,13 @@ impl Hook {
             verdicts: Mutex::default(),
             changes: Mutex::default(),
             reasons: Mutex::default(),
+            leads: AtomicBool::new(false),
         })
+    }
+
+    /// Its engine answers from now on, or no longer.
+    pub(crate) fn lead(&self, leads: bool) {
+        self.leads.store(leads, Ordering::Relaxed);
     }
 
     /// Admitted rows are wanted, whether or not somebody streams them.
@@ -247,6 +261,23 @@ impl Hook {
         }
     }
 
+    /// Each event that came has exactly one outcome, at every tick.
+    fn check_balance(&self, published: &Published) {
+        let of = |counts: &engine::Counts| {
+            let outcomes = counts.admitted + counts.refused + counts.duplicate + counts.skipped;
+            counts.received.cast_signed() - outcomes.cast_signed()
+        };
+        let open: i64 = published.counters.values().map(of).sum();
+        if open != 0 && self.pulse.unbalanced.fetch_add(1, Ordering::Relaxed) == 0 {
+            tracing::error!(
+                open,
+                tick = published.tick,
+                "received events have no outcome, or two: this is our bug"
+            );
+        }
+        self.pulse.unaccounted.store(open, Ordering::Relaxed);
+    }
+
     fn keep_changes(&self, published: &Published) {
         let mut changes = self.changes.lock();
         changes.resize(published.catalog.metrics.len(), (0, 0));
@@ -266,11 +297,12 @@ impl TickHook for Hook {
             self.keep_verdicts(&outcome);
         }
         self.keep_changes(published);
+        self.check_balance(published);
         if let Some(keeper) = &self.keeper {
             keeper.offer(published, &outcome.admitted);
         }
         if let Some(lake) = &self.lake {
-            crate::laketicks::offer(lake, published, &outcome);
+            crate::laketicks::offer(lake, published, &outcome, self.leads.load(Ordering::Relaxed));
         }
         if !outcome.admitted.is_empty() && self.pulse.ring.wanted() {
             // The engine's own rows about rows are nobody's events.

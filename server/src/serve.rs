@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use axum::serve::ListenerExt;
 use connectors::receive::{SourceStatus, wall_clock};
-use connectors::store::dead_letters::{DeadLetters, Limits as DeadLimits};
+use connectors::store::dead_letters::DeadLetters;
 use contracts::Catalog;
 use contracts::diagnostic::{Diagnostic, render};
 use contracts::text::SourceFile;
@@ -38,6 +38,7 @@ use crate::lakepast;
 use crate::pace::Pace;
 use crate::pulse::Hook;
 use crate::reload;
+use crate::retention;
 use crate::second::Keeper;
 use crate::settings::{ContractSource, Settings};
 use crate::sources::{self, Begin, Generation, Logs};
@@ -136,12 +137,19 @@ impl Shared {
             engine.tap(true);
             engine.flush();
         }
-        let begin = Begin {
+        let mut begin = Begin {
             from: restored.offsets.clone(),
+            reached: match &self.app.lake {
+                // Later generations read again what is kept, beside one that runs.
+                Some(lake) if first => lake.reached().0.clone(),
+                _ => Offsets::new(),
+            },
+            marks: data.join("topics"),
             history: self.history(reading, &restored.offsets),
             earliest: reading == Reading::Retained,
-            pace: Pace::new(if first { 0 } else { self.settings.limits.backfill }),
+            pace: Arc::new(Pace::new(if first { 0 } else { self.settings.limits.backfill })),
         };
+        retention::check_logs(&self.settings.sources, &self.logs, &begin.reached, &mut begin.from)?;
         let generation = Generation::start(
             &self.settings.sources,
             &self.logs,
@@ -210,6 +218,16 @@ impl Shared {
         self.generation.lock().replace(generation)
     }
 
+    /// The embedded logs.
+    pub fn logs(&self) -> &Logs {
+        &self.logs
+    }
+
+    /// Where checkpoints are; `None`: the settings want none.
+    pub fn checkpoints(&self) -> Option<&Kept> {
+        self.checkpoints.as_ref()
+    }
+
     /// The embedded log of `source`.
     pub fn log(&self, source: &str) -> Option<Arc<connectors::receive::log::PushLog>> {
         self.logs.get(source).cloned()
@@ -254,11 +272,11 @@ impl Running {
             );
         }
         let lock = lock::Lock::take(&settings.data)?;
-        let logs = sources::open_logs(&settings.sources, &settings.data)?;
+        let logs = sources::open_logs(&settings)?;
         let history = History::open(&settings.data.join("contracts"));
         Kept::clear(&settings.data)?;
         let (contracts, changed) = rebuild::answering(contracts, &history, &settings)?;
-        let dead = DeadLetters::open(&settings.data.join("deadletter"), DeadLimits::default(), wall_clock())
+        let dead = DeadLetters::open(&settings.data.join("deadletter"), settings.limits.dead, wall_clock())
             .map_err(|error| Failure::new(Exit::Config, format!("the dead letters: {error}")))?;
         let dead = Arc::new(dead);
         let lake = start_lake(&settings, &contracts)?;
@@ -315,6 +333,8 @@ impl Running {
         self.thread("audit", move || {
             crate::sampler::run(&shared.app, shared.settings.audit, || shared.stopping());
         })?;
+        let shared = self.shared.clone();
+        self.thread("retention", move || retention::run(&shared))?;
         let (trigger, triggers) = reload::trigger();
         let shared = self.shared.clone();
         self.thread("reload", move || reload::run(&shared, &triggers))?;
@@ -431,7 +451,8 @@ fn start_lake(settings: &Settings, contracts: &Contracts) -> Result<Option<Arc<L
         let exit = if error.is_passing() { Exit::Unreachable } else { Exit::Config };
         Failure::new(exit, error.to_string()).help("`lake: { catalog: none }` runs without a lake")
     })?;
-    Ok(Some(Arc::new(lake)))
+    let sources = settings.sources.iter().map(|source| source.name.clone()).collect();
+    Ok(Some(Arc::new(lake.reading(&sources))))
 }
 
 fn contract_paths(contracts: &[ContractSource]) -> Vec<PathBuf> {
@@ -444,15 +465,31 @@ fn contract_paths(contracts: &[ContractSource]) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Watches memory.
+/// Watches memory, and what waits for disks.
 fn monitor(shared: &Shared, limit: u64) {
     let mut memory = memory::Watch::new(limit);
+    let mut before = false;
     while !shared.stopping() {
-        let full = shared.app.lake.as_ref().is_some_and(|lake| lake.is_full());
-        let closed = memory.look() || full;
-        if shared.closed.swap(closed, Ordering::AcqRel) != closed {
-            memory.tell(closed);
+        let over = memory.look();
+        if over != before {
+            before = over;
+            memory.tell(over);
         }
+        let lake = shared.app.lake.as_ref().filter(|lake| lake.is_full()).map(|lake| lake.status());
+        let mut why: Vec<String> = Vec::new();
+        if over {
+            why.push(format!("limits.memory is reached ({} MiB)", limit >> 20));
+        }
+        if let Some(status) = lake {
+            let trouble = status.trouble.unwrap_or_else(|| "it is slower than the sources".to_owned());
+            why.push(format!("{} rows wait for the lake: {trouble}", status.waiting_rows));
+        }
+        if shared.app.dead.is_full() {
+            let trouble = shared.app.dead.trouble().unwrap_or_else(|| "the disk is slow".to_owned());
+            why.push(format!("refused events wait for the disk: {trouble}"));
+        }
+        shared.closed.store(!why.is_empty(), Ordering::Release);
+        shared.app.pause(why);
         // Watching the real process.
         std::thread::sleep(LOOK);
     }

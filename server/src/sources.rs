@@ -5,7 +5,7 @@
 //! they stop.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -15,6 +15,7 @@ use connectors::decode::{DecodeSpec, Envelope, Format};
 use connectors::receive::file::FileSource;
 use connectors::receive::kafka::{self, KafkaSource};
 use connectors::receive::log::{self, LogOptions, PushLog};
+use connectors::receive::offsets::Known;
 use connectors::receive::past::Past;
 use connectors::receive::table::TableFile;
 use connectors::receive::{self, Feed, Offsets, Receiver, SourceStatus, State};
@@ -27,7 +28,7 @@ use crate::cli::exit::{Exit, Failure, io};
 use crate::hooks::Webhook;
 use crate::lakepast::History;
 use crate::pace::Pace;
-use crate::settings::{self, Source, Transport};
+use crate::settings::{self, Settings, Source, Transport};
 
 /// Chunks between the receivers and the gate: enough to overlap decode and fold, small enough that
 /// receivers feel a busy engine.
@@ -36,20 +37,22 @@ const CHUNKS: usize = 8;
 /// The embedded logs by source name.
 pub type Logs = BTreeMap<String, Arc<PushLog>>;
 
-/// Opens the log of each `http` and `hook` source below `data`.
-pub fn open_logs(sources: &[Source], data: &Path) -> Result<Logs, Failure> {
+/// Opens the log of each `http` and `hook` source below the data folder. They let nothing go before they are told to.
+pub fn open_logs(settings: &Settings) -> Result<Logs, Failure> {
+    let Settings { sources, data, .. } = settings;
     let folder = data.join("log");
     std::fs::create_dir_all(&folder).map_err(|error| io(Exit::Config, "make", &folder, &error))?;
+    let options = LogOptions { max_bytes: settings.limits.log, ..LogOptions::new(receive::wall_clock()) };
     let mut logs = Logs::new();
     for source in sources.iter().filter(|s| matches!(s.transport, Transport::Http | Transport::Hook(_))) {
         let path = folder.join(&source.name);
-        let log =
-            PushLog::open(&path, &source.name, LogOptions::new(receive::wall_clock())).map_err(|error| {
-                Failure::new(
-                    Exit::Config,
-                    format!("the log of source `{}` in {}: {error}", source.name, path.display()),
-                )
-            })?;
+        let log = PushLog::open(&path, &source.name, options.clone()).map_err(|error| {
+            Failure::new(
+                Exit::Config,
+                format!("the log of source `{}` in {}: {error}", source.name, path.display()),
+            )
+        })?;
+        log.hold(0);
         logs.insert(source.name.clone(), log);
     }
     Ok(logs)
@@ -100,7 +103,11 @@ pub struct Begin {
     /// Kafka is read from its oldest records, whatever `start` says.
     pub earliest: bool,
     /// The bound on rows per second.
-    pub pace: Pace,
+    pub pace: Arc<Pace>,
+    /// What the lake has of them: it was there once.
+    pub reached: Offsets,
+    /// Folder of what Kafka's topics are known by.
+    pub marks: PathBuf,
 }
 
 /// The receivers of one engine, and the gate between them and it.
@@ -124,11 +131,13 @@ impl Generation {
         engine: Sender<Chunk>,
         closed: &Arc<AtomicBool>,
     ) -> Result<Self, Failure> {
+        std::fs::create_dir_all(&begin.marks)
+            .map_err(|error| io(Exit::Config, "make", &begin.marks, &error))?;
         let (chunks, through) = crossbeam_channel::bounded(CHUNKS);
         let closed = closed.clone();
-        let pace = Arc::new(begin.pace);
-        let history = begin.history.filter(|_| begin.from.is_empty());
-        if let Some(history) = &history {
+        let pace = Arc::clone(&begin.pace);
+        let history = begin.history.as_ref();
+        if let Some(history) = history {
             announce(history, sources, &engine);
         }
         let own = pace.clone();
@@ -147,14 +156,13 @@ impl Generation {
         };
         for source in sources {
             let feed = feed(&source.name, decode_spec(source, record_bytes(source, limits)));
-            let past = history.as_ref().filter(|history| history.sources().contains(&feed.source));
+            let past = history.filter(|history| history.sources().contains(&feed.source));
             let past = past.map(|history| history.of(&feed.source, catalog));
-            let from = (&begin.from, begin.earliest);
-            let receiver = start_one(source, logs, from, past, feed).map_err(wrong)?;
+            let receiver = start_one(source, logs, &begin, past, feed).map_err(wrong)?;
             generation.receivers.push(Arc::new(receiver));
         }
-        for name in history.iter().flat_map(|history| without_source(history, sources)) {
-            let past = history.as_ref().map(|history| history.of(&name, catalog));
+        for name in history.into_iter().flat_map(|history| without_source(history, sources)) {
+            let past = history.map(|history| history.of(&name, catalog));
             let receiver = past.map(|past| receive::past::start(past, feed(&name, DecodeSpec::default())));
             generation.receivers.extend(receiver.transpose().map_err(wrong)?.map(Arc::new));
         }
@@ -297,7 +305,7 @@ fn record_bytes(source: &Source, limits: &settings::Limits) -> usize {
 fn start_one(
     source: &Source,
     logs: &Logs,
-    (from, earliest): (&Offsets, bool),
+    begin: &Begin,
     past: Option<Box<dyn Past>>,
     feed: Feed,
 ) -> Result<Receiver, receive::ReceiveError> {
@@ -306,19 +314,23 @@ fn start_one(
             let log = logs.get(&source.name).expect("open_logs opened one per http and hook source");
             match past {
                 Some(past) => log::start_after(past, log, feed),
-                None => log::start(log, from, feed),
+                None => log::start(log, &begin.from, feed),
             }
         }
         // The file is history itself.
-        Transport::File { path } => receive::file::start(FileSource::new(path.to_string_lossy()), from, feed),
+        Transport::File { path } => {
+            receive::file::start(FileSource::new(path.to_string_lossy()), &begin.from, feed)
+        }
         Transport::Kafka(settings) => {
             let mut kafka = kafka_source(settings);
-            if earliest {
+            kafka.known = Known { reached: begin.reached.clone(), accepted: source.accept_loss.clone() };
+            kafka.marks = Some(begin.marks.join(format!("{}.json", source.name)));
+            if begin.earliest {
                 kafka.start = kafka::Start::Earliest;
             }
             match past {
                 Some(past) => kafka::start_after(past, &kafka, feed),
-                None => kafka::start(&kafka, from, feed),
+                None => kafka::start(&kafka, &begin.from, feed),
             }
         }
     }

@@ -2,19 +2,22 @@
 //!
 //! *In*: topics (names, globs, regular expressions), offsets. *Out*: chunks in offset order per
 //! partition. *Never*: a consumer-group rebalance, an offset taken from the broker's memory of a
-//! group, a silent jump: where retention was faster than we, the gap is counted and named.
+//! group, a jump over records that nobody has accepted to lose.
 //!
-//! Three files beside this one: `client` (librdkafka's settings and callbacks), `watch` (a thread
-//! that asks for topics, partitions and their ends), `topics` (which topics are meant). This file
+//! Files beside this one: `client` (librdkafka's settings and callbacks), `watch` (a thread
+//! that asks for topics, partitions and their ends), `topics` (which topics are meant), `identity` (whether
+//! a topic is still the one that was read). This file
 //! holds the reading thread.
 
 mod client;
+mod identity;
 mod parts;
 mod schemas;
 mod topics;
 mod watch;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -25,9 +28,11 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Headers, Message, OwnedMessage, Timestamp};
 
 use self::client::{Client, Note};
+use self::identity::{Mark, Marks};
 use self::parts::Parts;
 use self::topics::TopicPattern;
 use self::watch::{Found, News, Watcher};
+use super::offsets::Known;
 use super::past::{self, Past};
 use super::{BATCH_BYTES, BATCH_ROWS, Feed, LINGER, Offsets, PAUSE_AFTER, Port, ReceiveError};
 use super::{Receiver, State, Stop};
@@ -59,6 +64,10 @@ pub struct KafkaSource {
     pub metadata_refresh: Duration,
     /// Further librdkafka properties (`security.protocol`, `sasl.*`, ...).
     pub options: BTreeMap<String, String>,
+    /// What must be found in partitions.
+    pub known: Known,
+    /// A file that remembers a record of each partition, to know a topic again.
+    pub marks: Option<PathBuf>,
 }
 
 impl KafkaSource {
@@ -71,6 +80,8 @@ impl KafkaSource {
             start: Start::Earliest,
             metadata_refresh: DEFAULT_METADATA_REFRESH,
             options: BTreeMap::new(),
+            known: Known::default(),
+            marks: None,
         }
     }
 }
@@ -149,6 +160,7 @@ struct Reader<'a> {
     connected: bool,
     /// Named topics that do not exist (yet).
     missing: Vec<String>,
+    marks: Marks,
     /// librdkafka said that some partition's offset does not exist (any more).
     lost_offset: bool,
     committed_at: Instant,
@@ -164,12 +176,18 @@ impl<'a> Reader<'a> {
         patterns: Vec<TopicPattern>,
         client: Arc<Client>,
     ) -> Result<Self, Stop> {
-        let (watcher, news) =
-            Watcher::start(&client, patterns, &source, port.feed.clock.clone(), port.stop_flag())
-                .map_err(|e| Stop::Failed(format!("cannot start a thread: {e}")))?;
+        let marks = Marks::load(source.marks.clone()).map_err(Stop::Failed)?;
+        let (watcher, news) = Watcher::start(
+            &client,
+            patterns,
+            (&source, marks.all()),
+            port.feed.clock.clone(),
+            port.stop_flag(),
+        )
+        .map_err(|e| Stop::Failed(format!("cannot start a thread: {e}")))?;
         let decoder = port.feed.decoder();
         Ok(Self {
-            parts: Parts::new(port, source.start, from, decoder.remembers()),
+            parts: Parts::new(port, &source, from, decoder.remembers()),
             keyed: decoder.wants_keys(),
             decoder,
             port,
@@ -181,6 +199,7 @@ impl<'a> Reader<'a> {
             stash: VecDeque::new(),
             connected: false,
             missing: Vec::new(),
+            marks,
             lost_offset: false,
             committed_at: Instant::now(),
             resumed_at: None,
@@ -273,6 +292,9 @@ impl<'a> Reader<'a> {
                     self.decoder.push(record);
                 }
             }
+        }
+        if !warms && self.parts.wants_mark(part) {
+            self.marks.put(Mark::of(message));
         }
         self.parts.advance(part, offset + 1);
         faults::point("kafka.after_poll");
@@ -457,11 +479,23 @@ impl<'a> Reader<'a> {
         self.port.status.set_state(state);
     }
 
+    /// Remembers what was read last; a disk that is full for a moment is tried again.
+    fn keep_marks(&mut self) {
+        if let Err(error) = self.marks.save() {
+            tracing::warn!(source = %self.port.feed.source, %error, "the marks of topics cannot be kept");
+        }
+        self.parts.want_marks();
+    }
+
     fn commit(&mut self, last: bool) {
-        if self.source.group.is_none() || (!last && self.committed_at.elapsed() < COMMIT_EVERY) {
+        if !last && self.committed_at.elapsed() < COMMIT_EVERY {
             return;
         }
         self.committed_at = Instant::now();
+        self.keep_marks();
+        if self.source.group.is_none() {
+            return;
+        }
         let positions = self.parts.moved();
         if positions.count() > 0 {
             faults::point("kafka.before_commit");

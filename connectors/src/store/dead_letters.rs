@@ -14,7 +14,7 @@ mod writer;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -46,9 +46,9 @@ impl Default for Limits {
     }
 }
 
-/// Bytes waiting to be written; beyond it rows are counted as overflowed, because the engine must not
-/// wait. They are met again when the sources are read again.
-const MAX_QUEUE_BYTES: usize = 64 << 20;
+/// With so many bytes waiting to be written the sources are to pause: what is on its way then still comes, nothing is
+/// left out.
+const MANY_BYTES: usize = 32 << 20;
 
 /// What has been done about a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
@@ -129,7 +129,7 @@ pub struct Stats {
     pub trend: Vec<(i64, u64)>,
     /// Rows dropped because of the limits, ever.
     pub dropped: u64,
-    /// Rows not kept because they came faster than the disk takes them, since the start.
+    /// Rows that were not on disk when the process ended; they are met again when the sources are read again.
     pub overflowed: u64,
 }
 
@@ -183,6 +183,9 @@ struct Shared {
     index: Mutex<Index>,
     queued: AtomicUsize,
     overflowed: AtomicU64,
+    /// Why the last attempt to write failed.
+    trouble: Mutex<Option<String>>,
+    closing: AtomicBool,
 }
 
 /// The store of refused rows. Dropping it writes what waits.
@@ -213,6 +216,8 @@ impl DeadLetters {
             index: Mutex::new(index),
             queued: AtomicUsize::new(0),
             overflowed: AtomicU64::new(0),
+            trouble: Mutex::default(),
+            closing: AtomicBool::new(false),
         });
         // Bounded by bytes, not by count.
         let (queue, waiting) = unbounded();
@@ -222,7 +227,7 @@ impl DeadLetters {
         Ok(DeadLetters { shared, queue: Some(queue), thread: Some(thread) })
     }
 
-    /// Keeps refused rows: on disk within a second, never waiting. A row whose position is known with
+    /// Keeps refused rows: on disk within a second, or as soon as the disk takes them; never waiting. A row whose position is known with
     /// the same payload is left as it is.
     pub fn record(&self, mut rows: Vec<Refused>) {
         if faults::bug("dead_letter_dropped") {
@@ -232,20 +237,37 @@ impl DeadLetters {
             return;
         }
         let bytes = rows.iter().map(writer::weight).sum();
-        let before = self.shared.queued.fetch_add(bytes, Ordering::AcqRel);
-        if before > 0 && before + bytes > MAX_QUEUE_BYTES {
-            self.shared.queued.fetch_sub(bytes, Ordering::AcqRel);
-            self.shared.overflowed.fetch_add(rows.len() as u64, Ordering::Relaxed);
-            return;
-        }
+        self.shared.queued.fetch_add(bytes, Ordering::AcqRel);
         self.send(Message::Record(rows));
     }
 
-    /// Returns once everything recorded before is on disk (or has failed to get there).
+    /// So much waits for the disk that sources should pause.
+    pub fn is_full(&self) -> bool {
+        self.shared.queued.load(Ordering::Acquire) > MANY_BYTES
+    }
+
+    /// Why nothing can be written now.
+    pub fn trouble(&self) -> Option<String> {
+        self.shared.trouble.lock().clone()
+    }
+
+    /// Returns once everything recorded before is on disk.
     pub fn flush(&self) {
         let (done, wait) = bounded(1);
         self.send(Message::Flush(done));
         let _ = wait.recv();
+    }
+
+    /// The same for at most `most`; whether everything is on disk.
+    pub fn flush_for(&self, most: Duration) -> bool {
+        let (done, wait) = bounded(1);
+        self.send(Message::Flush(done));
+        wait.recv_timeout(most).is_ok()
+    }
+
+    /// The row that was refused at a position, with its payload.
+    pub fn at(&self, partition: &Partition, offset: i64, part: u32) -> Result<DeadLetter, DeadLetterError> {
+        self.get(&format_id(table::id_at(partition, offset, part)))
     }
 
     /// Page `page` (from 1) of the matching rows, newest first, and how many match.
@@ -334,6 +356,8 @@ impl DeadLetters {
 
 impl Drop for DeadLetters {
     fn drop(&mut self) {
+        // A disk that takes nothing is not waited for.
+        self.shared.closing.store(true, Ordering::Release);
         drop(self.queue.take());
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();

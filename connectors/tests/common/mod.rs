@@ -168,6 +168,20 @@ impl Broker {
         assert_eq!(made, [Ok(topic.to_owned())]);
     }
 
+    /// Deletes a topic; returns once no broker knows it.
+    pub(crate) fn delete(&self, topic: &str) {
+        let gone = block_on(self.admin().delete_topics(&[topic], &AdminOptions::new())).unwrap();
+        assert_eq!(gone, [Ok(topic.to_owned())]);
+        let consumer: BaseConsumer = self.config().create().unwrap();
+        let known = || {
+            let all = consumer.fetch_metadata(None, LONG).unwrap();
+            all.topics().iter().any(|known| known.name() == topic)
+        };
+        while known() {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
     pub(crate) fn add_partitions(&self, topic: &str, count: usize) {
         let new = NewPartitions::new(topic, count);
         let made = block_on(self.admin().create_partitions(&[new], &AdminOptions::new())).unwrap();

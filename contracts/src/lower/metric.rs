@@ -14,6 +14,7 @@ mod measures;
 mod over;
 mod promised;
 mod relations;
+mod results;
 mod tests;
 mod windows;
 
@@ -49,6 +50,7 @@ pub(crate) fn metric(cx: &mut Cx<'_>, node: &Node, world: &World) -> Lowered<Met
     let (lateness, idle, future) = (time("lateness"), time("idle"), time("future"));
     let reach = windows.iter().map(|w| length(&w.kind)).max().unwrap_or(0) + derived.shift;
     let retain = retain(cx, node, reach);
+    let lake = results::read(cx, node, &head, &windows);
     let feeds = inputs
         .sources
         .iter()
@@ -83,6 +85,7 @@ pub(crate) fn metric(cx: &mut Cx<'_>, node: &Node, world: &World) -> Lowered<Met
         levels: levels.bands,
         levels_source: levels.source,
         retain,
+        lake,
         tests,
     };
     let sound = cx.out.iter().all(|d| !d.is_error());

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::manifest::{self, Manifest};
-use super::{Vault, VaultError};
+use super::{Offsets, Vault, VaultError};
 
 /// Files that no checkpoint names go when they are this old: a manifest comes after its blobs.
 const ORPHANS: Duration = Duration::from_secs(15 * 60);
@@ -48,4 +48,37 @@ pub(super) fn prune(vault: &dyn Vault, keep: usize) -> Result<(), VaultError> {
         }
     }
     Ok(())
+}
+
+/// What the checkpoints of a vault still need: the least offset of each partition. `None`: everything, because there
+/// are not two that can be read; when the newest turns out to be damaged, another must be there to go on from.
+///
+/// # Errors
+/// The vault does not answer.
+pub fn needed(vault: &dyn Vault) -> Result<Option<Offsets>, VaultError> {
+    let mut needed: Option<Offsets> = None;
+    let mut readable = 0;
+    for stored in vault.list()?.iter().filter(|stored| manifest::number(&stored.name).is_some()) {
+        let bytes = match vault.get(&stored.name) {
+            Ok(bytes) => bytes,
+            // Let go since the list was made.
+            Err(VaultError::Missing(_)) => continue,
+            Err(error) => return Err(error),
+        };
+        let Ok(manifest) = Manifest::of(&bytes) else { continue };
+        readable += 1;
+        let stands: Offsets = manifest.partitions.iter().map(|s| (s.partition.clone(), s.next)).collect();
+        needed = Some(match needed {
+            None => stands,
+            // A partition that one of them does not know is read from its beginning.
+            Some(least) => least
+                .into_iter()
+                .filter_map(|(partition, next)| {
+                    Some((stands.get(&partition)?.min(&next).to_owned(), partition))
+                })
+                .map(|(next, partition)| (partition, next))
+                .collect(),
+        });
+    }
+    Ok(needed.filter(|_| readable >= 2))
 }

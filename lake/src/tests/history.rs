@@ -164,7 +164,7 @@ async fn change_streams_come_back_with_what_they_did() {
     assert!(kinds.contains(&ChangeOp::Delete) && kinds.contains(&ChangeOp::Truncate), "{kinds:?}");
     let offsets = Offsets(BTreeMap::from([(partition(0), 6)]));
     let admitted = vec![(partition(0), batch.clone())];
-    lake.feed(&contracts, Fed { offsets, admitted, refused: Vec::new() });
+    lake.feed(&contracts, Fed { offsets, admitted, refused: Vec::new(), ..Fed::default() });
     lake.round().await.unwrap();
     let got = slices(&config, &contracts, partition(0), 0, 6).await;
     assert_eq!(texts(got.iter().flat_map(|slice| &slice.batches)), texts([&batch]));

@@ -145,6 +145,32 @@ fn checks(app: &App, published: Option<&Published>, sources: &[SourceStatus]) ->
         let (ok, message) = crate::laketicks::words(&lake.status());
         checks.push(Check { name: "lake".into(), ok, message });
     }
+    let paused = app.paused();
+    if !paused.is_empty() {
+        let message = format!("sources wait: {}", paused.join("; "));
+        checks.push(Check { name: "pressure".into(), ok: false, message });
+    }
+    let kept = app.live().ok().and_then(|live| live.engine.checkpoints());
+    if let Some(error) = kept.and_then(|health| health.error) {
+        checks.push(Check { name: "checkpoints".into(), ok: false, message: error });
+    }
+    for (name, log) in &app.logs {
+        if let Some(trouble) = log.trouble() {
+            let message = format!("pushes cannot be stored: {trouble}");
+            checks.push(Check { name: format!("log:{name}"), ok: false, message });
+        }
+    }
+    if let Some(trouble) = app.dead.trouble() {
+        let message = format!("refused events cannot be written, sources pause when much waits: {trouble}");
+        checks.push(Check { name: "deadletters".into(), ok: false, message });
+    }
+    for (name, log) in app.logs.iter().filter(|(_, log)| log.is_held()) {
+        let message = format!(
+            "full: {} bytes, all of which checkpoints or the lake still need; pushes are refused until a newer checkpoint",
+            log.bytes()
+        );
+        checks.push(Check { name: format!("log:{name}"), ok: false, message });
+    }
     for source in sources {
         let ok = app.caught_up.check(source, published);
         let message = match refuses(app, &source.name) {
@@ -361,9 +387,7 @@ fn dead_letters(app: &App) -> JsonValue {
         0 => ("healthy", "refused events are kept".to_owned()),
         n => (
             "degraded",
-            format!(
-                "{n} refused events were counted but not kept: they came faster than the disk takes them"
-            ),
+            format!("{n} refused events are not on disk yet: they are read again at the next start"),
         ),
     };
     component(

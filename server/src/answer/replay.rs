@@ -11,18 +11,19 @@ use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use bytes::Bytes;
-use connectors::store::dead_letters::{DeadLetter, Filter, Status};
+use connectors::store::dead_letters::{DeadLetter, DeadLetterError, Status};
 use contracts::batch::{HeaderList, Partition};
 use contracts::value::time::format_timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
 
 use super::deadletter::blocking;
 use super::params::Params;
 use crate::app::App;
 use crate::error::{Path, Problem, ProblemBody, ProblemItem, Result, read_body};
-use crate::intake::{self, Outgoing, PushAnswer};
+use crate::intake::{self, Outgoing, PushAnswer, ReasonBody};
 
 /// What became of a replay or a dismissal.
 #[derive(Debug, Serialize, ToSchema)]
@@ -88,35 +89,62 @@ pub(crate) async fn replay(
     let record = corrected(&letter, &body)?;
     let source = replay_source(&app, &letter.partition)?;
     // On a task of its own: once the record is durable its verdict must reach the store.
-    tokio::spawn(async move { settle(&app, id, &source, record, wait).await })
+    tokio::spawn(async move { settle(&app, letter, &source, record, wait).await })
         .await
         .map_err(|e| Problem::internal(format!("The replay was not finished: {e}.")))?
 }
 
+/// Sends the record, waits for its verdict and notes it. A process that is killed in between has done a part: the same
+/// replay, asked for again, finds the record that was sent and goes on from there.
 async fn settle(
     app: &Arc<App>,
-    id: String,
+    letter: DeadLetter,
     source: &str,
     record: Outgoing,
     wait: Duration,
 ) -> Result<Json<ReplayAnswer>> {
-    let pushed = intake::append(app, source, vec![record]).await?;
+    let id = letter.id.clone();
+    let key = key(&letter, &record);
+    let (pushed, before) = intake::append_once(app, source, key, record).await?;
     let verdict = intake::verdicts(app, &pushed, wait).await;
     let place = (pushed.partition().clone(), pushed.offset());
     drop(pushed);
-    if verdict.refused > 0 {
-        return Err(still_refused(app, id, place, &verdict).await?);
-    }
     if verdict.pending > 0 {
-        let letter = {
-            let id = id.clone();
-            blocking(app, move |app| app.dead.get(&id)).await?
-        };
         return Ok(Json(answer(letter, "replay_pending", &verdict)));
+    }
+    if verdict.refused > 0 {
+        let reasons = verdict.errors.into_iter().flat_map(|error| error.reasons).collect();
+        return Err(still_refused(app, id, place, reasons).await?);
+    }
+    if before {
+        // Its verdict came when nobody waited for it any more.
+        let at = place.clone();
+        let refused = blocking(app, move |app| {
+            app.dead.flush();
+            match app.dead.at(&at.0, at.1, 0) {
+                Ok(letter) => Ok(Some(letter.reasons)),
+                Err(DeadLetterError::Unknown(_)) => Ok(None),
+                Err(error) => Err(error),
+            }
+        });
+        if let Some(reasons) = refused.await? {
+            let reasons = reasons.iter().map(ReasonBody::from).collect();
+            return Err(still_refused(app, id, place, reasons).await?);
+        }
     }
     let note = format!("replayed as {}/{} offset {}", place.0.source, place.0.topic, place.1);
     let letter = blocking(app, move |app| app.dead.mark_replayed(&id, &note)).await?;
     Ok(Json(answer(letter, "replayed", &verdict)))
+}
+
+/// The same for the same correction until its verdict is noted.
+fn key(letter: &DeadLetter, record: &Outgoing) -> String {
+    let mut digest = Sha256::new().chain_update(&record.value);
+    for (name, value) in &record.headers {
+        digest = digest.chain_update([0]).chain_update(name).chain_update([0]).chain_update(value);
+    }
+    let digest: String = digest.finalize()[..16].iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("replay/{}/{}/{digest}", letter.id, letter.retry_count)
 }
 
 fn answer(letter: DeadLetter, status: &str, verdict: &PushAnswer) -> ReplayAnswer {
@@ -136,23 +164,19 @@ async fn still_refused(
     app: &Arc<App>,
     id: String,
     place: (Partition, i64),
-    verdict: &PushAnswer,
+    reasons: Vec<ReasonBody>,
 ) -> Result<Problem> {
-    let reasons: Vec<_> = verdict.errors.iter().flat_map(|e| &e.reasons).collect();
     let note = reasons.iter().map(|r| r.code.as_str()).collect::<Vec<_>>().join(", ");
     let note = format!("replay refused: {note}");
     blocking(app, move |app| {
-        app.dead.mark_still_refused(&id, &note)?;
         app.dead.flush();
-        let filter = Filter {
-            source: Some(place.0.source.to_string()),
-            status: Some(Status::Failed),
-            ..Filter::default()
-        };
-        let (newest, _) = app.dead.list(&filter, 1, 100)?;
-        for letter in newest.iter().filter(|l| l.partition == place.0 && l.offset == place.1) {
-            app.dead.dismiss(&letter.id)?;
+        // First this one: killed in between, the same replay does both.
+        match app.dead.at(&place.0, place.1, 0) {
+            Ok(letter) if letter.status == Status::Failed => drop(app.dead.dismiss(&letter.id)?),
+            Ok(_) | Err(DeadLetterError::Unknown(_)) => {}
+            Err(error) => return Err(error),
         }
+        app.dead.mark_still_refused(&id, &note)?;
         Ok(())
     })
     .await?;

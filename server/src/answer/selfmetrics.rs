@@ -43,6 +43,7 @@ pub(crate) async fn metrics(State(app): State<Arc<App>>) -> Result<Response> {
     behind(&app, &mut registry);
     if let Ok((live, published)) = app.published() {
         events(&published, &mut registry);
+        balance(&app, &mut registry);
         refused(&live.hook.refused_by_reason(), &mut registry);
         ticks(&app, &published, &mut registry);
         values(&published, &mut registry);
@@ -224,6 +225,19 @@ fn events(published: &Published, registry: &mut Registry) {
                 .inc_by(n);
         }
     }
+}
+
+fn balance(app: &App, registry: &mut Registry) {
+    gauges(
+        registry,
+        "events_unaccounted",
+        "received - admitted - refused - duplicate - skipped of the newest tick; always 0",
+    )
+    .get_or_create(&Vec::new())
+    .set(app.pulse.unaccounted.load(Ordering::Relaxed) as f64);
+    counters(registry, "ticks_unbalanced", "Ticks at which events had no outcome, or two; always 0")
+        .get_or_create(&Vec::new())
+        .inc_by(app.pulse.unbalanced.load(Ordering::Relaxed));
 }
 
 fn refused(by_reason: &[(String, u64)], registry: &mut Registry) {

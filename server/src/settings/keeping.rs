@@ -1,6 +1,6 @@
 //! `checkpoints:` - where and how often the state is kept, and how many of them stay.
 //!
-//! *In*: the section. *Out*: [`Keeping`]. *Never*: less than one checkpoint, where there are any.
+//! *In*: the section. *Out*: [`Keeping`]. *Never*: less than two checkpoints, where there are any.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use super::read::{Report, Section, duration, whole};
 pub struct Keeping {
     /// How often; zero: never.
     pub every: Duration,
-    /// How many stay, at least 1.
+    /// How many stay, at least 2: the newest may turn out to be damaged.
     pub keep: usize,
     /// A folder or `s3://bucket/prefix`; `None`: `checkpoints` in the data folder.
     pub place: Option<String>,
@@ -34,7 +34,7 @@ impl Keeping {
             text => duration(text).filter(|every| *every >= Duration::from_secs(1)),
         };
         let keep =
-            |text: &str| whole(text).and_then(|n| usize::try_from(n).ok()).filter(|n| (1..=100).contains(n));
+            |text: &str| whole(text).and_then(|n| usize::try_from(n).ok()).filter(|n| (2..=100).contains(n));
         let keeping = Self {
             every: section.value(
                 "every",
@@ -43,7 +43,7 @@ impl Keeping {
                 every,
                 report,
             ),
-            keep: section.value("keep", ("3", known.keep), "a whole number from 1 to 100", keep, report),
+            keep: section.value("keep", ("3", known.keep), "a whole number from 2 to 100", keep, report),
             place: section.place("place", base, report),
         };
         section.done(report);

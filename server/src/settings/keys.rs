@@ -142,6 +142,12 @@ pub const KEYS: &[Key] = &[
         "Dotted path of the operation (`c`, `r`, `u`, `d`, `t`) of records that are versions of a row (`changelog: true`) and no change events. Without it every record is the newest version.",
     ),
     key(
+        "sources[].accept_loss",
+        Shape::Texts,
+        "",
+        "Records that are gone and may be, each as the error `offset_gap` proposes it: `TOPIC[PARTITION] FROM..TO`. It holds for exactly these offsets.",
+    ),
+    key(
         "sources[].http",
         Shape::Empty,
         "",
@@ -289,6 +295,30 @@ pub const KEYS: &[Key] = &[
         "Rows per second that a reload or a backfill reads beside the running contracts, on top of what arrives meanwhile; `0`: no bound.",
     ),
     key(
+        "limits.log",
+        Shape::Bytes,
+        "8GiB",
+        "Bytes of the embedded log of one source. Beyond it, and after 30 days, the oldest events go, but never those that a kept checkpoint or the lake needs: then pushes are answered 503 (`log_full`).",
+    ),
+    key(
+        "limits.dead_letters",
+        Shape::Bytes,
+        "1GiB",
+        "Bytes of refused events that are kept to be corrected; beyond it the oldest go and are counted (`streamgauge_deadletters_dropped`). The lake keeps all.",
+    ),
+    key(
+        "limits.dead_letters_age",
+        Shape::Duration,
+        "30d",
+        "How long refused events are kept to be corrected.",
+    ),
+    key(
+        "limits.dead_letters_count",
+        Shape::Whole,
+        "100_000",
+        "How many refused events are kept to be corrected.",
+    ),
+    key(
         "audit.every",
         Shape::Duration,
         "20s",
@@ -313,7 +343,12 @@ pub const KEYS: &[Key] = &[
         "30s",
         "How often the state is kept in `data/checkpoints`, while there is something new; a restart goes on from there. `0`: never, a restart reads everything again.",
     ),
-    key("checkpoints.keep", Shape::Whole, "3", "How many checkpoints stay."),
+    key(
+        "checkpoints.keep",
+        Shape::Whole,
+        "3",
+        "How many checkpoints stay, at least 2. The embedded log keeps what the oldest of them needs.",
+    ),
     key(
         "checkpoints.place",
         Shape::Text,

@@ -2,7 +2,9 @@
 //!
 //! *In*: the section. *Out*: [`Limits`]. *Never*: a limit of 0 where that would stop everything.
 
-use super::read::{Report, Section, bytes, whole};
+use connectors::store::dead_letters::Limits as DeadLimits;
+
+use super::read::{Report, Section, bytes, duration, whole};
 
 /// `limits:` settings.
 #[derive(Debug, Clone, Copy)]
@@ -16,6 +18,10 @@ pub struct Limits {
     /// Rows per second that a generation which catches up beside a running one reads, on top of those that arrive
     /// meanwhile; 0: no bound.
     pub backfill: u64,
+    /// Bytes of the embedded log of one source.
+    pub log: u64,
+    /// Bounds of the dead letters.
+    pub dead: DeadLimits,
 }
 
 impl Limits {
@@ -24,7 +30,9 @@ impl Limits {
         let mut section = root.section("limits", report);
         // Where the operating system does not tell, only a written limit holds.
         let most = crate::serve::memory::machine().map_or(u64::MAX, |all| all / 4 * 3);
+        let dead = read_dead(&mut section, report);
         let limits = Self {
+            dead,
             body: section.value("body", ("1MiB", 1 << 20), "a size such as 1MiB", bytes, report),
             keys_per_metric: section.value(
                 "keys_per_metric",
@@ -47,8 +55,37 @@ impl Limits {
                 whole,
                 report,
             ),
+            log: section.value("log", ("8GiB", 8 << 30), "a size such as 8GiB", bytes, report),
         };
         section.done(report);
         limits
+    }
+}
+
+fn read_dead(section: &mut Section<'_>, report: &mut Report) -> DeadLimits {
+    let known = DeadLimits::default();
+    let count = |text: &str| whole(text).filter(|n| *n > 0);
+    DeadLimits {
+        max_bytes: section.value(
+            "dead_letters",
+            ("1GiB", known.max_bytes),
+            "a size such as 1GiB",
+            bytes,
+            report,
+        ),
+        max_age: section.value(
+            "dead_letters_age",
+            ("30d", known.max_age),
+            "a duration such as 30d",
+            duration,
+            report,
+        ),
+        max_count: section.value(
+            "dead_letters_count",
+            ("100_000", known.max_count),
+            "a whole number above 0",
+            count,
+            report,
+        ),
     }
 }

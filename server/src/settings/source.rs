@@ -6,6 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+use connectors::receive::offsets::Accepted;
+
 use super::hook::{self, HookSettings};
 use super::read::{Report, Section};
 use super::secret::{self, Secret};
@@ -24,6 +26,8 @@ pub struct Source {
     pub envelope: Envelope,
     /// What it says of change streams.
     pub stream: super::stream::Stream,
+    /// Records that are gone and may be.
+    pub accept_loss: Vec<Accepted>,
 }
 
 /// How bytes arrive.
@@ -117,6 +121,7 @@ impl Source {
             format: Format::Json,
             envelope: Envelope::default(),
             stream: super::stream::Stream::default(),
+            accept_loss: Vec::new(),
         }
     }
 }
@@ -188,10 +193,11 @@ fn read_one(
     );
     let stream = super::stream::read(&mut section, (format, &item.origin), report);
     let envelope = read_envelope(&mut section, report);
+    let accept_loss = read_accepted(&mut section, report);
     section.done(report);
     let source = match (&name, transport) {
         (Some(name), Some(transport)) if report.mistakes.len() == before => {
-            Some(Source { name: name.clone(), transport, format, envelope, stream })
+            Some(Source { name: name.clone(), transport, format, envelope, stream, accept_loss })
         }
         _ => None,
     };
@@ -294,6 +300,27 @@ fn read_kafka(section: &mut Section<'_>, report: &mut Report) -> Option<Kafka> {
     }
     inner.done(report);
     Some(Kafka { brokers: brokers.join(","), topics, group, start, properties })
+}
+
+/// Losses that are accepted; nothing is noted of a source that has none.
+fn read_accepted(section: &mut Section<'_>, report: &mut Report) -> Vec<Accepted> {
+    if !section.has("accept_loss") {
+        return Vec::new();
+    }
+    let mut accepted = Vec::new();
+    for (text, at) in section.texts("accept_loss", &[], report) {
+        section.effective("accept_loss", &text, &at, report);
+        match Accepted::parse(&text) {
+            Some(loss) => accepted.push(loss),
+            None => report.mistake(
+                "not_allowed",
+                &at,
+                format!("`accept_loss`: `{text}` names no records"),
+                "write what the error `offset_gap` proposes: TOPIC[PARTITION] FROM..TO, for example `orders.raw[0] 100..250`",
+            ),
+        }
+    }
+    accepted
 }
 
 fn read_envelope(section: &mut Section<'_>, report: &mut Report) -> Envelope {

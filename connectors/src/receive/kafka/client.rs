@@ -148,6 +148,19 @@ pub(super) fn connect(name: &Arc<str>, source: &KafkaSource) -> Result<Client, R
     Ok(Client { consumer })
 }
 
+/// A consumer that is asked for single records; the properties have been checked by [`connect`].
+pub(super) fn probe(source: &KafkaSource) -> Result<BaseConsumer, KafkaError> {
+    let mut config = defaults(source);
+    for (key, value) in &source.options {
+        config.set(key, value);
+    }
+    config
+        .set("enable.partition.eof", "true")
+        .set("statistics.interval.ms", "0")
+        .set("fetch.max.bytes", "1048576");
+    config.create()
+}
+
 fn defaults(source: &KafkaSource) -> ClientConfig {
     let mut config = ClientConfig::new();
     config

@@ -9,9 +9,10 @@ use contracts::batch::Partition;
 use rdkafka::consumer::Consumer;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
-use super::Start;
 use super::client::Client;
 use super::watch::Found;
+use super::{KafkaSource, Start};
+use crate::receive::offsets::{Known, OffsetError};
 use crate::receive::{BATCH_ROWS, Offsets, Port, SETTLED_EVERY};
 
 struct Part {
@@ -32,11 +33,19 @@ struct Part {
     /// The instant before which all records were last said to be handed on.
     settled: i64,
     halted: Option<String>,
+    /// Where reading began, and the offset it was asked to begin at.
+    born: i64,
+    from: Option<i64>,
+    /// Another topic has taken the place of the one that was read up to this offset.
+    changed: Option<i64>,
+    /// The next record is to be remembered.
+    wants_mark: bool,
 }
 
 pub(super) struct Parts {
     start: Start,
     from: Offsets,
+    known: Known,
     /// The decoder must have read everything: it remembers values that later records leave out.
     remembers: bool,
     list: Vec<Part>,
@@ -48,10 +57,11 @@ pub(super) struct Parts {
 }
 
 impl Parts {
-    pub(super) fn new(port: &Port, start: Start, from: &Offsets, remembers: bool) -> Self {
+    pub(super) fn new(port: &Port, source: &KafkaSource, from: &Offsets, remembers: bool) -> Self {
         let mine = from.iter().filter(|(p, _)| p.source == port.feed.source);
         Self {
-            start,
+            start: source.start,
+            known: source.known.clone(),
             remembers,
             from: mine.map(|(p, o)| (p.clone(), *o)).collect(),
             list: Vec::new(),
@@ -79,6 +89,15 @@ impl Parts {
         let part = &mut self.list[part];
         part.next = part.next.max(next);
         part.end = part.end.max(next);
+    }
+
+    /// Whether the next record is to be remembered; said once for each [`Parts::want_marks`].
+    pub(super) fn wants_mark(&mut self, part: usize) -> bool {
+        std::mem::take(&mut self.list[part].wants_mark)
+    }
+
+    pub(super) fn want_marks(&mut self) {
+        self.list.iter_mut().for_each(|part| part.wants_mark = true);
     }
 
     pub(super) fn set_end(&mut self, part: usize, end: Option<i64>) {
@@ -193,39 +212,50 @@ impl Parts {
             committed: -1,
             settled: i64::MIN,
             halted: None,
+            born: next,
+            from,
+            changed: found.changed.then_some(found.mark).flatten(),
+            wants_mark: true,
         });
         self.index.entry(found.topic.to_string()).or_default().insert(found.number, index);
         index
     }
 
-    /// Moves a position that retention has passed to the oldest record, counting the gap; gives up a
-    /// partition whose position lies behind its end. True when the partition can be read.
+    /// Whether a partition can be read from where it stands; one that cannot is given up, and says why. Only where
+    /// nothing was read yet, or the loss was accepted, reading goes on at the oldest record.
     fn in_range(&mut self, port: &Port, part: usize) -> bool {
         let p = &mut self.list[part];
-        let name = format!("{}[{}]", p.partition.topic, p.partition.number);
-        if p.next > p.high {
-            let why = format!(
-                "{name}: offset {} was reached, but the partition ends at {}: the topic was deleted and \
-                 created again, or lost records. To read it from its beginning, stop, move the folder \
-                 `checkpoints` of the data folder away, and start again",
-                p.next, p.high
-            );
+        let promised = p.from.is_some() || p.next > p.born;
+        let next = promised.then_some(p.next.max(p.begin));
+        let stands = match self.known.stand(&p.partition, next, p.low, p.high) {
+            Ok(_) if p.changed.is_some() && (promised || self.known.reached.contains_key(&p.partition)) => {
+                let found = format!("another record has offset {} now", p.changed.unwrap_or(0));
+                let reached = p.changed.map_or(p.next, |mark| mark + 1);
+                Err(OffsetError::Regressed { at: p.partition.clone(), reached, end: p.high, found })
+            }
+            stands => stands,
+        };
+        if let Err(error) = stands {
+            let why = error.to_string();
             port.status.error(why.clone());
             port.status.halt(&p.partition, why.clone());
             p.halted = Some(why);
             return false;
         }
-        if p.next < p.low {
-            let gone = p.low - p.next;
+        let begin = next.unwrap_or(p.next);
+        if begin < p.low {
+            let gone = p.low - begin;
             port.status.add_gap(gone.unsigned_abs());
             port.status.error(format!(
-                "{name}: offsets {} to {} are gone (retention passed them): {gone} were not read; going on at {}",
-                p.next,
+                "{}[{}]: offsets {begin} to {} are gone (retention passed them): {gone} were not read; going on at {}",
+                p.partition.topic,
+                p.partition.number,
                 p.low - 1,
                 p.low
             ));
-            p.next = p.low;
+            p.begin = p.low;
         }
+        p.next = p.next.max(p.low);
         true
     }
 

@@ -11,7 +11,8 @@ use rdkafka::consumer::Consumer;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use super::KafkaSource;
-use super::client::Client;
+use super::client::{self, Client};
+use super::identity::{self, Mark};
 use super::topics::TopicPattern;
 use crate::receive::Clock;
 
@@ -31,6 +32,10 @@ pub(super) struct Found {
     pub(super) high: i64,
     /// When that was asked.
     pub(super) asked: i64,
+    /// The record that was read last of it, as far as is known.
+    pub(super) mark: Option<i64>,
+    /// Another record stands there now.
+    pub(super) changed: bool,
 }
 
 #[derive(Debug)]
@@ -50,21 +55,25 @@ impl Watcher {
     pub(super) fn start(
         client: &Arc<Client>,
         patterns: Vec<TopicPattern>,
-        source: &KafkaSource,
+        (source, marks): (&KafkaSource, Vec<Mark>),
         clock: Clock,
         stop: Arc<AtomicBool>,
     ) -> std::io::Result<(Watcher, Receiver<News>)> {
         // Unread news are few: the reader takes them at every turn, and this thread asks rarely.
         let (say, news) = unbounded();
         let (hurry, hurried) = bounded(1);
-        let (every, brokers) = (source.metadata_refresh, source.brokers.clone());
+        let (every, brokers, source) = (source.metadata_refresh, source.brokers.clone(), source.clone());
         // Weak, so that the reader alone decides when the consumer closes.
         let client = Arc::downgrade(client);
         std::thread::Builder::new().name("receive-kafka-watch".into()).spawn(move || {
             let mut known = Vec::new();
+            let mut marks = Compared { open: marks.clone(), all: marks, changed: Vec::new() };
             while !stop.load(Ordering::Acquire) {
                 let Some(client) = client.upgrade() else { return };
-                let told = ask(&client, &patterns, &clock, &mut known);
+                let told = ask(&client, &patterns, &clock, &mut known).and_then(|(mut found, missing)| {
+                    marks.compare(&source, &mut found)?;
+                    Ok(News::Partitions { found, missing })
+                });
                 drop(client);
                 let answered = told.is_ok();
                 let told = told.unwrap_or_else(|error| {
@@ -112,11 +121,8 @@ pub(super) fn partitions(
     patterns: &[TopicPattern],
     clock: &Clock,
 ) -> Result<Vec<Found>, String> {
-    match ask(client, patterns, clock, &mut Vec::new()) {
-        Ok(News::Partitions { found, .. }) => Ok(found),
-        Ok(News::Unreachable(error)) => Err(error),
-        Err(error) => Err(error.to_string()),
-    }
+    let found = ask(client, patterns, clock, &mut Vec::new());
+    found.map(|(found, _)| found).map_err(|error| error.to_string())
 }
 
 fn ask(
@@ -124,7 +130,7 @@ fn ask(
     patterns: &[TopicPattern],
     clock: &Clock,
     known: &mut Vec<Found>,
-) -> Result<News, KafkaError> {
+) -> Result<(Vec<Found>, Vec<String>), KafkaError> {
     let mut wanted: Vec<(Arc<str>, i32)> = Vec::new();
     let mut missing = Vec::new();
     if patterns.iter().any(|p| matches!(p, TopicPattern::Pattern(_))) {
@@ -152,7 +158,9 @@ fn ask(
     for (topic, number) in wanted {
         let asked = clock();
         match client.fetch_watermarks(&topic, number, TIMEOUT) {
-            Ok((low, high)) => found.push(Found { topic, number, low, high, asked }),
+            Ok((low, high)) => {
+                found.push(Found { topic, number, low, high, asked, mark: None, changed: false });
+            }
             // A partition without a leader for the moment: it stays as it was.
             Err(error) if passing(&error) => {
                 found.extend(known.iter().find(|f| f.topic == topic && f.number == number).cloned());
@@ -161,7 +169,33 @@ fn ask(
         }
     }
     known.clone_from(&found);
-    Ok(News::Partitions { found, missing })
+    Ok((found, missing))
+}
+
+/// Marks, and what became of looking at them.
+struct Compared {
+    all: Vec<Mark>,
+    open: Vec<Mark>,
+    changed: Vec<Mark>,
+}
+
+impl Compared {
+    /// Looks once at the marks of partitions that are found for the first time.
+    fn compare(&mut self, source: &KafkaSource, found: &mut [Found]) -> Result<(), KafkaError> {
+        let is = |mark: &Mark, found: &Found| *mark.topic == *found.topic && mark.number == found.number;
+        let there =
+            |mark: &&Mark| found.iter().any(|f| is(mark, f) && (f.low..f.high).contains(&mark.offset));
+        let look: Vec<Mark> = self.open.iter().filter(there).cloned().collect();
+        if !look.is_empty() {
+            self.changed.extend(identity::changed(&client::probe(source)?, &look)?);
+        }
+        self.open.retain(|mark| !found.iter().any(|found| is(mark, found)));
+        for found in found {
+            found.mark = self.all.iter().find(|mark| is(mark, found)).map(|mark| mark.offset);
+            found.changed = self.changed.iter().any(|mark| is(mark, found));
+        }
+        Ok(())
+    }
 }
 
 fn passing(error: &KafkaError) -> bool {

@@ -12,7 +12,7 @@ mod commit;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -67,6 +67,18 @@ pub enum LogError {
         waiting: usize,
         /// `max_queue_bytes`.
         allowed: usize,
+    },
+    /// The log has its greatest size, and all of it may still have to be read again.
+    #[error(
+        "the log is full: {bytes} bytes (at most {allowed}), and the records from offset {start} on are still needed by a checkpoint or the lake; it goes on by itself once a newer checkpoint needs them no more"
+    )]
+    Needed {
+        /// Bytes of its blocks.
+        bytes: u64,
+        /// `max_bytes`.
+        allowed: u64,
+        /// Oldest offset kept.
+        start: i64,
     },
     /// Another process has the log open.
     #[error("{path}: another process has this log open; stop it, or use another `data` folder")]
@@ -141,9 +153,21 @@ type IdempotentDone = Box<dyn FnOnce(Result<Idempotent, LogError>) + Send>;
 
 /// One thing to do in the next commit.
 enum Job {
-    Append { records: Vec<LogRecord>, done: Done },
-    Idempotent { records: Vec<LogRecord>, request: IdempotentRequest, done: IdempotentDone },
-    Answer { key: String, answer: Bytes },
+    Append {
+        records: Vec<LogRecord>,
+        done: Done,
+    },
+    Idempotent {
+        records: Vec<LogRecord>,
+        request: IdempotentRequest,
+        done: IdempotentDone,
+    },
+    Answer {
+        key: String,
+        answer: Bytes,
+    },
+    /// Only retention.
+    Sweep,
 }
 
 /// A request, with the bytes it takes of the queue.
@@ -153,12 +177,14 @@ struct Waiting {
 }
 
 /// `start..end` of what is on disk.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 struct Ends {
     start: i64,
     end: i64,
     bytes: i64,
     received: i64,
+    /// It is larger than it may be, because its oldest block is held.
+    held: bool,
 }
 
 /// What callers and the committing thread share.
@@ -168,6 +194,8 @@ struct Shared {
     ends: Mutex<Ends>,
     appended: Condvar,
     queued: AtomicUsize,
+    /// Records at or beyond this offset stay, however old or many.
+    hold: AtomicI64,
     /// Why the last commit failed.
     trouble: Mutex<Option<String>>,
 }
@@ -193,10 +221,11 @@ impl PushLog {
         let shared = Shared {
             db: Handle::new(path, db),
             options,
-            ends: Mutex::new(Ends { start: 0, end: 0, bytes: 0, received: 0 }),
+            ends: Mutex::new(Ends::default()),
             appended: Condvar::new(),
             queued: AtomicUsize::new(0),
-            trouble: Mutex::new(None),
+            hold: AtomicI64::new(i64::MAX),
+            trouble: Mutex::default(),
         };
         *shared.ends.lock() = shared.check(Some(source))?;
         let shared = Arc::new(shared);
@@ -273,9 +302,23 @@ impl PushLog {
         self.shared.ends.lock().bytes.unsigned_abs()
     }
 
-    /// Why the last append could not be written (disk full, ...); `None` once one has been written since.
+    /// Keeps the records at or beyond `offset`, whatever age and size say; an older offset than before is allowed.
+    /// Without this call nothing is held. A log that grows too large by it takes no more ([`LogError::Needed`]).
+    pub fn hold(&self, offset: i64) {
+        let before = self.shared.hold.swap(offset, Ordering::AcqRel);
+        if before != offset && self.is_held() {
+            self.send(Waiting { job: Job::Sweep, bytes: 0 });
+        }
+    }
+
+    /// Why nothing can be appended now; looked at again every second.
     pub fn trouble(&self) -> Option<String> {
         self.shared.trouble.lock().clone()
+    }
+
+    /// It takes no more until [`PushLog::hold`] lets go of some records.
+    pub fn is_held(&self) -> bool {
+        self.shared.ends.lock().held
     }
 
     /// Waits until there is a record at `offset`, at most `timeout`.
@@ -317,6 +360,11 @@ impl PushLog {
     }
 
     fn reserve(&self, bytes: usize) -> Result<(), LogError> {
+        let ends = *self.shared.ends.lock();
+        if ends.held {
+            let (bytes, allowed) = (ends.bytes.unsigned_abs(), self.shared.options.max_bytes);
+            return Err(LogError::Needed { bytes, allowed, start: ends.start });
+        }
         let allowed = self.shared.options.max_queue_bytes;
         let before = self.shared.queued.fetch_add(bytes, Ordering::AcqRel);
         // One request alone may be larger than the queue; it only must not wait behind others.
@@ -349,7 +397,7 @@ impl Job {
         match self {
             Job::Append { done, .. } => done(Err(error)),
             Job::Idempotent { done, .. } => done(Err(error)),
-            Job::Answer { .. } => {}
+            Job::Answer { .. } | Job::Sweep => {}
         }
     }
 }
@@ -435,7 +483,8 @@ impl Shared {
         }
         let end = end.ok_or_else(|| self.corrupted("its end is not written down".into()))?;
         let (bytes, received) = (bytes.unwrap_or(0), received.unwrap_or(0));
-        Ok(Ends { start: start.unwrap_or(end), end, bytes, received })
+        // The next commit finds out whether it is held.
+        Ok(Ends { start: start.unwrap_or(end), end, bytes, received, held: false })
     }
 }
 

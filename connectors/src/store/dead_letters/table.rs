@@ -2,8 +2,6 @@
 //!
 //! *In*: rows. *Out*: rows. *Never*: a head without its payload: both are written in one transaction.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use contracts::batch::{HeaderList, Partition, Reason, Refused};
 use redb::{Database, ReadableDatabase, ReadableTable, Table, TableDefinition, WriteTransaction};
@@ -105,14 +103,18 @@ fn first8(digest: &[u8]) -> u64 {
 
 /// The stable number of a position.
 pub(super) fn id_of(row: &Refused) -> u64 {
+    id_at(&row.partition, row.offset, row.part)
+}
+
+pub(super) fn id_at(partition: &Partition, offset: i64, part: u32) -> u64 {
     let mut hash = Sha256::new();
-    for text in [&row.partition.source, &row.partition.topic] {
+    for text in [&partition.source, &partition.topic] {
         hash.update((text.len() as u64).to_le_bytes());
         hash.update(text.as_bytes());
     }
-    hash.update(row.partition.number.to_le_bytes());
-    hash.update(row.offset.to_le_bytes());
-    hash.update(row.part.to_le_bytes());
+    hash.update(partition.number.to_le_bytes());
+    hash.update(offset.to_le_bytes());
+    hash.update(part.to_le_bytes());
     first8(&hash.finalize())
 }
 
@@ -260,10 +262,18 @@ impl<'a> Tables<'a> {
             return Ok(());
         };
         self.payloads.remove(key.1)?;
-        let place: (Arc<str>, Arc<str>, i32) = (head.source.into(), head.topic.into(), head.number);
-        let place = (&*place.0, &*place.1, place.2);
+        self.remember((&head.source, &head.topic, head.number), head.offset, key.0)
+    }
+
+    /// A row that is too old already when it comes counts as dropped, once.
+    pub(super) fn skip(&mut self, row: &Refused) -> Result<(), redb::Error> {
+        let p = &row.partition;
+        self.remember((&p.source, &p.topic, p.number), row.offset, row.received)
+    }
+
+    fn remember(&mut self, place: (&str, &str, i32), offset: i64, received: i64) -> Result<(), redb::Error> {
         let floor = self.floors.get(place)?.map_or((i64::MIN, i64::MIN), |v| v.value());
-        self.floors.insert(place, (floor.0.max(head.offset), floor.1.max(key.0)))?;
+        self.floors.insert(place, (floor.0.max(offset), floor.1.max(received)))?;
         Ok(())
     }
 

@@ -21,8 +21,8 @@ const GATHER: Duration = Duration::from_millis(50);
 const COMMIT_BYTES: usize = 8 << 20;
 /// How often age is looked at while nothing comes.
 const IDLE: Duration = Duration::from_secs(30);
-/// Tries for one batch when the disk fails, a second apart (longer while nothing else waits).
-const RETRY: Duration = Duration::from_secs(1);
+/// How soon a batch is tried again when the disk fails.
+const RETRY: Duration = Duration::from_millis(500);
 
 pub(super) enum Message {
     Record(Vec<Refused>),
@@ -78,8 +78,8 @@ pub(super) fn run(shared: &Shared, queue: &Receiver<Message>) {
     }
 }
 
-/// Writes a batch. A disk that fails is tried again while the queue has room: rows that do not fit
-/// meanwhile are counted as overflowed by `record`.
+/// Writes a batch. A disk that fails is tried again until it takes it, or the process ends: then the rows are counted,
+/// and no checkpoint stands beyond them.
 fn write(shared: &Shared, rows: Vec<Refused>, may_wait: bool) {
     let now = (shared.clock)();
     if rows.is_empty() && !expired(shared, now) {
@@ -94,16 +94,21 @@ fn write(shared: &Shared, rows: Vec<Refused>, may_wait: bool) {
             shared.db.with(|db| plan.write(db, &rows))
         });
         match done {
-            Ok(changes) => return changes.apply(&mut shared.index.lock()),
+            Ok(changes) => {
+                changes.apply(&mut shared.index.lock());
+                *shared.trouble.lock() = None;
+                return;
+            }
             Err(error) => {
                 shared.db.close();
                 drop(alone);
+                let words = super::open_error(shared.db.path(), error);
                 if !told {
-                    tracing::error!(path = %shared.db.path().display(), ?error, "dead letters cannot be written");
+                    tracing::error!(error = %words, "dead letters cannot be written");
                     told = true;
                 }
-                let full = shared.queued.load(Ordering::Acquire) > super::MAX_QUEUE_BYTES / 2;
-                if !may_wait || full {
+                *shared.trouble.lock() = Some(words.to_string());
+                if !may_wait || shared.closing.load(Ordering::Acquire) {
                     shared.overflowed.fetch_add(rows.len() as u64, Ordering::Relaxed);
                     return;
                 }
@@ -168,7 +173,12 @@ impl<'a> Plan<'a> {
                 (None, Some(key)) => self.index.fingerprint(key) == Some(print),
                 (None, None) => false,
             };
-            if same || row.received < oldest || tables.was_dropped(row)? {
+            if same || tables.was_dropped(row)? {
+                continue;
+            }
+            if row.received < oldest {
+                tables.skip(row)?;
+                changes.dropped += 1;
                 continue;
             }
             if let Some(key) = known {

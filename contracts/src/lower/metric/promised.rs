@@ -23,12 +23,16 @@ pub(super) fn report(cx: &mut Cx<'_>, node: &Node, world: &World) {
         let what = format!("`late: {}`", late.shown());
         cx.not_yet(late.span, &what, "use `late: restate`, which corrects the number");
     }
-    for (key, what) in
-        [("slo", "`slo`"), ("alerts", "`alerts`"), ("access", "`access`"), ("serve", "`serve`")]
-    {
+    for (key, what) in [("slo", "`slo`"), ("alerts", "`alerts`"), ("access", "`access`")] {
         if let Some(entry) = node.entry(key) {
             cx.idle(entry.key_span, what);
         }
+    }
+    // `serve.lake` runs.
+    if let Some(serve) = node.entry("serve")
+        && serve.value.entries().iter().any(|entry| entry.key != "lake")
+    {
+        cx.idle(serve.key_span, "`serve`");
     }
 }
 

@@ -20,13 +20,17 @@ const COMMIT_BYTES: usize = 8 << 20;
 const BLOCK_BYTES: usize = (64 << 10) - 1024;
 /// How often retention by age is looked at while nothing is appended.
 const IDLE: Duration = Duration::from_secs(30);
+/// How soon it is looked whether a disk that failed works again.
+const AGAIN: Duration = Duration::from_secs(1);
 /// Blocks that one commit drops at most, so that no commit gets slow.
 const SWEEP: usize = 1024;
 
 pub(super) fn run(shared: &Shared, queue: &Receiver<Waiting>) {
     loop {
         let mut jobs = Vec::new();
-        match queue.recv_timeout(IDLE) {
+        // After a failure an empty commit finds out when the disk takes something again.
+        let failing = shared.trouble.lock().is_some();
+        match queue.recv_timeout(if failing { AGAIN } else { IDLE }) {
             Ok(first) => {
                 let mut bytes = first.bytes;
                 jobs.push(first);
@@ -35,7 +39,7 @@ pub(super) fn run(shared: &Shared, queue: &Receiver<Waiting>) {
                     jobs.push(next);
                 }
             }
-            Err(RecvTimeoutError::Timeout) if !shared.something_expired() => continue,
+            Err(RecvTimeoutError::Timeout) if !failing && !shared.something_expired() => continue,
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
         }
@@ -87,8 +91,9 @@ impl Shared {
                 }
             }
             Err(error) => {
-                tracing::error!("append: {error}");
-                *self.trouble.lock() = Some(error.to_string());
+                if self.trouble.lock().replace(error.to_string()).is_none() {
+                    tracing::error!("append: {error}");
+                }
                 self.db.close();
                 for job in jobs {
                     job.fail(error.clone());
@@ -146,6 +151,7 @@ fn write(
                 }
                 Outcome::Nothing
             }
+            Job::Sweep => Outcome::Nothing,
             Job::Idempotent { records, request, .. } => {
                 let known = match fresh.get(&request.key) {
                     Some(kept) => Some(kept.clone()),
@@ -224,20 +230,21 @@ impl Appender<'_> {
         Ok(())
     }
 
-    /// Drops the oldest blocks that are too old or too much; the newest stays.
+    /// Drops the oldest blocks that are too old or too much; the newest stays, and what is held.
     fn retain(&mut self, now: i64, shared: &Shared) -> Result<(), redb::Error> {
         let max_bytes = i64::try_from(shared.options.max_bytes).unwrap_or(i64::MAX);
         let max_age = shared.max_age();
-        let last = self.blocks.last()?.map(|(key, _)| key.value());
+        let hold = shared.hold.load(Ordering::Acquire);
+        self.ends.held = false;
         for _ in 0..SWEEP {
-            let Some((first, len, received)) = self.blocks.first()?.map(|(key, value)| {
-                let value = value.value();
-                (key.value(), value.len() as i64, block::received(value))
-            }) else {
-                break;
-            };
+            let Some((first, next, len, received)) = self.oldest()? else { break };
             let old = received.is_some_and(|at| now.saturating_sub(at) > max_age);
-            if Some(first) == last || (self.ends.bytes <= max_bytes && !old) {
+            let large = self.ends.bytes > max_bytes;
+            if !large && !old {
+                break;
+            }
+            if next > hold {
+                self.ends.held = large;
                 break;
             }
             self.blocks.remove(first)?;
@@ -245,5 +252,15 @@ impl Appender<'_> {
         }
         self.ends.start = self.blocks.first()?.map_or(self.ends.end, |(key, _)| key.value());
         Ok(())
+    }
+
+    /// Offset, next block's offset, length and instant of the oldest block; `None` when it is the newest, too.
+    fn oldest(&self) -> Result<Option<(i64, i64, i64, Option<i64>)>, redb::Error> {
+        let mut blocks = self.blocks.iter()?;
+        let (Some(oldest), Some(next)) = (blocks.next().transpose()?, blocks.next().transpose()?) else {
+            return Ok(None);
+        };
+        let value = oldest.1.value();
+        Ok(Some((oldest.0.value(), next.0.value(), value.len() as i64, block::received(value))))
     }
 }

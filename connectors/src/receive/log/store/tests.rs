@@ -140,6 +140,30 @@ fn retention_drops_the_oldest_by_size_and_by_age() {
 }
 
 #[test]
+fn what_is_held_stays_and_a_log_that_is_full_of_it_takes_no_more() {
+    let bench = Bench::new();
+    let options = LogOptions { max_bytes: 300_000, max_age: Duration::from_secs(60), ..bench.options() };
+    let log = PushLog::open(&bench.path(), "push", options).unwrap();
+    log.hold(2);
+    let value = "x".repeat(50_000);
+    let pushed = (0..20).take_while(|_| push(&log, &[&value]).is_ok()).count();
+    assert!((6..12).contains(&pushed), "{pushed}");
+    assert_eq!((log.start(), log.is_held()), (2, true), "what lies before is let go");
+    let full = push(&log, &["more"]).unwrap_err();
+    assert!(matches!(full, LogError::Needed { allowed: 300_000, start: 2, .. }), "{full}");
+    assert_eq!(texts(&log, 2).len(), pushed - 2, "what was acknowledged is there");
+    bench.set(120_000_000);
+    log.hold(4);
+    let started = std::time::Instant::now();
+    while log.is_held() && started.elapsed() < Duration::from_secs(10) {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert_eq!((log.start(), log.is_held()), (4, false), "it goes on by itself; age takes nothing held");
+    push(&log, &["more"]).unwrap();
+    assert_eq!(log.start(), 4);
+}
+
+#[test]
 fn a_full_queue_says_so_at_once() {
     let bench = Bench::new();
     let options = LogOptions { max_queue_bytes: 1000, ..bench.options() };
