@@ -172,7 +172,9 @@ fn nothing_acknowledged_is_lost_when_the_power_is_cut() {
 #[test]
 fn seeded_mistakes_are_caught() {
     let Ok(which) = std::env::var("BUGS") else {
-        return eprintln!("not run: `BUGS=all` switches the mistakes on, one after the other (`make mistakes`)");
+        return eprintln!(
+            "not run: `BUGS=all` switches the mistakes on, one after the other (`make mistakes`)"
+        );
     };
     // A name that is not in the list is tried, too.
     let wanted: Vec<&str> = if which == "all" { BUGS.into() } else { vec![&which] };
