@@ -214,6 +214,7 @@ impl Plan<'_> {
         match (cycle, cycle % 2) {
             (0, _) => self.points[0],
             (_, 0) => self.points[(cycle / 2) % self.points.len()],
+            _ if self.bug.is_empty() && rng.next(2) == 0 => POINTS[POINTS.len() - 1],
             _ => self.points[rng.next(self.points.len() as u64) as usize],
         }
     }

@@ -181,9 +181,6 @@ fn write(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
 }
 
 fn sync_folder(path: &Path) -> Result<(), FolderError> {
-    if faults::bug("unsynced_folder") {
-        return Ok(());
-    }
     File::open(path).and_then(|folder| folder.sync_all()).map_err(|error| failed(path, &error))
 }
 

@@ -107,14 +107,30 @@ pub(crate) fn open_or_create(
         let made = make(&new, create);
         faults::point("store.before_name");
         let made = made.and_then(|()| match fs::hard_link(&new, path) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()), // somebody was faster
+            Err(_) if path.try_exists()? => Ok(()), // somebody was faster
             other => Ok(other?),
         });
         let _ = fs::remove_file(&new);
         made?;
         File::open(folder)?.sync_all()?;
     }
-    open(path)
+    let db = open(path)?;
+    sweep(path);
+    Ok(db)
+}
+
+/// Removes what processes have left that were killed while they made the file: it is there and ours.
+fn sweep(path: &Path) {
+    let Some(name) = path.file_name().and_then(|name| name.to_str()) else { return };
+    let number = |other: &str| {
+        let number = other.strip_prefix(name)?.strip_prefix('.')?.strip_suffix(".tmp")?;
+        number.parse::<u32>().ok()
+    };
+    let entries = path.parent().map(fs::read_dir).into_iter().flatten().flatten().flatten();
+    for entry in entries.filter(|entry| entry.file_name().to_str().and_then(number).is_some()) {
+        // One that stays costs a little room and nothing else.
+        let _ = fs::remove_file(entry.path());
+    }
 }
 
 fn make(path: &Path, create: impl FnOnce(&Database) -> Result<(), redb::Error>) -> Result<(), OpenError> {
@@ -145,4 +161,25 @@ fn open(path: &Path) -> Result<Database, OpenError> {
 
 fn is_damage(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_killed_process_has_left_goes() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("push");
+        for other in ["push.77.tmp", "push.x.tmp", "pusher.7.tmp"] {
+            fs::write(folder.path().join(other), b"half").unwrap();
+        }
+        drop(open_or_create(&path, |_| Ok(())).unwrap());
+        let mut names: Vec<_> = fs::read_dir(folder.path())
+            .unwrap()
+            .map(|e| e.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        assert_eq!(names, ["push", "push.x.tmp", "pusher.7.tmp"]);
+    }
 }
