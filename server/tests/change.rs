@@ -58,7 +58,9 @@ fn changed(server: &Server, metric: &str, wanted: &str) {
             && server.status(&format!("/v1/metrics/{metric}")) == 200
             && number(server, metric) == wanted
     });
-    done.unwrap_or_else(|()| panic!("{metric}: {} {}", server.text(&format!("/v1/metrics/{metric}")), verbose(server)));
+    done.unwrap_or_else(|()| {
+        panic!("{metric}: {} {}", server.text(&format!("/v1/metrics/{metric}")), verbose(server))
+    });
 }
 
 #[test]
@@ -88,7 +90,11 @@ fn what_is_new_is_made_from_history_and_the_rest_is_kept() {
     server.signal("TERM");
     assert_eq!(server.end(), Some(0));
     let server = Server::start_with(folder.path(), &[AT_THE_END]);
-    assert_eq!(verbose(&server)["sources"][0]["behind_at_start"], 0, "the last checkpoint is of these contracts");
+    assert_eq!(
+        verbose(&server)["sources"][0]["behind_at_start"],
+        0,
+        "the last checkpoint is of these contracts"
+    );
 }
 
 #[test]
