@@ -218,7 +218,6 @@ impl Running {
         let lock = lock::Lock::take(&settings.data)?;
         let logs = sources::open_logs(&settings.sources, &settings.data)?;
         let history = History::open(&settings.data.join("contracts"));
-        Kept::clear(&settings.data)?;
         let (contracts, changed) = rebuild::answering(contracts, &history, &settings)?;
         let dead = DeadLetters::open(&settings.data.join("deadletter"), DeadLimits::default(), wall_clock())
             .map_err(|error| Failure::new(Exit::Config, format!("the dead letters: {error}")))?;
