@@ -326,6 +326,9 @@ impl Local {
         }
         for (number, (relation, state)) in self.plan.relations.iter().zip(&mut self.relations).enumerate() {
             let metric = &catalog.metrics[relation.metric].head.name;
+            // By its number within the metric: that of all relations moves when another metric comes or goes.
+            let first = self.plan.relations.iter().position(|first| first.metric == relation.metric);
+            let number = number - first.unwrap_or_default();
             let named = state.states().into_iter();
             states.extend(named.map(|(name, state)| (format!("relation/{metric}.{number}.{name}"), state)));
         }

@@ -274,7 +274,6 @@ impl Running {
         let lock = lock::Lock::take(&settings.data)?;
         let logs = sources::open_logs(&settings)?;
         let history = History::open(&settings.data.join("contracts"));
-        Kept::clear(&settings.data)?;
         let (contracts, changed) = rebuild::answering(contracts, &history, &settings)?;
         let dead = DeadLetters::open(&settings.data.join("deadletter"), settings.limits.dead, wall_clock())
             .map_err(|error| Failure::new(Exit::Config, format!("the dead letters: {error}")))?;

@@ -203,11 +203,15 @@ impl Rig {
         let (engine, _) = make.engine(workers, now, &told, &vault)?;
         let decoders = make.decoders();
         let mut rig = Rig { ends: vec![0; decoders.len()], decoders, engine, told, vault, make };
-        // Receivers tell the engine of every partition before its first record.
-        for (partition, decoder) in &mut rig.decoders {
-            rig.engine.sender().send(decoder.finish(partition, 0, Some(0))).expect("the engine runs");
-        }
+        rig.announce();
         Ok(rig)
+    }
+
+    /// Receivers tell the engine of every partition before its first record.
+    fn announce(&mut self) {
+        for (partition, decoder) in &mut self.decoders {
+            self.engine.sender().send(decoder.finish(partition, 0, Some(0))).expect("the engine runs");
+        }
     }
 
     /// Keeps the state as it is after all that was sent.

@@ -72,7 +72,15 @@ fn walk(case: &Case, rng: &mut fastrand::Rng) -> Result<(), String> {
         ways.push(others(&case.yaml, rng));
     }
     let told = |what: &str| {
-        format!("{what}, segment {change}\nold:\n{}\nnew:\n{}", ways.join("\n####\n"), case.yaml)
+        let (old, new) = (catalog(&ways[ways.len() - 1]), catalog(&case.yaml));
+        let plan = old.ok().zip(new.ok());
+        let plan = plan.map(|(old, new)| format!("{:?}", StatePlan::new(&old, &new).contracts(&new)));
+        let old = ways.join("\n####\n");
+        format!(
+            "{what}, change in segment {change}: {}\nold:\n{old}\nnew:\n{}",
+            plan.unwrap_or_default(),
+            case.yaml
+        )
     };
     let workers = |rng: &mut fastrand::Rng| [1, 2, 4][rng.usize(..3)];
     let first = catalog(&ways[0])?;

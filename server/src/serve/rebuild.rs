@@ -96,6 +96,8 @@ pub(super) fn answering(
     history: &History,
     settings: &Settings,
 ) -> Result<(Contracts, bool), Failure> {
+    // What a process that was killed has left.
+    Kept::clear(&settings.data)?;
     let newest = Kept::newest(&settings.data, &settings.checkpoints)?;
     let Some(base) = newest.filter(|base| base.catalog() != configured.catalog.hash) else {
         return Ok((configured, false));

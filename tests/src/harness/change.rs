@@ -53,6 +53,7 @@ impl Rig {
                     vault: Arc::new(Memory::default()),
                     make: side,
                 };
+                rig.announce();
                 before.iter().for_each(|raw| rig.send(&[raw]));
                 beyond.iter().for_each(|raw| rig.send(&[raw]));
                 let written = rig.engine.checkpoint().map_err(|e| of(&e))?;
