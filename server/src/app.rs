@@ -166,6 +166,7 @@ pub struct App {
     pub(crate) sampled: Sampled,
     pub(crate) lake: Option<Arc<LakeWriter>>,
     pub(crate) caught_up: CaughtUp,
+    settled: AtomicBool,
     draining: AtomicBool,
     swaps: AtomicU64,
     started: Instant,
@@ -208,6 +209,7 @@ impl App {
             sampled: Sampled::default(),
             lake: parts.lake,
             caught_up: CaughtUp::default(),
+            settled: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             swaps: AtomicU64::new(0),
             started: Instant::now(),
@@ -287,6 +289,17 @@ impl App {
     pub fn sources(&self) -> Vec<SourceStatus> {
         let probes = self.sources.read().clone();
         probes.iter().map(|probe| probe.status()).collect()
+    }
+
+    /// Everything that was there when the process started is in `published`; until then no answer is complete, whatever
+    /// the restored state knows of ends. Stays true.
+    pub(crate) fn settled(&self, published: &Published) -> bool {
+        if self.settled.load(Ordering::Relaxed) {
+            return true;
+        }
+        let settled = self.sources().iter().all(|source| self.caught_up.check(source, Some(published)));
+        self.settled.store(settled, Ordering::Relaxed);
+        settled
     }
 
     /// Notes how a contract reload went: `Err` keeps the last good contracts.
