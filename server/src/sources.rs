@@ -124,9 +124,11 @@ impl Generation {
         engine: Sender<Chunk>,
         closed: &Arc<AtomicBool>,
     ) -> Result<Self, Failure> {
-        let (chunks, through) = crossbeam_channel::bounded(CHUNKS);
-        let closed = closed.clone();
         let pace = Arc::new(begin.pace);
+        // What a bound holds back shall be seen as not yet read.
+        let room = if pace.is_open() { CHUNKS } else { 1 };
+        let (chunks, through) = crossbeam_channel::bounded(room);
+        let closed = closed.clone();
         let history = begin.history.filter(|_| begin.from.is_empty());
         if let Some(history) = &history {
             announce(history, sources, &engine);

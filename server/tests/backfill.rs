@@ -64,7 +64,7 @@ fn numbers(server: &Server, token: &Value) -> BTreeMap<String, i64> {
         let (whole, hundredths) = value.as_str().unwrap().split_once('.').unwrap();
         whole.parse::<i64>().unwrap() * 100 + hundredths.parse::<i64>().unwrap()
     };
-    rows.iter().map(|row| (row["country"].as_str().unwrap().to_owned(), cents(&row["value"]))).collect()
+    rows.iter().map(|row| (row["country"].as_str().unwrap().to_owned(), cents(&row["amount"]))).collect()
 }
 
 fn stop(server: Server, folder: &Path) {
