@@ -172,6 +172,7 @@ pub struct App {
     pub(crate) caught_up: CaughtUp,
     /// Why sources wait.
     paused: RwLock<Vec<String>>,
+    settled: AtomicBool,
     draining: AtomicBool,
     swaps: AtomicU64,
     started: Instant,
@@ -215,6 +216,7 @@ impl App {
             lake: parts.lake,
             caught_up: CaughtUp::default(),
             paused: RwLock::default(),
+            settled: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             swaps: AtomicU64::new(0),
             started: Instant::now(),
@@ -296,6 +298,17 @@ impl App {
     pub fn sources(&self) -> Vec<SourceStatus> {
         let probes = self.sources.read().clone();
         probes.iter().map(|probe| probe.status()).collect()
+    }
+
+    /// Everything that was there when the process started is in `published`; until then no answer is complete, whatever
+    /// the restored state knows of ends. Stays true.
+    pub(crate) fn settled(&self, published: &Published) -> bool {
+        if self.settled.load(Ordering::Relaxed) {
+            return true;
+        }
+        let settled = self.sources().iter().all(|source| self.caught_up.check(source, Some(published)));
+        self.settled.store(settled, Ordering::Relaxed);
+        settled
     }
 
     /// Notes how a contract reload went: `Err` keeps the last good contracts.

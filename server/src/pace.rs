@@ -42,6 +42,11 @@ impl Pace {
         self.open.store(true, Ordering::Release);
     }
 
+    /// Whether there is no bound.
+    pub fn is_open(&self) -> bool {
+        self.open.load(Ordering::Acquire)
+    }
+
     /// So many rows per second arrive at the sources now.
     pub fn live(&self, rows: u64) {
         self.live.store(rows, Ordering::Relaxed);
@@ -49,14 +54,13 @@ impl Pace {
 
     /// Returns when `rows` more may have passed.
     pub fn pass(&self, rows: u64) {
-        let is_open = || self.open.load(Ordering::Acquire);
-        if is_open() {
+        if self.is_open() {
             return;
         }
         let rate = self.rate.saturating_add(self.live.load(Ordering::Relaxed));
         let now = || u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
         let until = self.bucket.lock().take(rows, now(), rate);
-        while !is_open() {
+        while !self.is_open() {
             let left = Duration::from_micros(until.saturating_sub(now()));
             if left.is_zero() {
                 return;

@@ -133,9 +133,11 @@ impl Generation {
     ) -> Result<Self, Failure> {
         std::fs::create_dir_all(&begin.marks)
             .map_err(|error| io(Exit::Config, "make", &begin.marks, &error))?;
-        let (chunks, through) = crossbeam_channel::bounded(CHUNKS);
-        let closed = closed.clone();
         let pace = Arc::clone(&begin.pace);
+        // What a bound holds back shall be seen as not yet read.
+        let room = if pace.is_open() { CHUNKS } else { 1 };
+        let (chunks, through) = crossbeam_channel::bounded(room);
+        let closed = closed.clone();
         let history = begin.history.as_ref();
         if let Some(history) = history {
             announce(history, sources, &engine);

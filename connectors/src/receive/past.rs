@@ -9,9 +9,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use contracts::batch::{Chunk, EventBatch, Partition, Refused};
+use contracts::batch::{Chunk, EventBatch, Partition, Payloads, Refused};
 
-use super::{Feed, Offsets, Port, ReceiveError, Receiver, State, Stop};
+use super::{BATCH_ROWS, Feed, Offsets, Port, ReceiveError, Receiver, State, Stop};
 use crate::decode::{Decoder, Record};
 
 /// Rows of a partition, in the order of their offsets.
@@ -147,18 +147,48 @@ fn hand_on(port: &Port, partition: &Partition, part: &mut Part, rows: PastRows) 
     let newest = rows.batches.iter().flat_map(|batch| &batch.received);
     let newest = newest.chain(rows.refused.iter().map(|row| &row.received)).max();
     part.received = newest.copied().unwrap_or(part.received).max(part.received.saturating_add(1));
-    let mut chunk = standing(partition, rows.next);
-    chunk.batches = rows.batches;
-    for row in rows.refused {
-        again(&mut part.decoder, row, &mut chunk);
+    let mut refused = rows.refused.into_iter().peekable();
+    let mut from = i64::MIN;
+    for next in cuts(&rows.batches, rows.next) {
+        let mut chunk = standing(partition, next);
+        chunk.batches = rows.batches.iter().filter_map(|batch| between(batch, from, next)).collect();
+        while let Some(row) = refused.next_if(|row| row.offset < next) {
+            again(&mut part.decoder, row, &mut chunk);
+        }
+        let admitted: usize = chunk.batches.iter().map(|batch| batch.columns.num_rows()).sum();
+        chunk.received = (admitted + chunk.refused.len()) as u64;
+        chunk.end_offset = Some(part.lives.unwrap_or(part.until));
+        (from, part.next) = (next, next);
+        port.deliver(chunk)?;
+        part.tell(port, partition);
     }
-    let admitted: usize = chunk.batches.iter().map(|batch| batch.columns.num_rows()).sum();
-    chunk.received = (admitted + chunk.refused.len()) as u64;
-    chunk.end_offset = Some(part.until);
-    part.next = rows.next;
-    port.deliver(chunk)?;
-    part.tell(port, partition);
     Ok(())
+}
+
+/// Where chunks of about [`BATCH_ROWS`] rows end; the last one ends at `next`.
+fn cuts(batches: &[EventBatch], next: i64) -> Vec<i64> {
+    let mut offsets: Vec<i64> = batches.iter().flat_map(|batch| &batch.offsets).copied().collect();
+    offsets.sort_unstable();
+    let mut cuts: Vec<i64> = offsets.into_iter().step_by(BATCH_ROWS).skip(1).chain([next]).collect();
+    // Rows of one record stay together.
+    cuts.dedup();
+    cuts
+}
+
+/// The rows of a batch, which is in the order of its offsets, from one offset up to before another.
+fn between(batch: &EventBatch, from: i64, to: i64) -> Option<EventBatch> {
+    let start = batch.offsets.partition_point(|offset| *offset < from);
+    let end = batch.offsets.partition_point(|offset| *offset < to);
+    (start < end).then(|| EventBatch {
+        event: batch.event,
+        columns: batch.columns.slice(start, end - start),
+        ids: batch.ids.slice(start, end - start),
+        offsets: batch.offsets[start..end].to_vec(),
+        parts: batch.parts[start..end].to_vec(),
+        received: batch.received[start..end].to_vec(),
+        payloads: Payloads { ranges: batch.payloads.ranges[start..end].to_vec(), ..batch.payloads.clone() },
+        changes: batch.changes.as_ref().map(|changes| changes[start..end].to_vec()),
+    })
 }
 
 /// Decodes a refused row once more: the contract may admit it now. What does not come back as exactly one row (it was

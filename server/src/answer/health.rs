@@ -40,7 +40,7 @@ enum Progress {
 
 impl CaughtUp {
     /// True once everything that was there at the start of `source` is published.
-    fn check(&self, source: &SourceStatus, published: Option<&Published>) -> bool {
+    pub(crate) fn check(&self, source: &SourceStatus, published: Option<&Published>) -> bool {
         let mut sources = self.sources.lock();
         if let Some(Progress::Done) = sources.get(&source.name) {
             return true;
@@ -191,8 +191,8 @@ fn refuses(app: &App, source: &str) -> Option<String> {
 /// The state of a source in words.
 pub(super) fn words(source: &SourceStatus) -> String {
     let lag = source.lag.map_or_else(String::new, |n| format!(", {n} behind"));
-    let lag = match (source.caught_up, source.seconds_left) {
-        (true, _) => lag,
+    let read = match (source.caught_up, source.seconds_left) {
+        (true, _) => lag.clone(),
         (false, None) => format!(", {} read{lag}, {} records/s", source.read, source.per_second),
         (false, Some(left)) => {
             let left = duration(left);
@@ -204,9 +204,9 @@ pub(super) fn words(source: &SourceStatus) -> String {
             Some(error) => format!("connecting: {error}"),
             None => "connecting".to_owned(),
         },
-        SourceState::CatchingUp => format!("catching up{lag}"),
+        SourceState::CatchingUp => format!("catching up{read}"),
         SourceState::Running => format!("running{lag}"),
-        SourceState::Paused => format!("paused: the engine is busy{lag}"),
+        SourceState::Paused => format!("paused: the engine is busy{read}"),
         SourceState::Waiting(why) => format!("waiting: {why}{lag}"),
         SourceState::Failed(why) => format!("failed: {why}"),
         SourceState::Finished => "finished".to_owned(),

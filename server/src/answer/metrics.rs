@@ -47,7 +47,7 @@ pub(crate) struct MetricAnswer {
     pub as_of: String,
     /// Age of the published tick behind the answer, milliseconds.
     pub fresh_ms: f64,
-    /// No further event is expected to change it.
+    /// No further event is expected to change it; never while the server reads what was there when it started.
     pub complete: bool,
     /// The band that holds, for metrics with levels.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -273,7 +273,8 @@ pub(crate) async fn read(
     let (live, published) = published_after(&app, params.one("after")?, wait).await?;
     let index = find(&live, &name)?;
     let query = question(&params, &published)?;
-    let answer = ask(&published, index, &query).await?;
+    let mut answer = ask(&published, index, &query).await?;
+    answer.complete &= app.settled(&published);
     let page = page(&name, &query, &answer, params.one("cursor")?, limit)?;
     Ok(Json(shape(&published, index, &query, &answer, &page)))
 }
@@ -288,11 +289,11 @@ pub(crate) async fn list(State(app): State<Arc<App>>, params: Params) -> Result<
     params.only(&["after", "wait"])?;
     let wait = params.wait(app.limits.max_wait)?;
     let (live, published) = published_after(&app, params.one("after")?, wait).await?;
-    let wall = wall_now();
+    let (wall, settled) = (wall_now(), app.settled(&published));
     let metrics: Vec<JsonValue> = served(&live)
         .filter_map(|metric| {
             let index = published.catalog.metric_index(&metric.head.name)?;
-            Some(summary(&published, index, wall))
+            Some(summary(&published, index, wall, settled))
         })
         .collect();
     Ok(Json(json!({
@@ -303,13 +304,14 @@ pub(crate) async fn list(State(app): State<Arc<App>>, params: Params) -> Result<
     })))
 }
 
-fn summary(published: &Published, index: usize, wall: Micros) -> JsonValue {
+fn summary(published: &Published, index: usize, wall: Micros, settled: bool) -> JsonValue {
     let metric = &published.catalog.metrics[index];
     let head = &metric.head;
     let answer = published.metric(index, &MetricQuery::default());
     let (value, window, complete, level, error) = match &answer {
         Ok(a) => {
-            (describe::value(metric, a), json!(a.window), json!(a.complete), json!(a.level), JsonValue::Null)
+            let complete = json!(a.complete && settled);
+            (describe::value(metric, a), json!(a.window), complete, json!(a.level), JsonValue::Null)
         }
         Err(e) => (JsonValue::Null, JsonValue::Null, JsonValue::Null, JsonValue::Null, json!(e.to_string())),
     };

@@ -193,7 +193,7 @@ async fn still_refused(
         .map(|r| ProblemItem {
             place: r.path.clone(),
             code: r.code.clone(),
-            message: r.message.clone(),
+            message: r.message,
             ..ProblemItem::default()
         })
         .collect();

@@ -64,10 +64,12 @@ pub(crate) async fn series(
     let metric = published.catalog.metrics[index].clone();
     let span = span(&params, &metric, &query, published.as_of)?;
     let asked = published.clone();
-    let answers =
+    let mut answers =
         tokio::task::spawn_blocking(move || asked.series(index, &query, span.from, span.to, span.step))
             .await
             .map_err(|e| Problem::internal(format!("The series was not finished: {e}.")))??;
+    let settled = app.settled(&published);
+    answers.iter_mut().for_each(|answer| answer.complete &= settled);
     Ok(Json(json!({
         "metric_name": metric.head.name,
         "window": answers.first().map(|a| a.window.clone()),

@@ -228,7 +228,8 @@ impl Watch {
         if self.asked.is_some_and(|(before, at)| before == revision && at.elapsed() < ASK) {
             return Ok(None);
         }
-        let answer = published.metric(index, &self.query)?;
+        let mut answer = published.metric(index, &self.query)?;
+        answer.complete &= app.settled(published);
         let content = Content::of(&published.catalog.metrics[index], &answer);
         self.asked = Some((revision, Instant::now()));
         if self.sent.as_ref() == Some(&content) {

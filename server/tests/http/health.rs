@@ -1,5 +1,8 @@
 //! Probes, health, self-metrics, errors of the router.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use connectors::receive::{SourceStatus, State};
 use serde_json::json;
 use server::SourceProbe;
@@ -45,18 +48,16 @@ fn health_carries_the_freshness_component() {
     assert!(health.to_string().contains("shop.yaml:3:1"), "{health}");
 }
 
-#[test]
-fn a_source_that_waits_for_its_topic_is_not_ready() {
-    let site = Site::start();
-    let said = "topic `orders` does not exist (yet)";
-    let waiting = SourceStatus {
+/// A source that has read nothing.
+fn shop(state: State) -> SourceStatus {
+    SourceStatus {
         name: "shop".into(),
         kind: "kafka",
-        state: State::Waiting(said.into()),
+        state,
         caught_up: false,
         received: 0,
         bytes: 0,
-        errors: 1,
+        errors: 0,
         gap: 0,
         behind_at_start: 0,
         read: 0,
@@ -66,9 +67,47 @@ fn a_source_that_waits_for_its_topic_is_not_ready() {
         lag: None,
         total_bytes: None,
         done_bytes: 0,
-        last_error: Some(said.into()),
+        last_error: None,
         last_error_at: Some(0),
+    }
+}
+
+#[test]
+fn nothing_is_complete_before_everything_was_read() {
+    let site = Site::start();
+    let caught_up = Arc::new(AtomicBool::new(false));
+    let own = caught_up.clone();
+    let status = move || SourceStatus {
+        caught_up: own.load(Ordering::Relaxed),
+        read: 12_000,
+        per_second: 300,
+        lag: Some(36_000),
+        seconds_left: Some(120),
+        ..shop(State::CatchingUp)
     };
+    site.app.set_sources(vec![SourceProbe::new(status)]);
+    // The window has ended long ago, and the engine knows of nothing that is missing.
+    let path = "/v1/metrics/revenue?window=1h&as_of=-90m";
+    assert_eq!(site.get(path).ok()["complete"], json!(false));
+    let message = site.get("/readyz?verbose").json()["sources"][0]["message"].clone();
+    assert_eq!(message, "catching up, 12000 read, 36000 behind, 300 records/s, 2 min left");
+    let text = site.get("/metrics").text;
+    for line in [
+        r#"streamgauge_source_records_per_second{source="shop"} 300"#,
+        r#"streamgauge_source_seconds_left{source="shop"} 120"#,
+    ] {
+        assert!(text.contains(line), "{line} is not in\n{text}");
+    }
+    caught_up.store(true, Ordering::Relaxed);
+    assert_eq!(site.get(path).ok()["complete"], json!(true));
+}
+
+#[test]
+fn a_source_that_waits_for_its_topic_is_not_ready() {
+    let site = Site::start();
+    let said = "topic `orders` does not exist (yet)";
+    let waiting =
+        SourceStatus { errors: 1, last_error: Some(said.into()), ..shop(State::Waiting(said.into())) };
     site.app.set_sources(vec![SourceProbe::new(move || waiting.clone())]);
     let reply = site.get("/readyz?verbose");
     assert_eq!(reply.status, 503);

@@ -85,3 +85,29 @@ fn history_is_read_up_to_where_the_source_begins_by_then() {
         assert_eq!(chunk.received, (rows + chunk.refused.len()) as u64);
     }
 }
+
+#[test]
+fn a_large_slice_comes_in_chunks_and_records_stay_whole() {
+    let (feed, _) = feed("push", 1);
+    let partition = feed.partition("log", 0);
+    let mut decoder = feed.decoder();
+    // Records of three events each.
+    for offset in 0..5_000 {
+        let text = format!("[{},{},{}]", event(offset), event(offset), event(offset));
+        decoder.push(Record { value: text.as_bytes(), offset, received: NOW, headers: &[] });
+    }
+    let chunk = decoder.finish(&partition, 5_000, None);
+    let all: Vec<(i64, i64)> = rows(&chunk);
+    let (mut from, mut got) = (i64::MIN, Vec::new());
+    let cuts = cuts(&chunk.batches, 5_000);
+    assert_eq!(cuts.len(), 4, "{cuts:?}");
+    for next in cuts {
+        let batches: Vec<EventBatch> = chunk.batches.iter().filter_map(|b| between(b, from, next)).collect();
+        let part = Chunk { batches, ..standing(&partition, next) };
+        assert!(rows(&part).len() < BATCH_ROWS + 3);
+        assert!(rows(&part).iter().all(|(offset, _)| *offset < next && *offset >= from));
+        got.extend(rows(&part));
+        from = next;
+    }
+    assert_eq!(got, all);
+}
