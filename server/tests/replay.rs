@@ -46,7 +46,9 @@ fn pushed(server: &Server) -> Value {
 }
 
 fn statuses(server: &Server) -> Value {
-    server.get("/v1/deadletter/stats")["counts"].clone()
+    let mut counts = server.get("/v1/deadletter/stats")["counts"].clone();
+    counts.as_object_mut().unwrap().retain(|_, n| *n != 0);
+    counts
 }
 
 #[test]

@@ -246,6 +246,11 @@ impl DeadLetters {
         self.shared.queued.load(Ordering::Acquire) > MANY_BYTES
     }
 
+    /// Its file.
+    pub fn path(&self) -> &Path {
+        self.shared.db.path()
+    }
+
     /// Why nothing can be written now.
     pub fn trouble(&self) -> Option<String> {
         self.shared.trouble.lock().clone()

@@ -120,7 +120,7 @@ async fn settle(
         // Its verdict came when nobody waited for it any more.
         let at = place.clone();
         let refused = blocking(app, move |app| {
-            app.dead.flush();
+            on_disk(app)?;
             match app.dead.at(&at.0, at.1, 0) {
                 Ok(letter) => Ok(Some(letter.reasons)),
                 Err(DeadLetterError::Unknown(_)) => Ok(None),
@@ -132,6 +132,7 @@ async fn settle(
             return Err(still_refused(app, id, place, reasons).await?);
         }
     }
+    lake::fault::point("replay.before_note");
     let note = format!("replayed as {}/{} offset {}", place.0.source, place.0.topic, place.1);
     let letter = blocking(app, move |app| app.dead.mark_replayed(&id, &note)).await?;
     Ok(Json(answer(letter, "replayed", &verdict)))
@@ -158,6 +159,17 @@ fn answer(letter: DeadLetter, status: &str, verdict: &PushAnswer) -> ReplayAnswe
     }
 }
 
+/// Waits until the dead letters know of all refusals so far.
+fn on_disk(app: &App) -> std::result::Result<(), DeadLetterError> {
+    match app.dead.flush_for(Duration::from_secs(5)) {
+        true => Ok(()),
+        false => {
+            let message = app.dead.trouble().unwrap_or_else(|| "the disk is slow".to_owned());
+            Err(DeadLetterError::Io { path: app.dead.path().to_path_buf(), message })
+        }
+    }
+}
+
 /// Notes the refusal on the original, and puts aside the dead letter that the replayed record itself
 /// has become, so that one event is not two open items.
 async fn still_refused(
@@ -169,13 +181,15 @@ async fn still_refused(
     let note = reasons.iter().map(|r| r.code.as_str()).collect::<Vec<_>>().join(", ");
     let note = format!("replay refused: {note}");
     blocking(app, move |app| {
-        app.dead.flush();
+        on_disk(app)?;
+        lake::fault::point("replay.before_refusal");
         // First this one: killed in between, the same replay does both.
         match app.dead.at(&place.0, place.1, 0) {
             Ok(letter) if letter.status == Status::Failed => drop(app.dead.dismiss(&letter.id)?),
             Ok(_) | Err(DeadLetterError::Unknown(_)) => {}
             Err(error) => return Err(error),
         }
+        lake::fault::point("replay.between");
         app.dead.mark_still_refused(&id, &note)?;
         Ok(())
     })
@@ -190,12 +204,7 @@ async fn still_refused(
     );
     problem.errors = reasons
         .into_iter()
-        .map(|r| ProblemItem {
-            place: r.path.clone(),
-            code: r.code.clone(),
-            message: r.message,
-            ..ProblemItem::default()
-        })
+        .map(|r| ProblemItem { place: r.path, code: r.code, message: r.message, ..ProblemItem::default() })
         .collect();
     Ok(problem)
 }

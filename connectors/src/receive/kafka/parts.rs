@@ -197,7 +197,10 @@ impl Parts {
         let next = match (from, self.start) {
             (Some(offset), _) if self.remembers && offset <= found.high => offset.min(found.low),
             (Some(offset), _) => offset,
-            (None, Start::Latest) if first_look => found.high,
+            // What the lake has ends there: from then on nothing may be left out.
+            (None, Start::Latest) if first_look => {
+                self.known.reached.get(&partition).copied().unwrap_or(found.high)
+            }
             (None, _) => found.low,
         };
         let index = self.list.len();
