@@ -144,9 +144,10 @@ impl Speed {
     }
 
     fn seconds_left(&self, now: i64, left: Option<i64>) -> Option<u64> {
-        let (at, _, before) = *self.noted.front()?;
+        // Before the first partition is known nothing is.
+        let (at, before) = self.noted.iter().find_map(|(at, _, left)| left.map(|left| (*at, left)))?;
         let (left, micros) = (left?, now.saturating_sub(at));
-        let nearer = before?.saturating_sub(left);
+        let nearer = before.saturating_sub(left);
         if nearer <= 0 || micros < Self::STEP {
             return None;
         }

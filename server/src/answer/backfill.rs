@@ -7,6 +7,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
+use connectors::receive::SourceStatus;
 use serde::Deserialize;
 use serde_json::{Value as JsonValue, json};
 
@@ -91,8 +92,13 @@ pub(crate) async fn read(State(app): State<Arc<App>>, params: Params) -> Result<
 /// The same for `/readyz?verbose`: `catching_up` are the sources of a generation beside the one that answers.
 pub(super) fn told(app: &App) -> JsonValue {
     let behind = app.backfills.behind();
-    json!({
-        "backfill": app.backfills.told(),
-        "catching_up": behind.iter().map(|source| super::source(source, None)).collect::<Vec<_>>(),
-    })
+    let told = |source: &SourceStatus| {
+        let mut told = super::source(source, None);
+        // Nothing of it is published before it answers: what counts is what was read.
+        let left = source.lag.and_then(|lag| u64::try_from(lag).ok());
+        told["published_lag"] = json!(left);
+        told["progress"] = json!(left.map(|left| source.read as f64 / (source.read + left).max(1) as f64));
+        told
+    };
+    json!({ "backfill": app.backfills.told(), "catching_up": behind.iter().map(told).collect::<Vec<_>>() })
 }

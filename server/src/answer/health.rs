@@ -206,7 +206,7 @@ pub(super) fn words(source: &SourceStatus) -> String {
         },
         SourceState::CatchingUp => format!("catching up{read}"),
         SourceState::Running => format!("running{lag}"),
-        SourceState::Paused => format!("paused: the engine is busy{read}"),
+        SourceState::Paused => format!("paused: the engine takes no more for now{read}"),
         SourceState::Waiting(why) => format!("waiting: {why}{lag}"),
         SourceState::Failed(why) => format!("failed: {why}"),
         SourceState::Finished => "finished".to_owned(),

@@ -67,15 +67,15 @@
   const renderSources = (ready) => {
     const box = $("sources");
     // What catches up beside the contracts that answer (a reload, a backfill) stands below them.
-    const behind = ((ready.history || {}).catching_up || []).map((s) => ({ ...s, name: `${s.name} (history)`, published_lag: s.lag || 0 }));
+    const behind = ((ready.history || {}).catching_up || []).map((s) => ({ ...s, name: `${s.name} (history)`, behind: true }));
     const list = (ready.sources || []).concat(behind);
     if (!list.length) { box.replaceChildren(el("p", { class: "empty" }, "No sources are configured.")); return; }
     box.replaceChildren(...list.map((s) => {
-      const lag = s.published_lag > 0 ? `, ${group(String(s.published_lag))} not yet in the numbers` : "";
+      const lag = s.published_lag > 0 ? `, ${group(String(s.published_lag))} ${s.behind ? "to read" : "not yet in the numbers"}` : "";
       const node = el("div", { class: "source" },
         el("b", {}, s.name), el("span", { class: `pill ${stateKind[s.state] || "wait"}` }, s.state.replace("_", " ")),
         el("small", {}, `${s.kind} · ${group(String(s.received))} received${lag}${s.caught_up ? "" : toGo(s)}`));
-      if (s.state === "catching_up" && s.progress !== null) {
+      if ((s.behind || s.state === "catching_up") && s.progress !== null) {
         const bar = el("i");
         bar.style.width = `${Math.round(s.progress * 100)}%`;
         node.append(el("div", { class: "meter", title: `${Math.round(s.progress * 100)} %` }, bar));
