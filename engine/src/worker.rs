@@ -345,7 +345,11 @@ impl Local {
         for (_, state) in self.states() {
             match from_now {
                 true => state.changed().loaded(),
-                false => state.changed().note(),
+                false => {
+                    state.changed().note();
+                    // What was loaded is in checkpoints of somebody else.
+                    state.changed().forget();
+                }
             }
         }
     }

@@ -95,6 +95,7 @@ fn what_is_new_is_made_from_history_and_the_rest_is_kept() {
         0,
         "the last checkpoint is of these contracts"
     );
+    assert_eq!(server.push(&orders(0..312))["duplicate"], 311, "and holds all that was known");
 }
 
 #[test]
