@@ -10,7 +10,7 @@ use connectors::receive::Offsets;
 use connectors::receive::past::{Past, PastRows};
 use contracts::Catalog;
 use contracts::batch::Partition;
-use lake::{LakeConfig, LakeReader, LakeWriter, Slice};
+use lake::{LakeConfig, LakeError, LakeReader, LakeWriter, Slice};
 
 /// The history that a lake holds.
 #[derive(Debug, Clone)]
@@ -42,6 +42,7 @@ impl History {
             source: Arc::clone(source),
             catalog: Arc::clone(catalog),
             reader: None,
+            looked: false,
         })
     }
 }
@@ -50,35 +51,43 @@ struct FromLake {
     history: History,
     source: Arc<str>,
     catalog: Arc<Catalog>,
-    /// Opened on the thread that reads.
+    /// Opened on the thread that reads, and only if there is something to read.
     reader: Option<LakeReader>,
+    /// The reader has seen the tables since the ends were told.
+    looked: bool,
+}
+
+impl FromLake {
+    fn reader(&mut self) -> Result<&mut LakeReader, LakeError> {
+        let reader = match self.reader.take() {
+            Some(reader) => reader,
+            None => LakeReader::open(&self.history.config, Arc::clone(&self.catalog))?,
+        };
+        let reader = self.reader.insert(reader);
+        if !self.looked {
+            reader.look()?;
+            self.looked = true;
+        }
+        Ok(reader)
+    }
 }
 
 impl Past for FromLake {
     fn ends(&mut self) -> Result<Offsets, String> {
         // First how far it is, then what is there: so all of it is.
+        self.looked = false;
         let mut ends = self.history.lake.status().complete.0;
         ends.retain(|partition, _| partition.source == self.source);
-        let told = |error: lake::LakeError| error.to_string();
-        if self.reader.is_none() {
-            let reader = LakeReader::open(&self.history.config, Arc::clone(&self.catalog));
-            self.reader = Some(reader.map_err(told)?);
-        }
-        if let Some(reader) = &mut self.reader {
-            reader.look().map_err(told)?;
-        }
         Ok(ends)
     }
 
     fn rows(&mut self, partition: &Partition, from: i64, until: i64) -> Result<PastRows, String> {
-        let reader = self.reader.as_mut().ok_or("the lake is not open")?;
-        match reader.slice(partition, from, until) {
-            Ok(Slice { next, batches, refused }) => Ok(PastRows { next, batches, refused }),
-            Err(error) => {
-                // Files go away some days after they were compacted: with the newest state it may work.
-                let _ = reader.look();
-                Err(error.to_string())
-            }
-        }
+        let slice = self.reader().and_then(|reader| reader.slice(partition, from, until));
+        let Slice { next, batches, refused } = slice.map_err(|error| {
+            // Files go away some days after they were compacted: with the newest state it may work.
+            self.looked = false;
+            error.to_string()
+        })?;
+        Ok(PastRows { next, batches, refused })
     }
 }
