@@ -289,7 +289,7 @@ fn a_lake_that_is_slow_pauses_sources_and_they_go_on_by_themselves() {
     let variables = [
         ("STREAMGAUGE_LAKE__COMMIT_EVERY", "100ms"),
         ("STREAMGAUGE_LAKE__MEMORY", "64KiB"),
-        ("LAKE_FAULT", "lake.before_files=sleep:6000@5"),
+        ("STREAMGAUGE_FAULT", "lake.before_files=sleep:6000@5"),
     ];
     let server = Server::start_with(folder.path(), &variables);
     let mut next = 0;

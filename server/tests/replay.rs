@@ -17,7 +17,7 @@ fn shop() -> tempfile::TempDir {
 
 /// A server with one refused event; its id among the dead letters.
 fn with_a_dead_letter(folder: &Path, fault: &str) -> (Server, String) {
-    let server = Server::start_with(folder, &[("LAKE_FAULT", fault)]);
+    let server = Server::start_with(folder, &[("STREAMGAUGE_FAULT", fault)]);
     let now = jiff::Timestamp::now() - jiff::SignedDuration::from_secs(1);
     let bad = json!({"event_id": "e1", "event_type": "order.placed", "timestamp": now.to_string(), "order_id": "1",
         "country": "de", "amount": "much"});

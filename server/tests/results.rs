@@ -188,7 +188,7 @@ fn no_revision_is_left_out_or_told_twice_when_the_process_is_killed() {
     for (number, point) in points.into_iter().enumerate() {
         // Every second time without the newest checkpoint: everything is read again.
         let every = ["1h", "1s"][number % 2];
-        let variables = [("LAKE_FAULT", point), ("STREAMGAUGE_CHECKPOINTS__EVERY", every)];
+        let variables = [("STREAMGAUGE_FAULT", point), ("STREAMGAUGE_CHECKPOINTS__EVERY", every)];
         // It may end before it is ready.
         let mut server = Server::spawn(folder.path(), &variables);
         server.ready(Duration::from_secs(30));

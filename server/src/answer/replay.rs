@@ -132,7 +132,7 @@ async fn settle(
             return Err(still_refused(app, id, place, reasons).await?);
         }
     }
-    lake::fault::point("replay.before_note");
+    faults::point("replay.before_note");
     let note = format!("replayed as {}/{} offset {}", place.0.source, place.0.topic, place.1);
     let letter = blocking(app, move |app| app.dead.mark_replayed(&id, &note)).await?;
     Ok(Json(answer(letter, "replayed", &verdict)))
@@ -182,14 +182,14 @@ async fn still_refused(
     let note = format!("replay refused: {note}");
     blocking(app, move |app| {
         on_disk(app)?;
-        lake::fault::point("replay.before_refusal");
+        faults::point("replay.before_refusal");
         // First this one: killed in between, the same replay does both.
         match app.dead.at(&place.0, place.1, 0) {
             Ok(letter) if letter.status == Status::Failed => drop(app.dead.dismiss(&letter.id)?),
             Ok(_) | Err(DeadLetterError::Unknown(_)) => {}
             Err(error) => return Err(error),
         }
-        lake::fault::point("replay.between");
+        faults::point("replay.between");
         app.dead.mark_still_refused(&id, &note)?;
         Ok(())
     })
