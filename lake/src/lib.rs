@@ -6,7 +6,8 @@
 //!
 //! `place` is where files are; `storage` and `catalog` connect the iceberg crate to it; `columns` and
 //! `files` make Parquet of batches; `rounds` are the plans, `commit` is what one plan does to one table (decision 0014);
-//! `maintain` and `swap` look after files and snapshots, `history` reads back, `writer` is the thread.
+//! `results` are those of metrics, `tell` what a round writes of them; `history` reads back;
+//! `maintain` and `swap` look after files and snapshots, `writer` is the thread.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

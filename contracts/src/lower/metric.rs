@@ -3,7 +3,7 @@
 //! *In*: a metric document, the lowered events and entities. *Out*: [`Metric`]. *Never*: evaluation; a part of
 //! the language that is silently ignored.
 //!
-//! Modules in the order of the document: promised, inputs, over, relations, dimensions, aggs, measures, derived, windows, levels, tests.
+//! Modules in the order of the document: promised, inputs, over, relations, dimensions, aggs, measures, derived, windows, results, levels, tests.
 
 mod aggs;
 mod derived;
