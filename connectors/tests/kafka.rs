@@ -12,10 +12,8 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use common::{Broker, collect, event, feed, rows};
-use connectors::decode::{Decoder, Record};
 use connectors::receive::kafka::{self, KafkaSource, Start};
-use connectors::receive::past::{Past, PastRows};
-use connectors::receive::{Feed, Offsets, Receiver, SourceStatus, State};
+use connectors::receive::{Offsets, Receiver, SourceStatus, State};
 use contracts::batch::{Chunk, Partition};
 use crossbeam_channel::Receiver as Chunks;
 
@@ -211,54 +209,6 @@ fn offsets_that_retention_has_passed_are_a_named_gap() {
         matches!(&status.state, State::Failed(m) if m.contains("gone[0]: offset 5000 was reached")),
         "{status:?}"
     );
-}
-
-/// What a lake would have: the first rows of `aged`, and of a topic that is no more.
-struct Kept {
-    feed: Feed,
-    ends: Offsets,
-}
-
-impl Past for Kept {
-    fn ends(&mut self) -> Result<Offsets, String> {
-        Ok(self.ends.clone())
-    }
-
-    fn rows(&mut self, partition: &Partition, from: i64, until: i64) -> Result<PastRows, String> {
-        let next = until.min(from + 7);
-        let mut decoder = Decoder::new(self.feed.catalog.clone(), self.feed.decode.clone());
-        for offset in from..next {
-            let n =
-                offset + if *partition.topic == *"aged" { i64::from(partition.number) * 100 } else { 1000 };
-            decoder.push(Record { value: event(n).as_bytes(), offset, received: offset, headers: &[] });
-        }
-        Ok(PastRows { next, batches: decoder.finish(partition, next, None).batches, ..PastRows::default() })
-    }
-}
-
-#[test]
-fn what_retention_took_comes_from_history_and_nothing_twice() {
-    let Some(broker) = Broker::shared() else { return };
-    broker.create("aged", 2, &[]);
-    broker.produce_to("aged", 0, 0..100);
-    broker.produce_to("aged", 1, 100..110);
-    broker.delete_before("aged", 0, 60);
-    let ends = [("aged", 0, 80), ("aged", 1, 5), ("no-more", 4, 3)];
-    let ends = ends.map(|(topic, number, end)| {
-        (Partition { source: "orders".into(), topic: topic.into(), number }, end)
-    });
-    // With `latest` the server had begun somewhere in between: Kafka goes on where history ends.
-    for start in [Start::Earliest, Start::Latest] {
-        let (feed, out) = feed("orders", 1000);
-        let past = Box::new(Kept { feed: feed.clone(), ends: Offsets::from(ends.clone()) });
-        let source = KafkaSource { start, ..source(broker, &["aged"]) };
-        let receiver = kafka::start_after(past, &source, feed).unwrap();
-        let wanted: Vec<i64> = (0..110).chain(1000..1003).collect();
-        assert_eq!(sorted(numbers(&collect(&out, 113))), wanted, "{start:?}");
-        nothing_more(&out);
-        let status = wait_for(&receiver, "running", |s| s.state == State::Running);
-        assert_eq!((status.gap, status.errors, status.lag), (0, 0, Some(0)), "{status:?}");
-    }
 }
 
 #[test]
