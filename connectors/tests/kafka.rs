@@ -59,7 +59,8 @@ fn numbers(chunks: &[Chunk]) -> Vec<i64> {
 
 /// No records any more; where the partitions stand may still be told.
 fn nothing_more(out: &Chunks<Chunk>) {
-    while let Ok(chunk) = out.recv_timeout(Duration::from_millis(500)) {
+    let until = Instant::now() + Duration::from_millis(500);
+    while let Ok(chunk) = out.recv_deadline(until) {
         assert_eq!(chunk.received, 0, "nothing more");
     }
 }
@@ -256,7 +257,9 @@ impl Past for Kept {
         for offset in from..next {
             let n =
                 offset + if *partition.topic == *"aged" { i64::from(partition.number) * 100 } else { 1000 };
-            decoder.push(Record { value: event(n).as_bytes(), offset, received: offset, headers: &[] });
+            // In 2027: later than the event's own time.
+            let received = 1_800_000_000_000_000 + offset;
+            decoder.push(Record { value: event(n).as_bytes(), offset, received, headers: &[] });
         }
         Ok(PastRows { next, batches: decoder.finish(partition, next, None).batches, ..PastRows::default() })
     }

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use connectors::decode::{DecodeSpec, Envelope};
 use connectors::receive::{Feed, wall_clock};
@@ -66,11 +66,17 @@ pub(crate) fn rows(chunk: &Chunk) -> Vec<(i64, i64)> {
 
 /// Takes chunks until `count` rows have come.
 pub(crate) fn collect(chunks: &Chunks<Chunk>, count: u64) -> Vec<Chunk> {
+    const PATIENCE: Duration = Duration::from_secs(30);
     let (mut out, mut have) = (Vec::new(), 0);
+    // Where partitions stand is told again and again: only rows are waited for.
+    let mut until = Instant::now() + PATIENCE;
     while have < count {
-        let got = chunks.recv_timeout(Duration::from_secs(30));
+        let got = chunks.recv_deadline(until);
         let chunk = got.unwrap_or_else(|_| panic!("{have} of {count} rows came, then nothing for 30 s"));
         have += chunk.received;
+        if chunk.received > 0 {
+            until = Instant::now() + PATIENCE;
+        }
         out.push(chunk);
     }
     assert_eq!(have, count, "no more than there are");
