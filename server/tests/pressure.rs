@@ -146,7 +146,7 @@ fn the_disk_of_the_log_is_full() {
     let filler = fill(&data);
     let (acknowledged, answer) = push_until_refused(&server, 20);
     assert_eq!(answer["code"], "log_unavailable", "{answer}");
-    not_ready(&server, "pushes cannot be stored");
+    not_ready(&server, "pushes are refused with 503");
     std::fs::remove_file(filler).unwrap();
     ready_again(&server, folder.path());
     // What was refused may have reached the disk all the same: sent again it counts once.
@@ -167,7 +167,7 @@ fn the_disk_below_the_disk_of_the_log_is_full() {
     let filler = fill(&below);
     // Writes go on for a while: they are in memory until fsync.
     let (acknowledged, _) = push_until_refused(&server, 20);
-    not_ready(&server, "pushes cannot be stored");
+    not_ready(&server, "pushes are refused with 503");
     killed(server);
     std::fs::remove_file(filler).unwrap();
     let server = Server::start(folder.path());

@@ -154,9 +154,8 @@ fn checks(app: &App, published: Option<&Published>, sources: &[SourceStatus]) ->
     if let Some(error) = kept.and_then(|health| health.error) {
         checks.push(Check { name: "checkpoints".into(), ok: false, message: error });
     }
-    for (name, log) in &app.logs {
-        if let Some(trouble) = log.trouble() {
-            let message = format!("pushes cannot be stored: {trouble}");
+    for name in app.logs.keys() {
+        if let Some(message) = refuses(app, name) {
             checks.push(Check { name: format!("log:{name}"), ok: false, message });
         }
     }
@@ -173,16 +172,12 @@ fn checks(app: &App, published: Option<&Published>, sources: &[SourceStatus]) ->
     }
     for source in sources {
         let ok = app.caught_up.check(source, published);
-        let message = match refuses(app, &source.name) {
-            Some(why) => format!("{}; {why}", words(source)),
-            None => words(source),
-        };
-        checks.push(Check { name: format!("source:{}", source.name), ok, message });
+        checks.push(Check { name: format!("source:{}", source.name), ok, message: words(source) });
     }
     checks
 }
 
-/// Why pushes to a source are refused. Answers go on, so this is no unreadiness.
+/// Why pushes to a source are refused.
 fn refuses(app: &App, source: &str) -> Option<String> {
     let trouble = app.logs.get(source)?.trouble()?;
     Some(format!("pushes are refused with 503 until they can be stored: {trouble}"))
