@@ -11,28 +11,14 @@ use std::time::Duration;
 use connectors::receive::log::{LogOptions, PushLog};
 use connectors::receive::wall_clock;
 use serde_json::{Value, json};
-use support::{Server, exits, log, ok, run, wait};
+use support::{Server, exits, log, ok, run, shop, wait};
 
 const LONG: Duration = Duration::from_secs(60);
 /// Slow enough that something can happen meanwhile.
 const SLOWLY: (&str, &str) = ("STREAMGAUGE_LIMITS__BACKFILL", "4000");
 
-fn shop() -> tempfile::TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    ok(folder.path(), &["init"]);
-    folder
-}
-
 fn orders(ids: std::ops::Range<u32>) -> String {
-    let now = jiff::Timestamp::now() - jiff::SignedDuration::from_secs(1);
-    let order = |id: u32| {
-        let country = ["de", "fr", "uk"][id as usize % 3];
-        json!({"event_id": format!("e{id}"), "event_type": "order.placed", "timestamp": now.to_string(),
-            "order_id": id.to_string(), "country": country, "amount": format!("{}.25", id % 7)})
-        .to_string()
-            + "\n"
-    };
-    ids.map(order).collect()
+    support::orders(ids, |id| format!("{}.25", id % 7))
 }
 
 /// Pushes orders in requests that the body limit allows; the last token.

@@ -7,29 +7,16 @@ mod support;
 use std::path::Path;
 use std::time::Duration;
 
-use serde_json::{Value, json};
-use support::{Server, log, ok, wait};
+use serde_json::Value;
+use support::{Server, log, shop, wait};
 
 /// The state is kept at the end of the process and when contracts change.
 const AT_THE_END: (&str, &str) = ("STREAMGAUGE_CHECKPOINTS__EVERY", "1h");
 const SOMETIMES: (&str, &str) = ("STREAMGAUGE_CHECKPOINTS__EVERY", "1s");
 const LONG: Duration = Duration::from_secs(60);
 
-fn shop() -> tempfile::TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    ok(folder.path(), &["init"]);
-    folder
-}
-
 fn orders(ids: std::ops::Range<u32>) -> String {
-    let now = jiff::Timestamp::now() - jiff::SignedDuration::from_secs(1);
-    let order = |id: u32| {
-        json!({"event_id": format!("e{id}"), "event_type": "order.placed", "timestamp": now.to_string(),
-            "order_id": id.to_string(), "country": "de", "amount": "1.25"})
-        .to_string()
-            + "\n"
-    };
-    ids.map(order).collect()
+    support::orders(ids, |_| "1.25".to_owned())
 }
 
 /// A metric of its own in a file of its own.

@@ -7,27 +7,14 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
-use support::{Server, exits, ok, streamgauge};
+use serde_json::Value;
+use support::{Server, exits, shop, streamgauge};
 
 const AT_THE_END: (&str, &str) = ("STREAMGAUGE_CHECKPOINTS__EVERY", "1h");
 const SMALL: (&str, &str) = ("STREAMGAUGE_LIMITS__LOG", "300KiB");
 
-fn shop() -> tempfile::TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    ok(folder.path(), &["init"]);
-    folder
-}
-
 fn orders(ids: std::ops::Range<u32>) -> String {
-    let now = jiff::Timestamp::now() - jiff::SignedDuration::from_secs(1);
-    let order = |id: u32| {
-        json!({"event_id": format!("e{id}"), "event_type": "order.placed", "timestamp": now.to_string(),
-            "order_id": id.to_string(), "country": "de", "amount": "1.25"})
-        .to_string()
-            + "\n"
-    };
-    ids.map(order).collect()
+    support::orders(ids, |_| "1.25".to_owned())
 }
 
 fn total(server: &Server, token: &Value) -> Value {

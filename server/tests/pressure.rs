@@ -11,15 +11,9 @@ use std::process::Command;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use support::{Server, agent, log, ok, wait};
+use support::{Server, agent, log, shop, wait};
 
 const LONG: Duration = Duration::from_secs(40);
-
-fn shop() -> tempfile::TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    ok(folder.path(), &["init"]);
-    folder
-}
 
 fn run(program: &str, arguments: &[&str]) -> bool {
     Command::new(program).args(arguments).output().is_ok_and(|output| output.status.success())

@@ -7,13 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use support::{Server, agent, ok, wait};
-
-fn shop() -> tempfile::TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    ok(folder.path(), &["init"]);
-    folder
-}
+use support::{Server, agent, shop, wait};
 
 /// A server with one refused event; its id among the dead letters.
 fn with_a_dead_letter(folder: &Path, fault: &str) -> (Server, String) {

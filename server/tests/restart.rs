@@ -7,27 +7,13 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use support::{Server, log, ok, streamgauge, wait};
+use support::{Server, log, shop, streamgauge, wait};
 
 const SOMETIMES: (&str, &str) = ("STREAMGAUGE_CHECKPOINTS__EVERY", "1s");
 const AT_THE_END: (&str, &str) = ("STREAMGAUGE_CHECKPOINTS__EVERY", "1h");
 
-fn shop() -> tempfile::TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    ok(folder.path(), &["init"]);
-    folder
-}
-
 fn orders(ids: std::ops::Range<u32>) -> String {
-    let now = jiff::Timestamp::now() - jiff::SignedDuration::from_secs(1);
-    let order = |id: u32| {
-        let country = ["de", "fr", "uk"][id as usize % 3];
-        json!({"event_id": format!("e{id}"), "event_type": "order.placed", "timestamp": now.to_string(),
-            "order_id": id.to_string(), "country": country, "amount": "1.25"})
-        .to_string()
-            + "\n"
-    };
-    ids.map(order).collect()
+    support::orders(ids, |_| "1.25".to_owned())
 }
 
 /// Everything an answer says that a restart must not change.

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// The binary, in an environment without settings of the machine it runs on.
 pub fn streamgauge() -> Command {
@@ -23,6 +23,26 @@ pub fn streamgauge() -> Command {
 /// Runs to the end in `folder`.
 pub fn run(folder: &Path, arguments: &[&str]) -> Output {
     streamgauge().args(arguments).current_dir(folder).output().expect("the binary runs")
+}
+
+/// A folder with the starter's settings and contracts.
+pub fn shop() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    ok(folder.path(), &["init"]);
+    folder
+}
+
+/// Orders of the starter's contract, a line each, of three countries in turn.
+pub fn orders(ids: std::ops::Range<u32>, amount: impl Fn(u32) -> String) -> String {
+    let now = jiff::Timestamp::now() - jiff::SignedDuration::from_secs(1);
+    let order = |id: u32| {
+        let country = ["de", "fr", "uk"][id as usize % 3];
+        json!({"event_id": format!("e{id}"), "event_type": "order.placed", "timestamp": now.to_string(),
+            "order_id": id.to_string(), "country": country, "amount": amount(id)})
+        .to_string()
+            + "\n"
+    };
+    ids.map(order).collect()
 }
 
 /// Standard output, after checking the exit code.
