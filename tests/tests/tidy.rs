@@ -229,3 +229,14 @@ fn contracts_in_documents_load() {
     check("contracts in documents", wrong);
     assert!(loaded > 0, "no document shows a contract");
 }
+
+#[test]
+fn no_merge_is_half_done() {
+    let mut found = Vec::new();
+    for path in ["md", "rs", "sh", "toml", "yaml"].iter().flat_map(|extension| files(&root(), extension)) {
+        let text = fs::read_to_string(&path).expect("text");
+        let marks = |line: &&str| line.starts_with("<<<<<<< ") || line.starts_with(">>>>>>> ");
+        found.extend(text.lines().find(marks).map(|line| format!("{}: {line}", shown(&path))));
+    }
+    check("marks of a merge", found);
+}
