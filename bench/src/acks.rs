@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use crate::answers::Cell;
-use crate::freshness::serve::{Server, agent};
+use crate::freshness::serve::{Server, agent, push};
 use crate::freshness::{self, Road, watch};
 use crate::stats::{Latency, Recorder};
 use crate::w1::W2;
@@ -85,7 +85,7 @@ pub fn run(options: &Options) -> Result<Report, Error> {
     };
     let (bodies, truth) = bodies(options);
     let server = Server::start(&as_pushed, None, folder.path())?;
-    push(&server, &bodies[..1])?;
+    push(&agent(PATIENCE), &events_url(&server), &bodies[0])?;
     watch::wait_for(&server, 1, &as_pushed)?;
     let mut synced = Recorder::default();
     sync(folder.path(), &bodies[0], &mut synced)?;
@@ -131,20 +131,21 @@ fn bodies(options: &Options) -> (Vec<Vec<u8>>, BTreeMap<&'static str, Cell>) {
 fn load(options: &Options, server: &Server, bodies: &[Vec<u8>]) -> Result<Recorder, Error> {
     let start = Instant::now() + Duration::from_millis(100);
     let due = |number: usize| start + Duration::from_secs(1) * number as u32 / options.rate;
-    let connections = options.connections as usize;
+    let (connections, url) = (options.connections as usize, events_url(server));
     let one = |first: usize| -> Result<Recorder, Error> {
-        let (mut latencies, client) = (Recorder::default(), Client::new(server));
+        let (mut latencies, agent) = (Recorder::default(), agent(PATIENCE));
         for number in (first..bodies.len()).step_by(connections) {
             if options.stop.load(Ordering::Relaxed) {
                 return Err(Error::Interrupted);
             }
             std::thread::sleep(due(number).saturating_duration_since(Instant::now()));
-            client.push(&bodies[number])?;
+            push(&agent, &url, &bodies[number])?;
             latencies.add(due(number).elapsed());
         }
         Ok(latencies)
     };
     std::thread::scope(|scope| {
+        let one = &one;
         let threads: Vec<_> = (0..connections).map(|first| scope.spawn(move || one(first))).collect();
         let mut all = Recorder::default();
         for thread in threads {
@@ -155,29 +156,9 @@ fn load(options: &Options, server: &Server, bodies: &[Vec<u8>]) -> Result<Record
     })
 }
 
-struct Client {
-    agent: ureq::Agent,
-    url: String,
-}
-
-impl Client {
-    fn new(server: &Server) -> Self {
-        Self { agent: agent(PATIENCE), url: format!("{}/v1/events?wait=0", server.url()) }
-    }
-
-    fn push(&self, body: &[u8]) -> Result<(), Error> {
-        let refused = |what: String| Error::Unreachable(format!("the server took no event: {what}"));
-        let request = self.agent.post(&self.url).content_type("application/x-ndjson");
-        let mut answer = request.send(body).map_err(|error| refused(error.to_string()))?;
-        // Read to the end, so that the connection is kept.
-        let text = answer.body_mut().read_to_string().map_err(|error| refused(error.to_string()))?;
-        if answer.status() == 202 { Ok(()) } else { Err(refused(text)) }
-    }
-}
-
-fn push(server: &Server, bodies: &[Vec<u8>]) -> Result<(), Error> {
-    let client = Client::new(server);
-    bodies.iter().try_for_each(|body| client.push(body))
+/// Acknowledged when the events are on disk, without waiting for their tick.
+fn events_url(server: &Server) -> String {
+    format!("{}/v1/events?wait=0", server.url())
 }
 
 /// What the disk alone takes.

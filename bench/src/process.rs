@@ -25,7 +25,6 @@ pub(crate) fn measured<T>(work: impl FnOnce() -> T) -> (Duration, T) {
 
 /// What `make` makes, and by how much the resident memory of this process grew meanwhile, bytes.
 pub(crate) fn held<T>(make: impl FnOnce() -> T) -> (u64, T) {
-    let resident = || status_kb(None, "VmRSS:").unwrap_or(0) * 1024;
     let before = resident();
     let made = make();
     (resident().saturating_sub(before), made)
@@ -54,10 +53,7 @@ pub(crate) struct Stat {
 
 /// Resident memory of this process now, bytes; 0 where the system does not say.
 pub(crate) fn resident() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
-    kib.unwrap_or(0) * 1024
+    status_kb(None, "VmRSS:").unwrap_or(0) * 1024
 }
 
 /// Looks at a process.

@@ -204,12 +204,7 @@ impl Sender {
 
     fn push(&self, body: &[u8]) -> Result<(), Error> {
         let Road::Push { agent, url } = &self.road else { return Ok(()) };
-        let refused = |what: String| Error::Unreachable(format!("the server took no events: {what}"));
-        let request = agent.post(url).content_type("application/x-ndjson");
-        let mut response = request.send(body).map_err(|error| refused(error.to_string()))?;
-        // Read to the end, so that the connection is kept.
-        let text = response.body_mut().read_to_string().map_err(|error| refused(error.to_string()))?;
-        if response.status().is_success() { Ok(()) } else { Err(refused(text)) }
+        super::serve::push(agent, url, body)
     }
 
     fn finish(self, mut sent: Sent) -> Result<Sent, Error> {

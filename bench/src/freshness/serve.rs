@@ -135,6 +135,16 @@ pub(crate) fn agent(timeout: Duration) -> ureq::Agent {
         .new_agent()
 }
 
+/// Pushes events to `url`; they are acknowledged once this returns.
+pub(crate) fn push(agent: &ureq::Agent, url: &str, body: &[u8]) -> Result<(), Error> {
+    let refused = |what: String| Error::Unreachable(format!("the server took no events: {what}"));
+    let request = agent.post(url).content_type("application/x-ndjson");
+    let mut answer = request.send(body).map_err(|error| refused(error.to_string()))?;
+    // Read to the end, so that the connection is kept.
+    let text = answer.body_mut().read_to_string().map_err(|error| refused(error.to_string()))?;
+    if answer.status() == 202 { Ok(()) } else { Err(refused(text)) }
+}
+
 fn write(path: &Path, text: &str) -> Result<(), Error> {
     std::fs::write(path, text).map_err(Error::file("write", path))
 }
