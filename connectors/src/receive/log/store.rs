@@ -349,7 +349,8 @@ impl PushLog {
                 return Err(self.shared.corrupted(format!("block {first} follows a gap")));
             }
             expected = Some(first + records.len() as i64);
-            out.extend(records.into_iter().filter(|r| r.offset >= from));
+            // A commit can be seen before the end is moved: whoever read beyond the end would take this for another log.
+            out.extend(records.into_iter().filter(|r| (from..ends.end).contains(&r.offset)));
         }
         match out.first() {
             Some(record) if record.offset == from => Ok(out),
