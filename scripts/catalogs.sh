@@ -130,6 +130,9 @@ case "$command" in
     find_postgres
     psql_run -d lake "${rest[@]}"
     ;;
-  fetch) locked "$cache" fetch ;;
+  fetch)
+    locked "$cache" fetch
+    find_postgres
+    ;;
   *) usage ;;
 esac

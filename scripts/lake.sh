@@ -6,6 +6,7 @@
 #   scripts/lake.sh compact CATALOG.db WAREHOUSE TABLE         rewrites a table as a foreign writer would
 #   scripts/lake.sh expire CATALOG.db WAREHOUSE TABLE          lets all snapshots but the newest expire
 #   scripts/lake.sh rollback CATALOG.db WAREHOUSE TABLE        back to the snapshot before the current one
+#   scripts/lake.sh fetch                                     only installs the programs
 #
 # The programs are installed into .cache/lake once. Exit code 69: they cannot be had.
 set -euo pipefail
@@ -22,4 +23,5 @@ if ! [ -x "$python" ] || ! "$python" -c 'import pyiceberg, pyiceberg_core, duckd
         exit 69
     }
 fi
+[ "${1:-}" != fetch ] || exit 0
 exec "$python" scripts/lake/lake.py "$@"

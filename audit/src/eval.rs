@@ -3,13 +3,13 @@
 //! *In*: a checked expression, a batch. *Out*: a column, and which rows failed. *Never*: one bad row that spoils the
 //! others: a batch that fails is asked again row by row.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions, new_null_array};
 use arrow::compute::{cast, concat};
 use arrow::datatypes::{DataType, Decimal128Type, Float64Type, Schema, SchemaRef};
 use contracts::expr::Typed;
+use contracts::guard::guarded;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{DFSchema, DataFusionError};
 use datafusion::logical_expr::execution_props::ExecutionProps;
@@ -94,7 +94,7 @@ fn plan(typed: &Typed, schema: SchemaRef) -> Result<Arc<dyn PhysicalExpr>, DataF
 fn run(plan: &Arc<dyn PhysicalExpr>, input: &RecordBatch) -> Option<ArrayRef> {
     let rows = input.num_rows();
     let run = || plan.evaluate(input).and_then(|values| values.into_array(rows));
-    catch_unwind(AssertUnwindSafe(run)).ok()?.ok()
+    guarded(run).ok()?.ok()
 }
 
 fn one_by_one(

@@ -6,7 +6,8 @@
 //! `w1` makes the events and knows the answers, `limit` is the program to beat, `ours` is the engine on
 //! the same file; `throughput` runs them side by side in processes of their own. `freshness` sends events
 //! to a running server on a schedule and watches when they show. `joins`, `ships`
-//! and `sequences` measure one operator by itself, `recovery` checkpoints and restarts, `acks` durable pushes.
+//! and `sequences` measure one operator by itself, `recovery` checkpoints and restarts, `acks` durable pushes, `backfill` the
+//! way back from the lake beside live traffic.
 
 pub mod answers;
 pub mod w1;
@@ -15,6 +16,7 @@ pub mod limit;
 pub mod ours;
 
 pub mod acks;
+pub mod backfill;
 pub mod freshness;
 pub mod joins;
 pub mod recovery;

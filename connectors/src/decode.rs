@@ -10,8 +10,10 @@
 //! events first), `cloudevents` (which of the forms is it), `plan` and `walk`
 //! (where the wanted values stand, with `scan` for the grammar and `shapes` for what is expected),
 //! `sink` and `rows` (which type, where it ends), `column`, `nested`, `check`, `raw` (what a value means).
+//! `again` is for what was decoded before, under other contracts.
 
 pub mod adapt;
+mod again;
 mod cells;
 mod check;
 mod cloudevents;
@@ -55,6 +57,7 @@ use rows::Origin;
 use sink::{Payload, Sink};
 use table::Table;
 
+pub use again::Again;
 pub use debezium::{DebeziumSpec, Decimals, Unit};
 pub use registry::RegistrySpec;
 pub use settings::{DecodeSpec, Envelope, Format};

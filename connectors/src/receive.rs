@@ -179,17 +179,12 @@ fn run(port: &Port, body: impl FnOnce(&Port) -> Result<(), Stop>) {
         Ok(Ok(()) | Err(Stop::Asked)) => State::Finished,
         Ok(Err(Stop::NobodyListens)) => State::Failed("the engine has stopped".into()),
         Ok(Err(Stop::Failed(message))) => State::Failed(message),
-        Err(panic) => State::Failed(format!("internal error: {}", panic_text(&*panic))),
+        Err(panic) => State::Failed(format!("internal error: {}", contracts::guard::text(&*panic))),
     };
     if let State::Failed(message) = &state {
         port.status.error(message.clone());
     }
     port.status.set_state(state);
-}
-
-pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "panic".into())
 }
 
 /// A receiver's side of the world: where it sends, where it reports, when it must end.

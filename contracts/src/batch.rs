@@ -3,6 +3,7 @@
 //! *In*: one poll of one partition of one source. *Out*: a [`Chunk`]. *Never*: a row that is in
 //! neither `batches`, `refused` nor `skipped`: `received == rows in batches + refused + skipped`.
 
+mod decided;
 mod headers;
 mod kept;
 
@@ -11,6 +12,7 @@ use std::sync::Arc;
 use arrow::array::{RecordBatch, StringArray};
 use bytes::Bytes;
 
+pub use decided::{Decided, Positions, Verdicts};
 pub use headers::{HeaderList, Headers};
 pub use kept::Kept;
 

@@ -11,6 +11,7 @@ use arrow::datatypes::SchemaRef;
 mod relation;
 mod ships;
 mod test;
+mod window;
 
 pub use relation::{
     Missing, Order, Part, PartFeed, Pick, Relation, SPAN, SPAN_KIND, Sequence, SpanKind, Step,

@@ -26,6 +26,8 @@ pub mod value;
 
 pub mod batch;
 
+pub mod guard;
+
 pub use catalog::Catalog;
 pub use diagnostic::{Diagnostic, Severity};
 pub use diff::{Change, Class, Effect, diff};

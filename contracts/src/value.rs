@@ -9,6 +9,7 @@ pub mod columns;
 pub mod decimal;
 mod json;
 mod order;
+pub mod stored;
 pub mod time;
 
 pub use columns::{WrongType, to_arrow, type_name};
@@ -198,7 +199,7 @@ pub enum Value {
     /// `unscaled / 10^scale`.
     Decimal(i128, i8),
     /// Text.
-    Text(Arc<str>),
+    Text(#[serde(deserialize_with = "stored::text")] Arc<str>),
     /// Microseconds since the Unix epoch.
     Timestamp(i64),
     /// Days since the Unix epoch.

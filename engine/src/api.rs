@@ -15,9 +15,10 @@ use crate::checkpoint::{
     CheckpointError, Checkpoints, Health, Parts, RestoreError, Restored, Writer, Written,
 };
 use crate::compose::Beside;
-use crate::coordinator::{Control, Coordinator};
+use crate::coordinator::{Control, Coordinator, Intake};
 use crate::plan::EnginePlan;
 use crate::publish::{Published, Publisher};
+use crate::resume::Decisions;
 use crate::start::{self, Start};
 use crate::worker;
 
@@ -234,6 +235,23 @@ impl Engine {
     pub fn tap(&self, on: bool) {
         // A coordinator that is gone has nothing to tap.
         let _ = self.control.send(Control::Tap(on));
+    }
+
+    /// Rows that come are judged as another one judged them, and wait for it where it goes on judging. To be called before
+    /// the first row comes.
+    pub fn follow(&self, decisions: &Arc<Decisions>) {
+        self.ask(|done| Control::Follow(Arc::clone(decisions), done));
+    }
+
+    /// Takes nothing more from its sources, or goes on doing so; they wait meanwhile.
+    pub fn hold(&self, on: bool) {
+        // A coordinator that is gone takes nothing.
+        let _ = self.control.send(Control::Intake(if on { Intake::Shut } else { Intake::Open }));
+    }
+
+    /// Throws away what still comes: another engine reads it. Its sources can be stopped then.
+    pub fn retire(&self) {
+        let _ = self.control.send(Control::Intake(Intake::Discard));
     }
 
     /// Whether its threads run; `false` after a panic in one of them.

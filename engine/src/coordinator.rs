@@ -20,7 +20,7 @@ use crate::checkpoint::manifest::Stand;
 use crate::checkpoint::{CheckpointError, Writer, Written};
 use crate::clock::{Now, monotonic};
 use crate::publish::{Before, Counts, CutOf, Opened, Progress, Publisher};
-use crate::resume::Resume;
+use crate::resume::{Decisions, Resume};
 use crate::worker::{RefusedRow, Rowset};
 
 /// What the engine is asked to do besides folding.
@@ -36,8 +36,23 @@ pub(crate) enum Control {
     Checkpoint(Sender<Result<Written, CheckpointError>>),
     /// Write checkpoints as the settings say, or none.
     Keep(bool),
+    /// What others have decided of rows that come now; before the first one comes.
+    Follow(Arc<Decisions>, Sender<()>),
+    /// What becomes of chunks.
+    Intake(Intake),
     /// Fold what was sent, answer, end.
     Stop(Sender<()>),
+}
+
+/// What becomes of chunks that come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Intake {
+    /// They are taken.
+    Open,
+    /// They wait, and so do the sources.
+    Shut,
+    /// Nobody will ever ask for them.
+    Discard,
 }
 
 /// One worker's share of a tick.
@@ -57,6 +72,8 @@ pub(crate) struct Tick {
     pub(crate) refused: Vec<RefusedRow>,
     /// The state after this tick is to be kept; true: all of it, not only what changed.
     pub(crate) cut: Option<bool>,
+    /// What others have decided of its rows.
+    pub(crate) decisions: Option<Arc<Decisions>>,
 }
 
 /// Rows after which a tick is closed.
@@ -83,6 +100,8 @@ pub(crate) struct Coordinator {
     ids: Arc<IdHash>,
     keeping: Keeping,
     resume: Resume,
+    decisions: Option<Arc<Decisions>>,
+    intake: Intake,
 }
 
 /// When the state is to be kept.
@@ -170,6 +189,8 @@ impl Coordinator {
             ids: begin.ids,
             keeping: begin.keeping,
             resume: begin.resume,
+            decisions: None,
+            intake: Intake::Open,
         }
     }
 
@@ -195,7 +216,8 @@ impl Coordinator {
     /// Waits for the first thing to do; `false` when the engine was dropped.
     fn wait(&mut self, gathered: &mut Gathered) -> bool {
         let idle = if self.clock.is_manual() { Duration::from_secs(3600) } else { TICK_IDLE };
-        let (chunks, control) = (self.chunks.clone(), self.control.clone());
+        let chunks = if self.takes() { self.chunks.clone() } else { crossbeam_channel::never() };
+        let control = self.control.clone();
         select! {
             recv(control) -> message => match message {
                 Ok(message) => self.obey(message, gathered),
@@ -207,11 +229,21 @@ impl Coordinator {
         true
     }
 
+    fn takes(&self) -> bool {
+        self.intake != Intake::Shut && !self.resume.is_full()
+    }
+
     /// Takes more, until the tick is full or nothing waits and the last tick is long enough ago.
     fn gather(&mut self, gathered: &mut Gathered) {
         while gathered.rows < TICK_ROWS {
             while let Ok(message) = self.control.try_recv() {
                 self.obey(message, gathered);
+            }
+            for chunk in self.resume.turn() {
+                self.take_now(chunk, gathered);
+            }
+            if !self.takes() {
+                return;
             }
             let left = TICK_LEAST.saturating_sub(self.last_tick.elapsed());
             let next = match left.is_zero() || self.clock.is_manual() || !gathered.acks.is_empty() {
@@ -227,7 +259,9 @@ impl Coordinator {
 
     /// Control messages speak of everything sent before them, so the channel is emptied first.
     fn obey(&mut self, message: Control, gathered: &mut Gathered) {
-        while let Ok(chunk) = self.chunks.try_recv() {
+        while self.takes()
+            && let Ok(chunk) = self.chunks.try_recv()
+        {
             self.take(chunk, gathered);
         }
         match message {
@@ -238,6 +272,12 @@ impl Coordinator {
             Control::Flush(done) => gathered.acks.push(done),
             Control::Tap(on) => self.tap = on,
             Control::Keep(on) => self.keeping.turn(on),
+            Control::Follow(decisions, done) => {
+                self.resume.follow(&decisions);
+                self.decisions = Some(decisions);
+                gathered.acks.push(done);
+            }
+            Control::Intake(intake) => self.intake = intake,
             Control::Checkpoint(done) if self.keeping.writer.is_none() => {
                 // Whoever asked may have given up waiting.
                 let _ = done.send(Err(CheckpointError::Off));
@@ -252,6 +292,9 @@ impl Coordinator {
 
     /// Takes a chunk, or what of it may be admitted now.
     fn take(&mut self, chunk: Chunk, gathered: &mut Gathered) {
+        if self.intake == Intake::Discard {
+            return;
+        }
         for chunk in self.resume.admit(chunk) {
             self.take_now(chunk, gathered);
         }
@@ -332,7 +375,8 @@ impl Coordinator {
         let (number, tap) = (self.number, self.tap);
         self.workers.iter().zip(shares.drain(..)).all(|(to, work)| {
             let refused = std::mem::take(&mut refused);
-            to.send(Tick { number, now, floor, tap, work, refused, cut: cut_all }).is_ok()
+            let decisions = self.decisions.clone();
+            to.send(Tick { number, now, floor, tap, work, refused, cut: cut_all, decisions }).is_ok()
         })
     }
 

@@ -28,4 +28,7 @@ mod api;
 
 pub use api::*;
 pub use compose::Beside;
-pub use publish::{Answer, Counts, EntityRow, MetricQuery, Newest, Progress, Published, QueryError, Row};
+pub use publish::{
+    Answer, Counts, Ended, EntityRow, MetricQuery, Newest, Progress, Published, QueryError, Row,
+};
+pub use resume::Decisions;

@@ -21,6 +21,7 @@ use crate::checkpoint::{CheckpointError, Snapshot, Writer, Written};
 use crate::plan::EnginePlan;
 use crate::worker::{Alone, Share};
 
+mod blocks;
 mod cells;
 mod measures;
 mod query;
@@ -28,6 +29,7 @@ mod read;
 mod results;
 
 pub use query::{Answer, EntityRow, MetricQuery, Newest, QueryError, Row};
+pub use results::Ended;
 
 /// One whole tick: immutable, shared.
 pub struct Published {

@@ -6,15 +6,19 @@
 //! Which one of two duplicates counts depends on which partition is read first. What was admitted before must be
 //! admitted again, so nothing new may come between.
 
+mod follow;
 mod line;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use contracts::batch::{Chunk, EventBatch, Partition, Refused};
 use operators::admit::select;
 
 use crate::checkpoint::Offsets;
 
+pub use follow::Decisions;
+use follow::Follow;
 pub(crate) use line::Line;
 
 /// Rows that may wait; beyond them nothing waits any longer.
@@ -30,6 +34,8 @@ pub(crate) struct Resume {
     rows: u64,
     /// Nothing beyond is wanted.
     line: Option<Line>,
+    /// Another engine goes first.
+    follow: Option<Follow>,
 }
 
 impl Resume {
@@ -48,10 +54,36 @@ impl Resume {
         Self { line: Some(line), ..Self::default() }
     }
 
+    /// From now on another one has decided, or goes on deciding.
+    pub(crate) fn follow(&mut self, decisions: &Arc<Decisions>) {
+        if decisions.go_on() {
+            self.follow = Some(Follow::new(Arc::clone(decisions)));
+        }
+    }
+
+    /// So much waits that nothing more should be taken.
+    pub(crate) fn is_full(&self) -> bool {
+        self.follow.as_ref().is_some_and(Follow::is_full)
+    }
+
+    /// What may be admitted now although nothing has come.
+    pub(crate) fn turn(&mut self) -> Vec<Chunk> {
+        let Some(follow) = &mut self.follow else { return Vec::new() };
+        let (now, over) = follow.turn();
+        if over {
+            self.follow = None;
+        }
+        now
+    }
+
     /// What may be admitted now that this has come.
     pub(crate) fn admit(&mut self, chunk: Chunk) -> Vec<Chunk> {
         if let Some(line) = &self.line {
             return vec![line.cut(chunk)];
+        }
+        if let Some(follow) = &mut self.follow {
+            follow.wait(chunk);
+            return self.turn();
         }
         if self.until.is_empty() && self.waiting.is_empty() {
             return vec![chunk];

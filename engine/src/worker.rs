@@ -28,6 +28,7 @@ use crate::checkpoint::WorkerCut;
 use crate::coordinator::Tick;
 use crate::plan::{EnginePlan, expression};
 use crate::publish::{Counts, Publisher};
+use crate::resume::Decisions;
 
 mod dataflow;
 pub(crate) mod grow;
@@ -108,6 +109,8 @@ pub(crate) struct Local {
     newest: BTreeMap<usize, (i64, i64)>,
     /// Index of the engine's own event, when a metric reads it.
     row_event: Option<usize>,
+    /// What others have decided of the rows of this tick.
+    decisions: Option<Arc<Decisions>>,
     share: Share,
 }
 
@@ -197,7 +200,7 @@ fn feed(local: &SharedLocal, inputs: &mut Inputs, tick: Tick) {
         local.now = tick.now;
         local.relations.iter_mut().for_each(|relation| relation.turn(tick.now));
         local.streams.iter_mut().for_each(|versions| versions.turn(tick.now));
-        local.tap = tick.tap;
+        (local.tap, local.decisions) = (tick.tap, tick.decisions);
         local.admits.iter_mut().for_each(|admit| admit.age(tick.floor));
         local.tell_refused(&tick.refused);
         local.release()
@@ -225,6 +228,7 @@ impl Local {
             newest: BTreeMap::new(),
             share: Share::default(),
             row_event: rows::row_event(&plan.catalog),
+            decisions: None,
             admits,
             plan,
         }
@@ -234,7 +238,9 @@ impl Local {
     fn admit(&mut self, partition: Arc<Partition>, batch: EventBatch) -> Vec<Rowset> {
         let event = batch.event;
         let told = self.row_event.filter(|own| *own != event).map(|own| (own, Fates::new(&batch)));
-        let outcome = self.admits[event].admit(&partition, batch);
+        let decided = self.decisions.as_ref().map(|decisions| decisions.read());
+        let outcome = self.admits[event].admit(&partition, batch, decided.as_deref());
+        drop(decided);
         let name = self.plan.catalog.events[event].head.name.clone();
         let counts = self.share.counters.entry((Arc::clone(&partition.source), name)).or_default();
         let admitted = outcome.admitted.as_ref().map_or(0, |batch| batch.columns.num_rows());

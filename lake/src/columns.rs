@@ -189,8 +189,8 @@ fn compare(
     Ok(())
 }
 
-/// Without dictionaries.
-fn plain(ty: &DataType) -> DataType {
+/// As it is stored: without dictionaries.
+pub(super) fn plain(ty: &DataType) -> DataType {
     match ty {
         DataType::Dictionary(_, value) => plain(value),
         DataType::Null => DataType::Utf8,

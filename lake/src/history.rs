@@ -7,28 +7,26 @@
 //! A slice is cut so that the files' own statistics let about [`SLICE_ROWS`] rows expect; the predicate of a scan passes
 //! over all files and row groups that lie elsewhere.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::array::{
-    Array, ArrayRef, AsArray, ListArray, RecordBatch, RecordBatchOptions, StringArray, StructArray,
-    UInt32Array, new_null_array,
-};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray, UInt32Array};
 use arrow::compute::{cast, concat_batches, take_record_batch};
 use arrow::datatypes::{DataType, Field, Int32Type, Int64Type, Schema, SchemaRef, TimestampMicrosecondType};
 use arrow::error::ArrowError;
 use bytes::Bytes;
 use contracts::Catalog;
 use contracts::batch::{Change, ChangeOp, EventBatch, Partition, Payloads, Refused};
-use contracts::catalog::Event;
-use futures::TryStreamExt;
-use iceberg::expr::{Predicate, Reference};
-use iceberg::scan::{FileScanTask, FileScanTaskStream};
-use iceberg::spec::{DataFile, Datum, ManifestContentType, PrimitiveLiteral};
+use contracts::catalog::{Event, Status};
+use futures::{StreamExt, TryStreamExt};
+use iceberg::expr::{Bind, Predicate, Reference};
+use iceberg::scan::FileScanTask;
+use iceberg::spec::{DataFile, Datum, ManifestContentType, PrimitiveLiteral, Schema as IcebergSchema};
 use iceberg::table::Table;
 use iceberg::{NamespaceIdent, TableIdent};
 
-use super::columns::{REFUSED, table_name};
-use super::{LakeConfig, LakeError, catalog};
+use super::columns::{REFUSED, plain, table_name};
+use super::{LakeConfig, LakeError, catalog, reading};
 use crate::place::Place;
 
 /// Rows a slice is meant to have.
@@ -36,6 +34,10 @@ const SLICE_ROWS: f64 = if cfg!(test) { 16.0 } else { 65_536.0 };
 /// What a slice may take, whatever the files' statistics promised; beyond it is cut in half.
 const MOST_ROWS: usize = 4 * SLICE_ROWS as usize;
 const MOST_BYTES: usize = 128 << 20;
+/// Files read at a time: one is waited for while another is decoded.
+const FILES: usize = 4;
+/// A text of fewer bytes is whole in the files' statistics (other programs cut them at 16).
+const CUT: usize = 16;
 
 /// The rows of a partition between two offsets.
 #[derive(Debug, Default)]
@@ -70,7 +72,8 @@ struct Open {
     event: Option<usize>,
     name: String,
     table: Table,
-    files: Vec<Span>,
+    /// What each says of itself, and how it is read as a whole.
+    files: Vec<(Span, FileScanTask)>,
     /// The columns wanted, in the types wanted.
     wanted: SchemaRef,
 }
@@ -109,7 +112,11 @@ impl LakeReader {
     /// The catalog or the files cannot be reached.
     pub fn look(&mut self) -> Result<(), LakeError> {
         let events = self.contracts.events.iter().enumerate();
-        let events = events.filter(|(_, event)| !event.head.name.starts_with(contracts::RESERVED));
+        // Of a draft or a retired type nothing is taken from elsewhere, either.
+        let runs = |status| matches!(status, Status::Active | Status::Deprecated);
+        let events = events.filter(|(_, event)| {
+            runs(event.head.status) && !event.head.name.starts_with(contracts::RESERVED)
+        });
         let mut wanted: Vec<(Option<usize>, String)> =
             events.map(|(index, event)| (Some(index), table_name(&event.head.name))).collect();
         wanted.push((None, REFUSED.to_owned()));
@@ -118,7 +125,8 @@ impl LakeReader {
             let failed = |error: iceberg::Error| LakeError::unreachable(&name, error);
             let wanted = wanted_columns(event.map(|event| self.contracts.events[event].as_ref()));
             let ident = TableIdent::new(self.namespace.clone(), name.clone());
-            let opened = self.runtime.block_on(open(self.catalog.as_ref(), &ident)).map_err(failed)?;
+            let opened =
+                self.runtime.block_on(open(self.catalog.as_ref(), &ident, &wanted)).map_err(failed)?;
             tables.extend(opened.map(|(table, files)| Open { event, name, table, files, wanted }));
         }
         self.tables = tables;
@@ -130,7 +138,7 @@ impl LakeReader {
     /// # Errors
     /// A file cannot be read.
     pub fn slice(&self, partition: &Partition, from: i64, until: i64) -> Result<Slice, LakeError> {
-        let files = self.tables.iter().flat_map(|open| &open.files);
+        let files = self.tables.iter().flat_map(|open| &open.files).map(|(span, _)| span);
         let files: Vec<&Span> = files.filter(|span| span.may_hold(partition, from, until)).collect();
         let Some(start) = files.iter().map(|span| span.offsets.0.max(from)).min() else {
             return Ok(Slice { next: until, ..Slice::default() });
@@ -147,29 +155,12 @@ impl LakeReader {
     /// `None`: that is too much.
     fn read(&self, partition: &Partition, from: i64, to: i64) -> Result<Option<Slice>, LakeError> {
         let mut slice = Slice { next: to, ..Slice::default() };
-        let (mut rows, mut bytes) = (0, 0);
+        let mut budget = Budget { single: to - from <= 1, ..Budget::default() };
         for open in &self.tables {
-            if !open.files.iter().any(|span| span.may_hold(partition, from, to)) {
-                continue;
-            }
             let failed = |error: iceberg::Error| LakeError::unreachable(&open.name, error);
-            let mut found = Vec::new();
-            let read = self.runtime.block_on(async {
-                for task in open.tasks(partition, from, to).await? {
-                    for batch in open.rows(&task, to - from > 1).await? {
-                        rows += batch.num_rows();
-                        bytes += batch.get_array_memory_size();
-                        found.push(batch);
-                    }
-                    if (rows > MOST_ROWS || bytes > MOST_BYTES) && to - from > 1 {
-                        return Ok(false);
-                    }
-                }
-                Ok(true)
-            });
-            if !read.map_err(failed)? {
-                return Ok(None);
-            }
+            let tasks = open.tasks(partition, from, to).map_err(failed)?;
+            let found = self.runtime.block_on(open.rows(tasks, &mut budget)).map_err(failed)?;
+            let Some(found) = found else { return Ok(None) };
             let Some(all) = in_order(&found).map_err(|error| LakeError::unreachable(&open.name, error))?
             else {
                 continue;
@@ -192,7 +183,9 @@ fn wanted_columns(event: Option<&Event>) -> SchemaRef {
     let instant = |name: &str| Field::new(name, contracts::value::timestamp_type(), true);
     let mut fields: Vec<Field> = match event {
         Some(event) => {
-            let own = event.decoded.fields().iter().map(|field| field.as_ref().clone());
+            // As they are stored: what is asked for is made of a whole slice at once.
+            let own = event.decoded.fields().iter();
+            let own = own.map(|field| Field::new(field.name(), plain(field.data_type()), true));
             own.chain([text("_id"), text("_op"), instant("_committed")]).collect()
         }
         None => ["event_type", "event_id", "reasons", "headers"].map(text).to_vec(),
@@ -207,44 +200,49 @@ fn wanted_columns(event: Option<&Event>) -> SchemaRef {
 }
 
 impl Open {
-    /// What is to be read of which files.
-    async fn tasks(&self, partition: &Partition, from: i64, to: i64) -> iceberg::Result<Vec<FileScanTask>> {
-        let schema = self.table.metadata().current_schema();
-        let fields = self.wanted.fields().iter().map(|field| field.name());
-        let columns: Vec<&String> = fields.filter(|name| schema.field_by_name(name).is_some()).collect();
-        let scan = self.table.scan().select(columns).with_filter(filter(partition, from, to)).build()?;
-        scan.plan_files().await?.try_collect().await
-    }
-
-    /// The rows of one file. The crate cannot read a file that is older than a nested field of the table's schema: it is
-    /// read by the schema of its time then.
-    async fn rows(&self, task: &FileScanTask, bounded: bool) -> iceberg::Result<Vec<RecordBatch>> {
-        let current = task.schema.schema_id();
-        let mut older: Vec<_> =
-            self.table.metadata().schemas_iter().filter(|schema| schema.schema_id() != current).collect();
-        older.sort_by_key(|schema| std::cmp::Reverse(schema.schema_id()));
-        let first = self.rows_as(task.clone(), bounded).await;
-        let Err(error) = first else { return first };
-        for schema in older {
+    /// What may hold rows of the partition between two offsets, and is to be read of it.
+    fn tasks(&self, partition: &Partition, from: i64, to: i64) -> iceberg::Result<Vec<FileScanTask>> {
+        let mut bound = None;
+        let mut tasks = Vec::new();
+        for (span, task) in self.files.iter().filter(|(span, _)| span.may_hold(partition, from, to)) {
             let mut task = task.clone();
-            task.project_field_ids.retain(|id| schema.field_by_id(*id).is_some());
-            task.schema = Arc::clone(schema);
-            if let Ok(rows) = self.rows_as(task, bounded).await {
-                return Ok(rows);
+            if !span.is_within(partition, from, to) {
+                if bound.is_none() {
+                    bound = Some(filter(partition, from, to).bind(Arc::clone(&task.schema), true)?);
+                }
+                task.predicate.clone_from(&bound);
             }
+            tasks.push(task);
         }
-        Err(error)
+        Ok(tasks)
     }
 
-    async fn rows_as(&self, task: FileScanTask, bounded: bool) -> iceberg::Result<Vec<RecordBatch>> {
-        let one: FileScanTaskStream = Box::pin(futures::stream::iter([Ok(task)]));
-        let mut stream = self.table.reader_builder().build().read(one)?.stream();
-        let (mut found, mut rows, mut bytes) = (Vec::new(), 0, 0);
-        while let Some(batch) = stream.try_next().await? {
-            rows += batch.num_rows();
-            bytes += batch.get_array_memory_size();
-            found.push(fields(&batch, &self.wanted).map_err(super::told)?);
-            if (rows > MOST_ROWS || bytes > MOST_BYTES) && bounded {
+    /// Their rows, as much as a slice may have; `None`: that is too much, and there are several offsets.
+    async fn rows(
+        &self,
+        tasks: Vec<FileScanTask>,
+        budget: &mut Budget,
+    ) -> iceberg::Result<Option<Vec<RecordBatch>>> {
+        let single = budget.single;
+        let mut files = futures::stream::iter(tasks).map(|task| self.file(task, single)).buffered(FILES);
+        let mut found = Vec::new();
+        while let Some(batches) = files.try_next().await? {
+            if !batches.iter().all(|batch| budget.takes(batch)) {
+                return Ok(None);
+            }
+            found.extend(batches);
+        }
+        Ok(Some(found))
+    }
+
+    /// The rows of one file, or the first of them that are too much for a slice.
+    async fn file(&self, task: FileScanTask, single: bool) -> iceberg::Result<Vec<RecordBatch>> {
+        let (mut found, mut budget) = (Vec::new(), Budget { single, ..Budget::default() });
+        let mut rows = reading::rows(&self.table, task).await?;
+        while let Some(batch) = rows.try_next().await? {
+            let more = budget.takes(&batch);
+            found.push(reading::fields(&batch, &self.wanted).map_err(super::told)?);
+            if !more {
                 break;
             }
         }
@@ -252,28 +250,58 @@ impl Open {
     }
 }
 
+/// What a slice has so far.
+#[derive(Debug, Default)]
+struct Budget {
+    /// It is of one offset only: then it is as large as it is.
+    single: bool,
+    rows: usize,
+    bytes: usize,
+}
+
+impl Budget {
+    /// Counts a batch; `false`: it is too much.
+    fn takes(&mut self, batch: &RecordBatch) -> bool {
+        self.rows += batch.num_rows();
+        self.bytes += batch.get_array_memory_size();
+        self.single || (self.rows <= MOST_ROWS && self.bytes <= MOST_BYTES)
+    }
+}
+
 async fn open(
     catalog: &dyn iceberg::Catalog,
     ident: &TableIdent,
-) -> iceberg::Result<Option<(Table, Vec<Span>)>> {
+    wanted: &SchemaRef,
+) -> iceberg::Result<Option<(Table, Vec<(Span, FileScanTask)>)>> {
     if !catalog.namespace_exists(ident.namespace()).await? || !catalog.table_exists(ident).await? {
         return Ok(None);
     }
     let table = catalog.load_table(ident).await?;
     let Some(snapshot) = table.metadata().current_snapshot() else { return Ok(None) };
+    // A column that is newer than the snapshot is in none of its files, and a scan does not know it.
+    let schema = snapshot.schema(table.metadata())?;
+    let names = wanted.fields().iter().map(|field| field.name());
+    let scan = table.scan().select(names.filter(|name| schema.field_by_name(name).is_some())).build()?;
+    let tasks: Vec<FileScanTask> = scan.plan_files().await?.try_collect().await?;
+    let mut tasks: HashMap<String, FileScanTask> =
+        tasks.into_iter().map(|task| (task.data_file_path.clone(), task)).collect();
     let list = table.manifest_list_reader(snapshot).load().await?;
     let mut files = Vec::new();
     for manifest in list.entries().iter().filter(|manifest| manifest.content == ManifestContentType::Data) {
         let manifest = manifest.load_manifest(table.file_io()).await?;
-        let alive = manifest.entries().iter().filter(|entry| entry.is_alive());
-        files.extend(alive.map(|entry| Span::of(entry.data_file(), &table)));
+        for entry in manifest.entries().iter().filter(|entry| entry.is_alive()) {
+            let task = tasks.remove(entry.file_path()).ok_or_else(|| {
+                let words = format!("{} is in the manifest and not in the scan", entry.file_path());
+                iceberg::Error::new(iceberg::ErrorKind::Unexpected, words)
+            })?;
+            files.push((Span::of(entry.data_file(), &schema), task));
+        }
     }
     Ok(Some((table, files)))
 }
 
 impl Span {
-    fn of(file: &DataFile, table: &Table) -> Self {
-        let schema = table.metadata().current_schema();
+    fn of(file: &DataFile, schema: &IcebergSchema) -> Self {
         let bounds = |name: &str| {
             let id = schema.field_id_by_name(name).unwrap_or_default();
             let literal = |datum: &Datum| datum.literal().clone();
@@ -303,6 +331,19 @@ impl Span {
             offsets: (offset.0.and_then(long).unwrap_or(0), offset.1.and_then(long).unwrap_or(i64::MAX - 1)),
             rows: file.record_count(),
         }
+    }
+
+    /// All its rows are of the partition and between the offsets: nothing has to be looked at for that.
+    fn is_within(&self, partition: &Partition, from: i64, to: i64) -> bool {
+        // Of long texts only the beginning may be known.
+        let same = |(low, high): &Bounds<String>, text: &str| {
+            text.len() < CUT && low.as_deref() == Some(text) && high.as_deref() == Some(text)
+        };
+        self.offsets.0 >= from
+            && self.offsets.1 < to
+            && self.number == (Some(partition.number), Some(partition.number))
+            && same(&self.source, &partition.source)
+            && same(&self.topic, &partition.topic)
     }
 
     fn may_hold(&self, partition: &Partition, from: i64, until: i64) -> bool {
@@ -380,7 +421,7 @@ fn admitted(index: usize, event: &Event, rows: &RecordBatch) -> Result<EventBatc
     let changes = event.changelog.then(|| changes(rows, &received));
     Ok(EventBatch {
         event: index,
-        columns: fields(rows, &event.decoded)?,
+        columns: reading::fields(rows, &event.decoded)?,
         ids,
         offsets: longs(rows, "_offset")?,
         parts: ints(rows, "_part")?.into_iter().map(i32::cast_unsigned).collect(),
@@ -429,41 +470,6 @@ fn refused(partition: &Partition, rows: &RecordBatch) -> Result<Vec<Refused>, Ar
 
 fn texts<'a>(rows: &'a RecordBatch, name: &str) -> Option<&'a StringArray> {
     rows.column_by_name(name).map(|column| column.as_string::<i32>())
-}
-
-/// The columns of `target`; those that `rows` lacks are null.
-fn fields(rows: &RecordBatch, target: &SchemaRef) -> Result<RecordBatch, ArrowError> {
-    let columns = target.fields().iter().map(|field| match rows.column_by_name(field.name()) {
-        Some(column) => fit(column, field.data_type()),
-        None => Ok(new_null_array(field.data_type(), rows.num_rows())),
-    });
-    let columns = columns.collect::<Result<Vec<_>, ArrowError>>()?;
-    let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
-    RecordBatch::try_new_with_options(Arc::clone(target), columns, &options)
-}
-
-/// The same values as another type; nested fields go by their names, those that are not there are null.
-fn fit(column: &ArrayRef, ty: &DataType) -> Result<ArrayRef, ArrowError> {
-    match (column.data_type(), ty) {
-        (same, ty) if same == ty => Ok(Arc::clone(column)),
-        (_, DataType::Null) => Ok(new_null_array(ty, column.len())),
-        (DataType::List(_), DataType::List(field)) => {
-            let list = column.as_list::<i32>();
-            let values = fit(list.values(), field.data_type())?;
-            let nulls = list.nulls().cloned();
-            Ok(Arc::new(ListArray::try_new(Arc::clone(field), list.offsets().clone(), values, nulls)?))
-        }
-        (DataType::Struct(_), DataType::Struct(wanted)) => {
-            let row = column.as_struct();
-            let columns = wanted.iter().map(|field| match row.column_by_name(field.name()) {
-                Some(column) => fit(column, field.data_type()),
-                None => Ok(new_null_array(field.data_type(), row.len())),
-            });
-            let columns = columns.collect::<Result<Vec<_>, ArrowError>>()?;
-            Ok(Arc::new(StructArray::try_new(wanted.clone(), columns, row.nulls().cloned())?))
-        }
-        _ => cast(column, ty),
-    }
 }
 
 fn needed(rows: &RecordBatch, name: &str, ty: &DataType) -> Result<ArrayRef, ArrowError> {

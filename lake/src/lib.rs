@@ -6,7 +6,7 @@
 //!
 //! `place` is where files are; `storage` and `catalog` connect the iceberg crate to it; `columns` and
 //! `files` make Parquet of batches; `rounds` are the plans, `commit` is what one plan does to one table (decision 0014);
-//! `results` are those of metrics, `tell` what a round writes of them; `history` reads back;
+//! `results` are those of metrics, `tell` what a round writes of them; `history` reads back, `reading` one file;
 //! `maintain` and `swap` look after files and snapshots, `writer` is the thread.
 
 use std::collections::BTreeMap;
@@ -23,11 +23,13 @@ use uuid::Uuid;
 mod catalog;
 mod columns;
 mod commit;
+mod decided;
 mod error;
 mod files;
 mod history;
 mod maintain;
 mod offsets;
+mod reading;
 mod results;
 mod rounds;
 mod storage;
@@ -51,6 +53,7 @@ pub use writer::{LakeStatus, LakeWriter};
 
 use self::catalog::{Pin, Pinned};
 use self::columns::Shape;
+use self::decided::Judged;
 use self::rounds::{Mark, Part, Plan, Rounds};
 use self::swap::{Swap, SwapError};
 use self::tell::Told;
@@ -86,6 +89,8 @@ pub struct Fed {
     pub admitted: Vec<(Partition, EventBatch)>,
     /// Refused rows.
     pub refused: Vec<Refused>,
+    /// Rows that were duplicates: partition, offset, part.
+    pub duplicates: Vec<(Partition, i64, u32)>,
     /// The state of metrics, when all that was read before is in it; only of interest where a metric has a table.
     pub state: Option<Arc<dyn AtTick>>,
 }
@@ -115,6 +120,8 @@ pub struct Lake {
     swap: Option<Swap>,
     cared: Cared,
     told: Told,
+    /// Duplicates since the last plan.
+    judged: Judged,
 }
 
 /// One table, and the rows on their way into it.
@@ -154,6 +161,7 @@ impl Lake {
             swap: None,
             cared: Cared::default(),
             told: Told::default(),
+            judged: Judged::default(),
             config,
             catalog,
             place,
@@ -242,6 +250,7 @@ impl Lake {
     /// Takes what a tick brought, but for rows that were fed before: an engine that takes the place of another, and one
     /// after a restart, offer them again.
     pub fn feed(&mut self, contracts: &Catalog, fed: Fed) {
+        self.judged.take(contracts, &fed, &self.fed);
         for (partition, mut batch) in fed.admitted {
             let name = columns::table_name(&contracts.events[batch.event].head.name);
             let Some(lane) = self.tables.get_mut(&name) else { continue };
@@ -330,7 +339,8 @@ impl Lake {
             to.0.values_mut().for_each(|next| *next += 1);
         }
         let (from, to) = (self.complete.to_text(), to.to_text());
-        Ok(Plan { number, id, writer: self.writer, from, to, tables })
+        let (dropped, began, events) = std::mem::take(&mut self.judged).planned();
+        Ok(Plan { number, id, writer: self.writer, from, to, tables, dropped, began, events })
     }
 
     /// Does what a plan says, where it has not been done.

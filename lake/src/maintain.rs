@@ -5,20 +5,23 @@
 //! for a table in which somebody deletes rows: that one's tool looks after it.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt};
+use iceberg::arrow::schema_to_arrow_schema;
 use iceberg::scan::FileScanTask;
 use iceberg::spec::{
-    DataFile, MAIN_BRANCH, ManifestContentType, ManifestEntryRef, ManifestFile, ManifestListWriter,
-    ManifestWriterBuilder, Operation, Snapshot, SnapshotReference, SnapshotRetention, Struct, Summary,
+    DataFile, Datum, MAIN_BRANCH, ManifestContentType, ManifestEntryRef, ManifestFile, ManifestListWriter,
+    ManifestWriterBuilder, Operation, PrimitiveLiteral, Snapshot, SnapshotReference, SnapshotRetention,
+    Struct, Summary,
 };
 use iceberg::table::Table;
 use iceberg::{ErrorKind, TableUpdate};
 use uuid::Uuid;
 
-use super::files;
 use super::swap::{Swap, SwapError};
+use super::{files, reading};
 use crate::place::{Place, PlaceError};
 
 /// How care is taken.
@@ -105,16 +108,20 @@ pub(super) async fn compact(
     Ok(Some(counts))
 }
 
-fn is_in(entry: &ManifestEntryRef, chosen: &HashSet<String>) -> bool {
-    entry.is_alive() && chosen.contains(entry.file_path())
+/// Files by their paths, with the instant from which on their rows were received (0: of rows without one).
+type Chosen = HashMap<String, i64>;
+
+fn is_in(entry: &ManifestEntryRef, chosen: &Chosen) -> bool {
+    entry.is_alive() && chosen.contains_key(entry.file_path())
 }
 
-/// Paths of the small files of the partition that has most of them.
-fn choose(
-    table: &Table,
-    manifests: &[(&ManifestFile, Vec<ManifestEntryRef>)],
-    care: &Care,
-) -> HashSet<String> {
+/// The small files of the partition that has most of them, the oldest first.
+fn choose(table: &Table, manifests: &[(&ManifestFile, Vec<ManifestEntryRef>)], care: &Care) -> Chosen {
+    let column = table.metadata().current_schema().field_id_by_name("_received").unwrap_or_default();
+    let received = |file: &DataFile| match file.lower_bounds().get(&column).map(Datum::literal) {
+        Some(PrimitiveLiteral::Long(micros)) => *micros,
+        _ => 0,
+    };
     let spec = table.metadata().default_partition_spec_id();
     let mut small = HashMap::<&Struct, Vec<&DataFile>>::new();
     for entry in manifests.iter().filter(|(file, _)| file.partition_spec_id == spec).flat_map(|(_, all)| all)
@@ -124,33 +131,39 @@ fn choose(
             small.entry(file.partition()).or_default().push(file);
         }
     }
-    let fullest = small.into_values().max_by_key(Vec::len).unwrap_or_default();
+    let mut fullest = small.into_values().max_by_key(Vec::len).unwrap_or_default();
     if fullest.len() < care.least.max(2) {
-        return HashSet::new();
+        return Chosen::new();
     }
+    fullest.sort_by_key(|file| received(file));
     let mut bytes = 0;
     let room = |file: &&DataFile| {
         bytes += file.file_size_in_bytes();
         bytes <= care.most_bytes
     };
-    fullest.into_iter().take_while(room).map(|file| file.file_path().to_owned()).collect()
+    fullest.into_iter().take_while(room).map(|file| (file.file_path().to_owned(), received(file))).collect()
 }
 
-/// The rows of the chosen files in new ones.
-async fn rewrite(table: &Table, chosen: &HashSet<String>, id: Uuid) -> Result<Vec<DataFile>, SwapError> {
+/// The rows of the chosen files in new ones, which have all columns of now. The oldest file comes first, so that rows of
+/// about the same offsets stay together and reading back finds them in few pages.
+async fn rewrite(table: &Table, chosen: &Chosen, id: Uuid) -> Result<Vec<DataFile>, SwapError> {
     let scan = table.scan().build()?;
     let tasks: Vec<FileScanTask> = scan.plan_files().await?.try_collect().await?;
-    let tasks = tasks.into_iter().filter(|task| chosen.contains(task.data_file_path()));
-    let tasks = futures::stream::iter(tasks.map(Ok).collect::<Vec<iceberg::Result<FileScanTask>>>());
-    let rows = table.reader_builder().build().read(Box::pin(tasks))?;
-    Ok(files::write_stream(table, &format!("compact-{id}"), rows.stream()).await?)
+    let mut tasks: Vec<(i64, FileScanTask)> =
+        tasks.into_iter().filter_map(|task| Some((*chosen.get(task.data_file_path())?, task))).collect();
+    tasks.sort_by_key(|(received, _)| *received);
+    let schema = Arc::new(schema_to_arrow_schema(table.metadata().current_schema())?);
+    let files = futures::stream::iter(tasks).then(|(_, task)| reading::rows(table, task)).try_flatten();
+    let rows =
+        files.and_then(|rows| futures::future::ready(reading::fields(&rows, &schema).map_err(super::told)));
+    Ok(files::write_stream(table, &format!("compact-{id}"), Box::pin(rows)).await?)
 }
 
 /// The table with `added` in place of the chosen files, as updates.
 async fn replace(
     table: &Table,
     manifests: &[(&ManifestFile, Vec<ManifestEntryRef>)],
-    chosen: &HashSet<String>,
+    chosen: &Chosen,
     added: Vec<DataFile>,
     id: Uuid,
 ) -> Result<Vec<TableUpdate>, SwapError> {
@@ -171,7 +184,7 @@ async fn replace(
         for entry in entries.iter().filter(|entry| entry.is_alive()) {
             let data = entry.data_file().clone();
             let order = entry.sequence_number().unwrap_or(0);
-            match chosen.contains(entry.file_path()) {
+            match chosen.contains_key(entry.file_path()) {
                 true => writer.add_delete_file(data, order, entry.file_sequence_number)?,
                 false => {
                     let snapshot = entry.snapshot_id().unwrap_or(number);

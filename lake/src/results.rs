@@ -20,8 +20,11 @@ use iceberg::table::Table;
 
 /// The state of all metrics at a tick.
 pub trait AtTick: Send + Sync + std::fmt::Debug {
-    /// What `metric` says of windows that are over; of those that cannot have changed since `before` nothing.
-    fn closed(&self, metric: &str, before: Option<&dyn AtTick>) -> Vec<Closed>;
+    /// Tells what `metric` says of windows that are over, but for what cannot have changed since `before`. `true`: all
+    /// was told, because there is no `before` or it has nothing to do with this tick.
+    fn closed(&self, metric: &str, before: Option<&dyn AtTick>, tell: &mut dyn FnMut(Closed)) -> bool;
+    /// Whether a window of `metric` (its name, start and end) would be told of if there were rows in it.
+    fn tells(&self, metric: &str, window: &str, start: i64, end: i64) -> bool;
     /// Windows of `metric` that begin earlier are not told of any more.
     fn kept_from(&self, metric: &str) -> i64;
     /// The instant of the tick.
@@ -30,19 +33,21 @@ pub trait AtTick: Send + Sync + std::fmt::Debug {
     fn as_any(&self) -> &dyn Any;
 }
 
-/// A window that is over.
+/// One row of a window that is over.
 #[derive(Debug, Clone)]
 pub struct Closed {
-    /// Its name.
-    pub window: String,
+    /// Name of the window.
+    pub window: Arc<str>,
     /// First instant, microseconds.
     pub start: i64,
     /// Exclusive end.
     pub end: i64,
     /// No further event is expected to change it.
     pub complete: bool,
-    /// Values of all dimensions, and of all measures that are not hidden, in the order of the contract.
-    pub rows: Vec<(Vec<Value>, Vec<Value>)>,
+    /// Values of all dimensions, in the order of the contract.
+    pub key: Vec<Value>,
+    /// Values of all measures that are not hidden, in the order of the contract; `None`: there is no such row.
+    pub values: Option<Vec<Value>>,
 }
 
 /// Columns beside dimensions and measures; of `_start` the day splits the table.
@@ -92,7 +97,8 @@ type Key = (i64, Arc<str>, Vec<Value>);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Newest {
     revision: i32,
-    digest: i64,
+    /// `None`: there are several, of a contract with other dimensions.
+    digest: Option<i64>,
     complete: bool,
     retracted: bool,
     end: i64,
@@ -112,7 +118,9 @@ impl Held {
     /// Reads the newest revisions of windows that begin at `from` or later.
     pub(super) async fn read(table: &Table, metric: &Metric, from: i64) -> iceberg::Result<Self> {
         let own = ["_window", START, "_window_end", "_revision", "_complete", "_retracted", "_digest"];
-        let there = table.metadata().current_schema().clone();
+        // What was written last: a column that has come since is in no file yet, and a scan refuses its name.
+        let Some(snapshot) = table.metadata().current_snapshot() else { return Ok(Self::default()) };
+        let there = snapshot.schema(table.metadata())?;
         let dimensions = || metric.dimensions.iter().filter(|one| there.field_by_name(&one.name).is_some());
         let select = own.into_iter().map(str::to_owned).chain(dimensions().map(|one| one.name.clone()));
         let recent = Reference::new(START).greater_than_or_equal_to(Datum::timestamptz_micros(from));
@@ -143,7 +151,7 @@ impl Held {
             let dimensions = metric.dimensions.iter().map(|one| value(&one.name)).collect();
             let newest = Newest {
                 revision: revisions[row],
-                digest: digests[row],
+                digest: Some(digests[row]),
                 complete: complete.value(row),
                 retracted: retracted.value(row),
                 end: ends[row],
@@ -152,40 +160,59 @@ impl Held {
             let known = self.0.entry(key).or_insert(newest);
             if known.revision < newest.revision {
                 *known = newest;
+            } else if known.revision == newest.revision && known.digest != newest.digest {
+                (known.digest, known.retracted) = (None, false);
             }
         }
     }
 
-    /// Which rows of `closed` are to be written.
-    pub(super) fn fresh(&self, metric: &Metric, closed: Vec<Closed>) -> Fresh {
+    /// Which rows of what `state` tells are to be written.
+    pub(super) fn fresh(&self, metric: &Metric, state: &dyn AtTick, before: Option<&dyn AtTick>) -> Fresh {
+        let name = metric.head.name.as_str();
         let mut rows = Vec::new();
-        for Closed { window, start, end, complete, rows: told } in closed {
-            let window: Arc<str> = window.into();
-            let mut there = BTreeSet::new();
-            for (dimensions, measures) in told {
-                let key = (start, Arc::clone(&window), normal(metric, dimensions));
-                let wanted =
-                    Newest { revision: 1, digest: digest(&measures), complete, retracted: false, end };
-                rows.extend(self.next(&key, wanted).map(|newest| (key.clone(), newest, measures)));
-                there.insert(key);
+        let mut there = BTreeSet::new();
+        let all = state.closed(name, before, &mut |closed| {
+            let Closed { window, start, end, complete, key, values } = closed;
+            let key = (start, window, normal(metric, key));
+            if self.0.contains_key(&key) {
+                there.insert(key.clone());
             }
-            // What an earlier revision told and is not so any more.
-            let whole =
-                (start, Arc::from(""), Vec::new())..(start.saturating_add(1), Arc::from(""), Vec::new());
-            for (key, _) in self.0.range(whole).filter(|(key, _)| key.1 == window && !there.contains(*key)) {
-                let nothing = Newest { revision: 1, digest: 0, complete, retracted: true, end };
-                rows.extend(self.next(key, nothing).map(|newest| (key.clone(), newest, Vec::new())));
-            }
-        }
+            rows.extend(self.next(metric, key, (end, complete), values));
+        });
+        // What an earlier revision told and is not so any more.
+        let gone = self.0.iter().filter(|(key, newest)| {
+            all && !newest.retracted && !there.contains(*key) && state.tells(name, &key.1, key.0, newest.end)
+        });
+        let gone: Vec<_> = gone.map(|(key, newest)| (key.clone(), (newest.end, true))).collect();
+        rows.extend(gone.into_iter().filter_map(|(key, end)| self.next(metric, key, end, None)));
         Fresh { rows }
     }
 
-    /// `wanted` with its revision, if it says something new.
-    fn next(&self, key: &Key, wanted: Newest) -> Option<Newest> {
-        let Some(known) = self.0.get(key) else { return Some(wanted) };
-        let same = known.digest == wanted.digest && known.retracted == wanted.retracted;
-        let final_now = wanted.complete && !known.complete;
-        (!same || final_now).then(|| Newest { revision: known.revision.saturating_add(1), ..wanted })
+    /// The next revision of a row, if it says something new.
+    fn next(
+        &self,
+        metric: &Metric,
+        key: Key,
+        (end, complete): (i64, bool),
+        values: Option<Vec<Value>>,
+    ) -> Option<(Key, Newest, Vec<Value>)> {
+        let retracted = values.is_none();
+        let values = values.unwrap_or_default();
+        let digest = Some(if retracted { 0 } else { digest(metric, &values) });
+        let wanted = Newest { revision: 1, digest, complete, retracted, end };
+        let newest = match self.0.get(&key) {
+            None if retracted => return None,
+            None => wanted,
+            Some(known) => {
+                let same = known.retracted && retracted
+                    || known.digest == wanted.digest && known.retracted == retracted && known.end == end;
+                if same && (known.complete || !complete || retracted) {
+                    return None;
+                }
+                Newest { revision: known.revision.saturating_add(1), ..wanted }
+            }
+        };
+        Some((key, newest, values))
     }
 
     /// These rows are decided; windows that begin before `from` are not told of any more.
@@ -224,7 +251,9 @@ impl Fresh {
             flags(|newest| newest.complete),
             flags(|newest| newest.retracted),
             Arc::new(StringArray::from_iter_values(rows.iter().map(|_| &contract))),
-            Arc::new(Int64Array::from_iter_values(rows.iter().map(|(_, newest, _)| newest.digest))),
+            Arc::new(Int64Array::from_iter_values(
+                rows.iter().map(|(_, newest, _)| newest.digest.unwrap_or(0)),
+            )),
         ];
         for (index, dimension) in metric.dimensions.iter().enumerate() {
             let values = rows.iter().map(|((_, _, values), _, _)| values[index].clone()).collect();
@@ -268,9 +297,10 @@ fn contract(head: &Head) -> String {
     format!("{major}.{minor}.{patch} {}", head.hash)
 }
 
-/// FNV-1a (Fowler, Noll, Vo) of the values as JSON: the same in every process.
-fn digest(values: &[Value]) -> i64 {
-    let text: Vec<_> = values.iter().map(|value| value.to_json(None)).collect();
+/// FNV-1a (Fowler, Noll, Vo) of the measures' names and values as JSON: the same in every process.
+fn digest(metric: &Metric, values: &[Value]) -> i64 {
+    let names = shown(metric).map(|(name, _)| name);
+    let text: Vec<_> = names.zip(values).map(|(name, value)| (name, value.to_json(None))).collect();
     let text = serde_json::to_string(&text).unwrap_or_default();
     let step = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
     text.as_bytes().iter().fold(0xcbf2_9ce4_8422_2325, step).cast_signed()
@@ -305,17 +335,38 @@ serve: { lake: true }
         Arc::clone(&loaded.catalog.metrics[0])
     }
 
-    fn closed(start: i64, complete: bool, rows: &[(&str, i128)]) -> Closed {
-        let row = |(region, cents): &(&str, i128)| {
-            (vec![Value::Text((*region).into())], vec![Value::Decimal(*cents, 2), Value::Int(1)])
-        };
-        let rows = rows.iter().map(row).collect();
-        Closed { window: "1m".into(), start, end: start + 60, complete, rows }
+    /// Rows by start: final or not, regions with cents. Windows of a minute, in seconds.
+    #[derive(Debug)]
+    struct Says(Vec<(i64, bool, Vec<(&'static str, i128)>)>);
+
+    impl AtTick for Says {
+        fn closed(&self, _: &str, before: Option<&dyn AtTick>, tell: &mut dyn FnMut(Closed)) -> bool {
+            for (start, complete, rows) in &self.0 {
+                for (region, cents) in rows {
+                    let values = (*cents != 0).then(|| vec![Value::Decimal(*cents, 2), Value::Int(1)]);
+                    let (window, key) = ("1m".into(), vec![Value::Text((*region).into())]);
+                    tell(Closed { window, start: *start, end: start + 60, complete: *complete, key, values });
+                }
+            }
+            before.is_none()
+        }
+        fn tells(&self, _: &str, window: &str, start: i64, _: i64) -> bool {
+            window == "1m" && start >= 0
+        }
+        fn kept_from(&self, _: &str) -> i64 {
+            i64::MIN
+        }
+        fn as_of(&self) -> i64 {
+            7
+        }
+        fn as_any(&self) -> &dyn Any {
+            self
+        }
     }
 
-    /// (start, revision, retracted) of what is written, which counts as written then.
-    fn write(held: &mut Held, metric: &Metric, told: Vec<Closed>) -> Vec<(i64, i32, bool)> {
-        let fresh = held.fresh(metric, told);
+    /// (start, revision, retracted) of what is written, which counts as written then. `all`: what is not told is gone.
+    fn write(held: &mut Held, metric: &Metric, says: &Says, all: bool) -> Vec<(i64, i32, bool)> {
+        let fresh = held.fresh(metric, says, (!all).then_some(says as &dyn AtTick));
         let batch = fresh.batch(metric, 7).unwrap();
         assert_eq!(batch.num_rows(), fresh.len());
         // What a restart reads from the table is what was held.
@@ -333,17 +384,58 @@ serve: { lake: true }
     fn a_revision_is_written_when_something_is_new() {
         let (metric, mut held) = (metric(), Held::default());
         assert_eq!(metric.lake.as_deref(), Some("metric_revenue"));
-        let first = || vec![closed(0, true, &[("eu", 150), ("us", 200)]), closed(60, false, &[("eu", 1)])];
-        assert_eq!(write(&mut held, &metric, first()), [(0, 1, false), (0, 1, false), (60, 1, false)]);
-        assert_eq!(write(&mut held, &metric, first()), [], "nothing is new");
+        let first =
+            Says(vec![(0, true, vec![("eu", 150), ("us", 200), ("asia", 0)]), (60, false, vec![("eu", 1)])]);
+        assert_eq!(write(&mut held, &metric, &first, true), [(0, 1, false), (0, 1, false), (60, 1, false)]);
+        assert_eq!(write(&mut held, &metric, &first, false), [], "nothing is new");
         // Final now; of the first window a row is gone and another one is there.
-        let second = || vec![closed(60, true, &[("eu", 1)]), closed(0, true, &[("eu", 150), ("asia", 200)])];
-        assert_eq!(write(&mut held, &metric, second()), [(60, 2, false), (0, 1, false), (0, 2, true)]);
-        assert_eq!(write(&mut held, &metric, second()), [], "what is gone stays gone");
-        assert_eq!(write(&mut held, &metric, vec![closed(60, false, &[("eu", 1)])]), [], "final stays final");
-        let back = vec![closed(0, true, &[("eu", 151), ("asia", 200), ("us", 200)])];
-        assert_eq!(write(&mut held, &metric, back), [(0, 2, false), (0, 3, false)]);
+        let second = Says(vec![(60, true, vec![("eu", 1)]), (0, true, vec![("us", 0), ("asia", 200)])]);
+        assert_eq!(write(&mut held, &metric, &second, false), [(60, 2, false), (0, 2, true), (0, 1, false)]);
+        assert_eq!(write(&mut held, &metric, &second, false), [], "what is gone stays gone");
+        let open = Says(vec![(60, false, vec![("eu", 1)])]);
+        assert_eq!(write(&mut held, &metric, &open, false), [], "final stays final");
+        let back = Says(vec![(0, true, vec![("us", 200), ("asia", 201)])]);
+        assert_eq!(write(&mut held, &metric, &back, false), [(0, 3, false), (0, 2, false)]);
+        // After a restart everything is told: what is not has no rows any more.
+        let left = Says(vec![(0, true, vec![("us", 200)])]);
+        let gone = [(0, 3, true), (0, 2, true), (60, 3, true)];
+        assert_eq!(write(&mut held, &metric, &left, true), gone);
+        assert_eq!(write(&mut held, &metric, &left, true), [], "once");
         held.put(Fresh { rows: Vec::new() }, 60);
         assert_eq!(held.0.len(), 1, "windows that are not told of any more are let go");
+    }
+
+    #[test]
+    fn names_of_measures_and_lost_dimensions_make_a_row_new() {
+        let (metric, mut held) = (metric(), Held::default());
+        let says = Says(vec![(0, true, vec![("eu", 150), ("us", 200)])]);
+        write(&mut held, &metric, &says, true);
+        let other = |from: &str, to: &str| {
+            let loaded = contracts::load(&[SourceFile::new("c.yaml", CONTRACT.replace(from, to))]);
+            assert!(!loaded.has_errors(), "{:?}", loaded.diagnostics);
+            Arc::clone(&loaded.catalog.metrics[0])
+        };
+        let renamed = other("orders: {", "sold: {");
+        assert_eq!(write(&mut held, &renamed, &says, true), [(0, 2, false), (0, 2, false)]);
+        // Without the dimension two rows have one name: neither is the sum of both, even where it looks alike.
+        let alone = other("dimensions: { region: { from: order.region, max: 10 } }\n", "");
+        let values = vec![Value::Decimal(150, 2), Value::Int(1)];
+        let row = |region: &str| ((0, Arc::from("1m"), vec![Value::Text(region.into())]), values.clone());
+        let newest = |revision, values: &[Value]| Newest {
+            revision,
+            digest: Some(digest(&alone, values)),
+            complete: true,
+            retracted: false,
+            end: 60,
+        };
+        let rows = vec![
+            (row("eu").0, newest(1, &values), values.clone()),
+            (row("us").0, newest(1, &[]), Vec::new()),
+        ];
+        let batch = Fresh { rows }.batch(&metric, 7).unwrap();
+        let mut held = Held::default();
+        held.take(&batch, &alone);
+        let next = held.next(&alone, (0, Arc::from("1m"), Vec::new()), (60, true), Some(values.clone()));
+        assert_eq!(next.map(|(_, newest, _)| newest.revision), Some(2));
     }
 }

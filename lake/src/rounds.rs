@@ -10,11 +10,13 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::decided::Dropped;
 use super::offsets::Offsets;
 use crate::place::{Place, PlaceError};
 
-/// Plans that are kept, the newest of them.
-const KEPT: u64 = 200;
+/// Plans that are kept, the newest of them: for as long the copies of an id that did not count are known. They are listed
+/// with each plan; object stores list a thousand names at once.
+const KEPT: u64 = 900;
 
 /// The last round that had rows for a table, as the table itself says it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,6 +54,15 @@ pub(super) struct Plan {
     pub(super) to: String,
     /// All tables, those without rows, too.
     pub(super) tables: BTreeMap<String, Part>,
+    /// Rows from `from` to `to` that were duplicates.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) dropped: Vec<Dropped>,
+    /// [`Offsets::to_text`] of the first rows of partitions that `from` does not name.
+    #[serde(default)]
+    pub(super) began: String,
+    /// The events whose duplicates these are, each with what its contract means for state.
+    #[serde(default)]
+    pub(super) events: BTreeMap<String, String>,
 }
 
 impl Plan {
@@ -101,6 +112,15 @@ impl Rounds {
         match self.numbers().await?.last() {
             Some(number) => self.read(*number).await.map(Some),
             None => Ok(None),
+        }
+    }
+
+    /// Plan `number`; `None`: there is none (any more).
+    pub(super) async fn get(&self, number: u64) -> Result<Option<Plan>, PlanError> {
+        match self.read(number).await {
+            Ok(plan) => Ok(Some(plan)),
+            Err(PlanError::Place(PlaceError::Missing(_))) => Ok(None),
+            Err(error) => Err(error),
         }
     }
 
@@ -169,7 +189,9 @@ mod tests {
 
     fn plan(number: u64, writer: u128) -> Plan {
         let (id, writer) = (Uuid::from_u128(writer << 64 | u128::from(number)), Uuid::from_u128(writer));
-        Plan { number, id, writer, from: "{}".into(), to: "{}".into(), tables: BTreeMap::new() }
+        let (from, to) = ("{}".to_owned(), "{}".to_owned());
+        let (tables, dropped, began, events) = Default::default();
+        Plan { number, id, writer, from, to, tables, dropped, began, events }
     }
 
     #[tokio::test]
@@ -186,7 +208,7 @@ mod tests {
             rounds.write(&plan(number, 1)).await.unwrap();
         }
         let asleep = rounds.write(&plan(3, 2)).await.unwrap_err();
-        assert!(matches!(asleep, PlanError::Fenced { number: 205, .. }), "{asleep}");
+        assert!(matches!(asleep, PlanError::Fenced { number, .. } if number == KEPT + 5), "{asleep}");
         assert_eq!(rounds.newest().await.unwrap(), Some(plan(KEPT + 5, 1)));
         place.put("n/_rounds/00000000000000000999.json", Bytes::from_static(b"{")).await.unwrap();
         assert!(matches!(rounds.newest().await.unwrap_err(), PlanError::Damaged { .. }));

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use contracts::batch::Chunk;
+use contracts::batch::{Chunk, Decided};
 use contracts::text::SourceFile;
 use iceberg::{Catalog as Iceberg, Error, ErrorKind, Namespace, Result, TableCommit};
 use parking_lot::Mutex;
@@ -13,10 +13,12 @@ use parking_lot::Mutex;
 use super::*;
 use connectors::decode::{DecodeSpec, Decoder, Envelope, Record};
 
+mod decided;
 mod faulty;
 mod history;
 mod proxy;
 mod real;
+mod recheck;
 mod scenarios;
 
 const CONTRACT: &str = r#"
@@ -67,7 +69,7 @@ fn tick(contracts: &Arc<Catalog>, number: i32, from: i64, to: i64) -> Fed {
     let partition = partition(number);
     let Chunk { batches, refused, .. } = decoder.finish(&partition, to, None);
     let admitted = batches.into_iter().map(|batch| (partition.clone(), batch)).collect();
-    Fed { offsets: Offsets(BTreeMap::from([(partition, to)])), admitted, refused, state: None }
+    Fed { offsets: Offsets(BTreeMap::from([(partition, to)])), admitted, refused, ..Fed::default() }
 }
 
 /// Where the lakes of a test are.

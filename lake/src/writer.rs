@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use contracts::Catalog;
-use contracts::batch::Partition;
+use contracts::batch::{Decided, Partition};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use parking_lot::{Condvar, Mutex};
 
@@ -25,6 +25,7 @@ enum Message {
     Tick(Arc<Catalog>, Fed, (usize, u64)),
     Declare(Arc<Catalog>, Sender<Result<(), LakeError>>),
     Round(Sender<Result<(), LakeError>>),
+    Decided(Offsets, Sender<Result<Decided, LakeError>>),
 }
 
 /// How the lake is doing.
@@ -222,7 +223,15 @@ impl LakeWriter {
         }
     }
 
-    fn ask(&self, message: impl FnOnce(Sender<Result<(), LakeError>>) -> Message) -> Result<(), LakeError> {
+    /// Which rows were duplicates, of all that has been offered; of those before `since` nobody wants to know.
+    ///
+    /// # Errors
+    /// Plans cannot be read.
+    pub fn decided(&self, since: Offsets) -> Result<Decided, LakeError> {
+        self.ask(|answer| Message::Decided(since, answer))
+    }
+
+    fn ask<T>(&self, message: impl FnOnce(Sender<Result<T, LakeError>>) -> Message) -> Result<T, LakeError> {
         let (answer, answered) = bounded(1);
         self.send(message(answer));
         let ended = |_| LakeError::unreachable("the lake", "its thread has ended");
@@ -310,6 +319,10 @@ impl Running {
                 let declared = self.runtime.block_on(self.lake.declare(&contracts));
                 // Whoever asked may have given up.
                 let _ = answer.send(declared);
+            }
+            Message::Decided(since, answer) => {
+                let decided = self.runtime.block_on(self.lake.decided(&since));
+                let _ = answer.send(decided);
             }
             Message::Round(answer) => {
                 let done = self.round();

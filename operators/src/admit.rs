@@ -9,7 +9,8 @@ use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBat
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::{SchemaRef, TimestampMicrosecondType};
 use contracts::batch::{
-    Change, ChangeOp, EventBatch, MAX_REFUSED_PAYLOAD, Partition, Payloads, Reason, Refused,
+    Change, ChangeOp, Decided, EventBatch, MAX_REFUSED_PAYLOAD, Partition, Payloads, Reason, Refused,
+    Verdicts,
 };
 use contracts::catalog::{Event, Severity};
 
@@ -74,15 +75,19 @@ impl Admit {
         Ok(Self { event, schema, enrich, rules, dedupe })
     }
 
-    /// Runs a batch through enrich, rules and dedupe.
-    pub fn admit(&mut self, partition: &Partition, batch: EventBatch) -> Outcome {
+    /// Runs a batch through enrich, rules and dedupe. Rows of which it is `decided` whether they are duplicates are what
+    /// they were.
+    pub fn admit(&mut self, partition: &Partition, batch: EventBatch, decided: Option<&Decided>) -> Outcome {
         let rows = batch.columns.num_rows();
         let mut verdict = Verdict::new(rows);
         verdict.exempt(batch.changes.as_deref());
         let columns = self.enriched(&batch.columns, &mut verdict);
         self.check_rules(&columns, &mut verdict);
         let mut outcome = Outcome::default();
-        self.drop_duplicates(&batch, &mut verdict, &mut outcome);
+        let first = batch.offsets.first().copied().unwrap_or(i64::MAX);
+        let known = decided.filter(|decided| decided.knows(&self.event));
+        let known = known.and_then(|decided| decided.verdicts(partition, first));
+        self.drop_duplicates(&batch, known.as_ref(), &mut verdict, &mut outcome);
         outcome.warned = verdict.warned();
         if verdict.anything() {
             outcome.refused = self.refuse(partition, &batch, &verdict);
@@ -145,7 +150,13 @@ impl Admit {
         }
     }
 
-    fn drop_duplicates(&mut self, batch: &EventBatch, verdict: &mut Verdict, outcome: &mut Outcome) {
+    fn drop_duplicates(
+        &mut self,
+        batch: &EventBatch,
+        known: Option<&Verdicts<'_>>,
+        verdict: &mut Verdict,
+        outcome: &mut Outcome,
+    ) {
         // A version of a row is no repetition of the one before it; what is delivered twice converges.
         if self.event.dedupe == 0 || batch.changes.is_some() {
             return;
@@ -154,9 +165,12 @@ impl Admit {
             if !verdict.pass[row] || batch.ids.is_null(row) {
                 continue;
             }
-            if self.dedupe.seen(batch.ids.value(row), batch.received[row]) {
+            let place = (batch.offsets[row], batch.parts[row]);
+            // It is remembered in any case: rows that come later are judged by it.
+            let seen = self.dedupe.seen(batch.ids.value(row), batch.received[row]);
+            if known.and_then(|known| known.was_dropped(place.0, place.1)).unwrap_or(seen) {
                 verdict.pass[row] = false;
-                outcome.duplicates.push((batch.offsets[row], batch.parts[row]));
+                outcome.duplicates.push(place);
             }
         }
     }

@@ -3,7 +3,6 @@
 //! *In*: a checked expression of a contract and a batch. *Out*: one column, and the rows that failed
 //! with why. *Never*: one bad row that spoils a batch; arithmetic that wraps; a panic.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, OnceLock};
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions, new_null_array};
@@ -11,6 +10,7 @@ use arrow::buffer::NullBuffer;
 use arrow::compute::{cast, concat, nullif};
 use arrow::datatypes::{DataType, Decimal128Type, Float64Type, Schema, SchemaRef};
 use contracts::expr::Typed;
+use contracts::guard::guarded;
 use contracts::value::decimal;
 use datafusion_common::tree_node::{Transformed, TreeNode};
 use datafusion_common::{Column, DFSchema, DataFusionError};
@@ -185,10 +185,7 @@ impl Compiled {
     fn run(&self, input: &RecordBatch) -> Result<ArrayRef, String> {
         let rows = input.num_rows();
         // DataFusion's functions should not panic; if one does, it is a bad row, not a dead worker.
-        let outcome = catch_unwind(AssertUnwindSafe(|| {
-            self.expr.evaluate(input).and_then(|values| values.into_array(rows))
-        }));
-        match outcome {
+        match guarded(|| self.expr.evaluate(input).and_then(|values| values.into_array(rows))) {
             Ok(Ok(values)) => Ok(values),
             Ok(Err(error)) => Err(reason(&error)),
             Err(_) => Err("the function broke on this value".to_owned()),

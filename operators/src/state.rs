@@ -13,14 +13,15 @@ pub(crate) mod tests;
 use std::collections::BTreeSet;
 use std::sync::Mutex;
 
+use contracts::guard::guarded;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::fold::group::Lost;
 use crate::fold::panes::route_hash;
 
-pub(crate) use keyed::take_record;
 pub use keyed::{Changed, Keyed, KeyedCut};
+pub(crate) use keyed::{deal, take_newest, take_record};
 
 /// Shards of all keyed state; fixed, whatever the number of workers.
 pub const SHARDS: usize = 256;
@@ -196,6 +197,8 @@ pub struct Found<'a> {
     pub leads: bool,
     /// The instant of the cut.
     pub now: i64,
+    /// It is read in at most so many parts side by side.
+    pub parts: usize,
 }
 
 impl Found<'_> {
@@ -208,6 +211,36 @@ impl Found<'_> {
     pub fn loose<T: DeserializeOwned>(&self) -> Result<Vec<T>, StateError> {
         self.loose.iter().map(|bytes| take(&mut &**bytes)).collect()
     }
+}
+
+/// Reads each part in the same way, each on a thread of its own but for a single one.
+///
+/// # Errors
+/// The first of a part's; a thread that could not be started. A panic is one, too: the checksums of files hold, so they
+/// are ours, but no file may end the process.
+pub fn side_by_side<P: Send, R: Send>(
+    parts: Vec<P>,
+    one: impl Fn(P) -> Result<R, StateError> + Sync,
+) -> Result<Vec<R>, StateError> {
+    let contradict = || Err(StateError::Read("its records contradict each other".to_owned()));
+    let one = |part| guarded(|| one(part)).unwrap_or_else(|_| contradict());
+    if parts.len() <= 1 {
+        return parts.into_iter().map(one).collect();
+    }
+    let one = &one;
+    std::thread::scope(|scope| {
+        let start = |part| {
+            let thread = std::thread::Builder::new().name("restore".to_owned());
+            thread.spawn_scoped(scope, move || one(part))
+        };
+        let started: Vec<_> = parts.into_iter().map(start).collect();
+        let ended = started.into_iter().map(|thread| {
+            let thread = thread.map_err(|error| StateError::Read(format!("no thread: {error}")))?;
+            thread.join().unwrap_or_else(|_| contradict())
+        });
+        // All are waited for, also after an error.
+        ended.collect::<Vec<_>>().into_iter().collect()
+    })
 }
 
 /// Reasons are few and written in the code; more than this many in a file is no state of ours.

@@ -17,8 +17,9 @@ def catalog(database, warehouse):
 
 def facts(rows):
     """Counts and sums of an Arrow table, once by Arrow and once by DuckDB; they must agree."""
-    numbers = [f.name for f in rows.schema if str(f.type).startswith(("int", "decimal", "double"))]
-    ours = {name: str(pc.sum(rows[name]).as_py() or 0) for name in numbers if "double" not in str(rows.schema.field(name).type)}
+    # The sum of digests is beyond 64 bits, and says nothing.
+    numbers = [f.name for f in rows.schema if str(f.type).startswith(("int", "decimal")) and f.name != "_digest"]
+    ours = {name: str(pc.sum(rows[name]).as_py() or 0) for name in numbers}
     sums = ", ".join(f'coalesce(sum("{name}"), 0)::varchar' for name in ours) or "1"
     places = ", ".join(f'"{name}"' for name in PLACE if name in rows.schema.names) or "1"
     theirs = duckdb.sql(f"select count(*), count(distinct ({places})), {sums} from rows").fetchall()[0]

@@ -28,6 +28,7 @@ use crate::pulse::{Hook, Pulse};
 use crate::ring::Ring;
 use crate::sampler::Sampled;
 use crate::second::Keeper;
+use crate::serve::pressure::Pressure;
 use crate::serve::rebuild::Building;
 use crate::telemetry::Telemetry;
 
@@ -80,6 +81,8 @@ pub struct Live {
     pub texts: Vec<contracts::text::SourceFile>,
     /// The state that `engine` began with.
     pub restored: engine::checkpoint::Restored,
+    /// What the engine before it decided, while that one answered.
+    pub follows: Option<Arc<engine::Decisions>>,
 }
 
 impl std::fmt::Debug for Live {
@@ -170,8 +173,8 @@ pub struct App {
     pub(crate) sampled: Sampled,
     pub(crate) lake: Option<Arc<LakeWriter>>,
     pub(crate) caught_up: CaughtUp,
-    /// Why sources wait.
-    paused: RwLock<Vec<String>>,
+    /// Why events are not taken for now.
+    paused: RwLock<Vec<Pressure>>,
     settled: AtomicBool,
     draining: AtomicBool,
     swaps: AtomicU64,
@@ -344,13 +347,13 @@ impl App {
         self.reload.read().clone()
     }
 
-    /// Says why sources wait; nothing: they do not.
-    pub fn pause(&self, why: Vec<String>) {
+    /// Says why events are not taken for now; nothing: they are.
+    pub fn pause(&self, why: Vec<Pressure>) {
         *self.paused.write() = why;
     }
 
-    /// Why sources wait.
-    pub(crate) fn paused(&self) -> Vec<String> {
+    /// Why events are not taken for now.
+    pub(crate) fn paused(&self) -> Vec<Pressure> {
         self.paused.read().clone()
     }
 

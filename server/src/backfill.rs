@@ -128,7 +128,8 @@ impl Backfills {
         *self.behind.write() = sources;
     }
 
-    fn pull(&self, why: &'static str) {
+    /// Asks for another look, also at contracts.
+    pub(crate) fn pull(&self, why: &'static str) {
         if let Some(trigger) = self.trigger.get() {
             trigger.pull(why);
         }

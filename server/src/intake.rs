@@ -1,7 +1,8 @@
 //! From the body of a push to durable records and their verdicts.
 //!
 //! *In*: the bytes and headers of POST `/v1/events`. *Out*: records in the embedded log, then what
-//! the engine made of each event. *Never*: an acknowledgement before the records are durable.
+//! the engine made of each event. *Never*: an acknowledgement before the records are durable; anything
+//! stored while the intake is paused, but deliveries of webhooks, which nobody sends again by himself.
 //!
 //! `body` cuts the request into records; this file appends them and waits for the verdicts.
 
@@ -24,6 +25,7 @@ use crate::answer::token::Token;
 use crate::app::App;
 use crate::error::{Problem, Result};
 use crate::pulse::{Ticket, Verdict, VerdictKind};
+use crate::serve::pressure;
 
 /// Refusals named in an answer; the rest is in the dead letters.
 const MAX_ERRORS: usize = 100;
@@ -106,11 +108,13 @@ pub async fn push(
     records: Vec<Outgoing>,
     wait: Duration,
 ) -> Result<PushAnswer> {
+    pressure::takes(app, source, false)?;
     let pushed = append(app, source, records).await?;
     Ok(verdicts(app, &pushed, wait).await)
 }
 
-/// As [`push`], unless the same request with the same key came in the last day.
+/// As [`push`], unless the same request with the same key came in the last day: it gets its answer again, even while the
+/// intake is paused.
 pub(crate) async fn push_once(
     app: &Arc<App>,
     source: &str,
@@ -120,10 +124,14 @@ pub(crate) async fn push_once(
     wait: Duration,
 ) -> Result<Once> {
     let ready = Ready::new(app, source, records)?;
+    let fingerprint: [u8; 32] = Sha256::digest(body).into();
+    if let Err(paused) = pressure::takes(app, source, false) {
+        return answered(&ready.log, key, fingerprint).await?.map(Once::Repeated).ok_or(paused);
+    }
     let (partition, parts) = (ready.partition.clone(), ready.parts.clone());
     let request = IdempotentRequest {
         key: key.to_owned(),
-        fingerprint: Sha256::digest(body).into(),
+        fingerprint,
         // What is known once the records are durable; the verdicts replace it below.
         answer: Box::new(move |range| {
             let placed = Placed { from: range.start, parts };
@@ -136,13 +144,7 @@ pub(crate) async fn push_once(
     let range = match settled(durable.await)? {
         Idempotent::Fresh { range, .. } => range,
         Idempotent::Repeated { answer } => return Ok(Once::Repeated(answer)),
-        Idempotent::OtherRequest => {
-            return Err(Problem::new(
-                StatusCode::UNPROCESSABLE_ENTITY,
-                "idempotency_key_reused",
-                "This Idempotency-Key was used with another body. Use a new key for new events.",
-            ));
-        }
+        Idempotent::OtherRequest => return Err(other_request()),
     };
     let pushed = Pushed {
         partition: ready.partition,
@@ -157,6 +159,26 @@ pub(crate) async fn push_once(
     Ok(Once::Fresh(answer))
 }
 
+/// The answer that is kept for `key`; nothing is appended.
+async fn answered(log: &Arc<PushLog>, key: &str, fingerprint: [u8; 32]) -> Result<Option<Bytes>> {
+    let (log, key) = (log.clone(), key.to_owned());
+    let kept = tokio::task::spawn_blocking(move || log.idempotent_get(&key)).await;
+    let kept = kept.map_err(|e| Problem::internal(format!("The log was not read: {e}.")))?;
+    match kept.map_err(|e| log_problem(&e))? {
+        Some((answer, of)) if of == fingerprint => Ok(Some(answer)),
+        Some(_) => Err(other_request()),
+        None => Ok(None),
+    }
+}
+
+fn other_request() -> Problem {
+    Problem::new(
+        StatusCode::UNPROCESSABLE_ENTITY,
+        "idempotency_key_reused",
+        "This Idempotency-Key was used with another body. Use a new key for new events.",
+    )
+}
+
 /// Appends one delivery of a webhook, unless the same one (by its name, where it has one, and its bytes) came
 /// in the last day. Returns its token, and whether it came before.
 pub(crate) async fn deliver(
@@ -165,6 +187,7 @@ pub(crate) async fn deliver(
     name: Option<&str>,
     record: Outgoing,
 ) -> Result<(String, bool)> {
+    pressure::takes(app, source, true)?;
     let fingerprint: [u8; 32] = Sha256::digest(&record.value).into();
     // The bytes are part of the key: a name is not signed, and must not hide another delivery.
     let digest =
@@ -196,6 +219,7 @@ pub(crate) async fn append_once(
     key: String,
     record: Outgoing,
 ) -> Result<(Pushed, bool)> {
+    pressure::takes(app, source, false)?;
     let fingerprint: [u8; 32] = Sha256::digest(&record.value).into();
     let ready = Ready::new(app, source, vec![record])?;
     let answer = Box::new(|range: &std::ops::Range<i64>| range.start.to_string().into());

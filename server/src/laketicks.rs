@@ -6,7 +6,7 @@
 use std::any::Any;
 use std::sync::Arc;
 
-use engine::{Published, TickOutcome};
+use engine::{Ended, Published, TickOutcome};
 use lake::{AtTick, Closed, Fed, LakeStatus, LakeWriter, Offsets};
 use serde_json::{Value as JsonValue, json};
 
@@ -20,16 +20,18 @@ impl std::fmt::Debug for Tick {
 }
 
 impl AtTick for Tick {
-    fn closed(&self, metric: &str, before: Option<&dyn AtTick>) -> Vec<Closed> {
+    fn closed(&self, metric: &str, before: Option<&dyn AtTick>, tell: &mut dyn FnMut(Closed)) -> bool {
         let before = before.and_then(|before| before.as_any().downcast_ref::<Self>());
-        let Some(metric) = self.0.catalog.metric_index(metric) else { return Vec::new() };
-        let answers = self.0.closed(metric, before.map(|before| before.0.as_ref()));
-        let closed = |answer: engine::Answer| {
-            let rows = answer.rows.into_iter().map(|row| (row.key, row.values)).collect();
-            let (window, complete) = (answer.window, answer.complete);
-            Some(Closed { window, start: answer.start?, end: answer.end?, complete, rows })
-        };
-        answers.into_iter().filter_map(closed).collect()
+        let Some(metric) = self.0.catalog.metric_index(metric) else { return false };
+        self.0.closed(metric, before.map(|before| before.0.as_ref()), &mut |ended| {
+            let Ended { window, start, end, complete, key, values } = ended;
+            tell(Closed { window, start, end, complete, key, values });
+        })
+    }
+
+    fn tells(&self, metric: &str, window: &str, start: i64, end: i64) -> bool {
+        let metric = self.0.catalog.metric_index(metric);
+        metric.is_some_and(|metric| self.0.tells(metric, window, start, end))
     }
 
     fn kept_from(&self, metric: &str) -> i64 {
@@ -58,7 +60,9 @@ pub(crate) fn offer(lake: &LakeWriter, published: &Arc<Published>, outcome: &Tic
     let wanted = leads && catalog.metrics.iter().any(|metric| metric.lake.is_some());
     let state = (wanted && lake.has_caught_up(&offsets))
         .then(|| Arc::new(Tick(Arc::clone(published))) as Arc<dyn AtTick>);
-    lake.offer(catalog, Fed { offsets, admitted, refused, state });
+    let duplicates = outcome.duplicates.iter().filter(|(partition, ..)| of_source(&partition.source));
+    let duplicates = duplicates.cloned().collect();
+    lake.offer(catalog, Fed { offsets, admitted, refused, duplicates, state });
 }
 
 /// Whether it works, in words.

@@ -5,13 +5,13 @@
 //! *Never*: waiting, I/O, work that grows with the state.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwapOption;
 use connectors::store::dead_letters::DeadLetters;
 use contracts::batch::{Partition, Reason};
-use engine::{Published, TickHook, TickOutcome};
+use engine::{Decisions, Published, TickHook, TickOutcome};
 use lake::LakeWriter;
 use parking_lot::Mutex;
 use prometheus_client::metrics::histogram::Histogram;
@@ -123,6 +123,16 @@ pub(crate) enum VerdictKind {
     Duplicate,
 }
 
+/// Received events without an outcome, and outcomes without an event: of each source and type on its own, so that one too
+/// many does not make up for one too few elsewhere.
+fn unaccounted<'a>(counts: impl Iterator<Item = &'a engine::Counts>) -> i64 {
+    let of = |counts: &engine::Counts| {
+        let outcomes = counts.admitted + counts.refused + counts.duplicate + counts.skipped;
+        (counts.received.cast_signed() - outcomes.cast_signed()).abs()
+    };
+    counts.map(of).sum()
+}
+
 /// The part of the pulse that belongs to one engine (one generation of contracts).
 #[derive(Debug)]
 pub struct Hook {
@@ -135,6 +145,8 @@ pub struct Hook {
     lake: Option<Arc<LakeWriter>>,
     /// Its engine is the one that answers.
     leads: AtomicBool,
+    /// An engine that reads the same rows and judges them alike.
+    follower: Mutex<Weak<Decisions>>,
 }
 
 #[derive(Default)]
@@ -164,12 +176,25 @@ impl Hook {
             changes: Mutex::default(),
             reasons: Mutex::default(),
             leads: AtomicBool::new(false),
+            follower: Mutex::default(),
         })
     }
 
     /// Its engine answers from now on, or no longer.
     pub(crate) fn lead(&self, leads: bool) {
         self.leads.store(leads, Ordering::Relaxed);
+    }
+
+    /// Who is told from the next tick on how rows were judged.
+    pub(crate) fn followed_by(&self, follower: &Arc<Decisions>) {
+        *self.follower.lock() = Arc::downgrade(follower);
+    }
+
+    fn tell_follower(&self, published: &Published, outcome: &TickOutcome) {
+        if let Some(follower) = self.follower.lock().upgrade() {
+            let next = published.offsets.iter().map(|(partition, at)| (partition.clone(), at.next));
+            follower.tell(next, &outcome.duplicates);
+        }
     }
 
     /// Admitted rows are wanted, whether or not somebody streams them.
@@ -263,11 +288,7 @@ impl Hook {
 
     /// Each event that came has exactly one outcome, at every tick.
     fn check_balance(&self, published: &Published) {
-        let of = |counts: &engine::Counts| {
-            let outcomes = counts.admitted + counts.refused + counts.duplicate + counts.skipped;
-            counts.received.cast_signed() - outcomes.cast_signed()
-        };
-        let open: i64 = published.counters.values().map(of).sum();
+        let open = unaccounted(published.counters.values());
         if open != 0 && self.pulse.unbalanced.fetch_add(1, Ordering::Relaxed) == 0 {
             tracing::error!(
                 open,
@@ -304,6 +325,8 @@ impl TickHook for Hook {
         if let Some(lake) = &self.lake {
             crate::laketicks::offer(lake, published, &outcome, self.leads.load(Ordering::Relaxed));
         }
+        // Only now: the lake takes rows from whoever comes first.
+        self.tell_follower(published, &outcome);
         if !outcome.admitted.is_empty() && self.pulse.ring.wanted() {
             // The engine's own rows about rows are nobody's events.
             let own = published.catalog.event_index(contracts::ROW_EVENT);
@@ -318,5 +341,19 @@ impl TickHook for Hook {
         self.pulse.delay.observe(delay.max(0) as f64 / 1e6);
         self.pulse.beats.fetch_add(1, Ordering::Relaxed);
         self.pulse.wake();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_too_many_does_not_make_up_for_one_too_few() {
+        let counts = |received, admitted| engine::Counts { received, admitted, ..engine::Counts::default() };
+        assert_eq!(unaccounted([counts(3, 3), counts(0, 0)].iter()), 0);
+        assert_eq!(unaccounted([counts(3, 2), counts(3, 4)].iter()), 2);
+        let duplicate = engine::Counts { duplicate: 1, refused: 2, skipped: 1, ..counts(5, 1) };
+        assert_eq!(unaccounted([duplicate].iter()), 0);
     }
 }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use connectors::receive::{SourceStatus, State};
+use connectors::receive::{PartitionStatus, SourceStatus, State};
 use contracts::batch::Partition;
 use crossbeam_channel::{Receiver as Channel, Sender};
 use engine::Published;
@@ -18,6 +18,7 @@ use notify_debouncer_mini::{DebounceEventResult, Debouncer, new_debouncer};
 
 use crate::app::Live;
 use crate::backfill::{self, Reading};
+use crate::serve::handover::hand_over;
 use crate::serve::rebuild::{Begun, Building};
 use crate::serve::{Begins, Contracts, Shared};
 use crate::settings::ContractSource;
@@ -163,7 +164,8 @@ fn reload(shared: &Arc<Shared>, triggers: &Channel<&'static str>) -> Result<Stri
     }
     let started = Instant::now();
     shared.app.builds(Some(Building::new(&running.catalog, &contracts.catalog)));
-    let given_up = || shared.stopping() || !triggers.is_empty();
+    let hash = contracts.catalog.hash.clone();
+    let given_up = || shared.stopping() || other_contracts(shared, triggers, &hash);
     let next = begin(shared, contracts, &running, &given_up)?;
     drop(running);
     let Some(number) = next.and_then(|next| take_over(shared, next, given_up)) else {
@@ -172,6 +174,18 @@ fn reload(shared: &Arc<Shared>, triggers: &Channel<&'static str>) -> Result<Stri
     };
     shared.app.reloaded(Ok(()));
     Ok(answers(number, started))
+}
+
+/// Something else is wanted than what is being built: then its turn comes next. A trigger for the same contracts is done
+/// with by this build.
+fn other_contracts(shared: &Shared, triggers: &Channel<&'static str>, building: &str) -> bool {
+    let Ok(why) = triggers.try_recv() else { return false };
+    if shared.load_contracts().is_ok_and(|contracts| contracts.catalog.hash == building) {
+        tracing::info!(why, "these contracts are being built already");
+        return false;
+    }
+    shared.app.backfills.pull(why);
+    true
 }
 
 /// The end of a reload in words.
@@ -197,6 +211,9 @@ pub(crate) fn take_over(
     generation.pace().open();
     let number = live.generation;
     let old = shared.app.swap(live);
+    if let Some(old) = &old {
+        old.engine.retire();
+    }
     let old_generation = shared.replace_generation(generation);
     if let Some(old_generation) = old_generation {
         old_generation.stop();
@@ -239,17 +256,25 @@ fn begin(
 /// wanted meanwhile.
 fn catch_up(shared: &Shared, given_up: impl Fn() -> bool, live: &Live, generation: &Generation) -> bool {
     let mut told = Instant::now();
+    // It is behind the running one by a moment, always, for it follows it.
+    let mut wanted = None;
     loop {
         if shared.stopping() || given_up() {
             return false;
         }
         let Ok(running) = shared.app.live() else { return false };
-        // The running one first: what it holds now is what the new one must reach.
-        let wanted = running.reader.load();
         let statuses = generation.statuses();
         let reached = live.reader.load();
         let sources = shared.app.sources();
-        if contains(&reached, &wanted, &statuses) && ready(&statuses, &sources) {
+        let has_all = |reached: &Published, wanted: &Published| has_all(shared, generation, reached, wanted);
+        let before = wanted.replace(running.reader.load()).filter(|wanted| has_all(&reached, wanted));
+        if let Some(before) = before
+            && ready(&statuses, &sources)
+            && hand_over(&running, live, has_all)
+        {
+            let in_lake = shared.in_lake(|_| true);
+            let missing = |p: &&Partition| nobody_reads(p, &statuses, &sources) && !in_lake.contains_key(*p);
+            tell_unread(&reached, before.offsets.keys().filter(missing));
             return true;
         }
         // What arrives meanwhile is read on top of the bound, else it might never be reached.
@@ -264,9 +289,13 @@ fn catch_up(shared: &Shared, given_up: impl Fn() -> bool, live: &Live, generatio
 }
 
 /// Every partition of `wanted` is read as far, or there is nothing left to read in it.
-fn contains(reached: &Published, wanted: &Published, statuses: &[SourceStatus]) -> bool {
+fn has_all(shared: &Shared, generation: &Generation, reached: &Published, wanted: &Published) -> bool {
+    let (statuses, sources) = (generation.statuses(), shared.app.sources());
     let mut wanted = wanted.offsets.iter();
-    wanted.all(|(partition, progress)| far_enough(reached, partition, progress.next, statuses))
+    wanted.all(|(partition, progress)| {
+        far_enough(reached, partition, progress.next, &statuses)
+            || nobody_reads(partition, &statuses, &sources)
+    })
 }
 
 /// A partition is read up to `next`, or there is nothing left to read in it.
@@ -278,12 +307,38 @@ pub(crate) fn far_enough(
 ) -> bool {
     let far_enough = reached.offsets.get(partition).is_some_and(|p| p.next >= next);
     far_enough
-        || statuses.iter().filter(|s| s.name == *partition.source).any(|s| {
-            let part =
-                s.partitions.iter().find(|p| p.topic == partition.topic && p.number == partition.number);
+        || of(partition, statuses).any(|s| {
             // Retention took what the running engine once read: it cannot be read again.
+            let part = s.partitions.iter().find(|p| is(p, partition));
             part.is_some_and(|p| p.lag == Some(0) && !reached.offsets.contains_key(partition))
         })
+}
+
+/// A source, topic or partition that is not named any more, or is gone: nothing of it will come. What the running
+/// receivers read is only not found yet.
+pub(crate) fn nobody_reads(partition: &Partition, new: &[SourceStatus], running: &[SourceStatus]) -> bool {
+    let reads = |s: &SourceStatus| s.partitions.iter().any(|p| is(p, partition));
+    of(partition, new).all(|s| s.caught_up && !reads(s) && !of(partition, running).any(reads))
+}
+
+fn of<'a>(partition: &'a Partition, statuses: &'a [SourceStatus]) -> impl Iterator<Item = &'a SourceStatus> {
+    statuses.iter().filter(|status| status.name == *partition.source)
+}
+
+fn is(status: &PartitionStatus, partition: &Partition) -> bool {
+    status.topic == partition.topic && status.number == partition.number
+}
+
+/// Says which partitions were not waited for.
+pub(crate) fn tell_unread<'a>(reached: &Published, unread: impl Iterator<Item = &'a Partition>) {
+    for partition in unread.filter(|partition| !reached.offsets.contains_key(*partition)) {
+        let Partition { source, topic, number } = partition;
+        tracing::warn!(
+            %source, %topic, number,
+            "no source reads this partition any more: the change does not wait for it, and what is made again lacks what \
+             only it had"
+        );
+    }
 }
 
 /// Every new receiver has read what was there, unless its twin of the running generation has not either, or waits

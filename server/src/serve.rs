@@ -3,8 +3,11 @@
 //! *In*: settings. *Out*: a running [`Running`] server, an orderly end. *Never*: two processes on one
 //! data folder, a start on contracts with mistakes, an acknowledged event forgotten at the end.
 
+pub mod cgroup;
+pub(crate) mod handover;
 pub mod lock;
 pub mod memory;
+pub mod pressure;
 pub mod progress;
 pub(crate) mod rebuild;
 mod signals;
@@ -45,8 +48,6 @@ use crate::sources::{self, Begin, Generation, Logs};
 
 /// How long requests may take to finish at the end.
 const GRACE: Duration = Duration::from_secs(10);
-/// How often memory is looked at.
-const LOOK: Duration = Duration::from_millis(100);
 
 /// Contracts without mistakes, with their texts.
 #[derive(Debug)]
@@ -128,6 +129,15 @@ impl Shared {
         let first = number == 1;
         let (engine, restored) =
             self.start_engine(&contracts.catalog, options, hook.clone(), first, parts)?;
+        let follows = match first {
+            false => self.follow(&engine, &restored.offsets),
+            true => {
+                if self.reads_again(&restored.offsets) {
+                    self.repeat(&engine, &restored.offsets);
+                }
+                None
+            }
+        };
         if let (Some(keeper), Some(_)) = (hook.keeper(), restored.id) {
             // What the state was made of before is not read again.
             keeper.begin(restored.admitted_until);
@@ -161,7 +171,8 @@ impl Shared {
         )?;
         let reader = engine.reader();
         let Contracts { catalog, texts } = contracts;
-        Ok((Live { catalog, engine, reader, hook, generation: number, texts, restored }, generation))
+        let live = Live { catalog, engine, reader, hook, generation: number, texts, restored, follows };
+        Ok((live, generation))
     }
 
     /// What the lake holds, for an engine that begins with nothing.
@@ -189,12 +200,10 @@ impl Shared {
         let Some(kept) = &self.checkpoints else {
             return Ok((Engine::start(catalog.clone(), options, hook).map_err(failed)?, Restored::default()));
         };
-        let admitted = match (&self.app.lake, self.app.live()) {
-            (_, Ok(running)) => {
-                running.reader.load().offsets.iter().map(|(p, at)| (p.clone(), at.next)).collect()
-            }
-            (Some(lake), Err(_)) => lake.reached().0.clone(),
-            (None, Err(_)) => Offsets::new(),
+        let admitted = match &self.app.lake {
+            Some(lake) if first => lake.reached().0.clone(),
+            // Others follow the engine that runs.
+            _ => Offsets::new(),
         };
         let settings = kept.of(&self.settings.sources, catalog, first, admitted);
         let (engine, restored) = match parts {
@@ -327,7 +336,7 @@ impl Running {
     fn start_threads(&mut self) -> Result<(), Failure> {
         let shared = self.shared.clone();
         let limit = shared.settings.limits.memory;
-        self.thread("monitor", move || monitor(&shared, limit))?;
+        self.thread("monitor", move || pressure::watch(&shared, limit))?;
         let shared = self.shared.clone();
         self.thread("audit", move || {
             crate::sampler::run(&shared.app, shared.settings.audit, || shared.stopping());
@@ -462,38 +471,6 @@ fn contract_paths(contracts: &[ContractSource]) -> Vec<PathBuf> {
             ContractSource::Pack(name) => PathBuf::from(format!("pack:{name}")),
         })
         .collect()
-}
-
-/// Watches memory, and what waits for disks.
-fn monitor(shared: &Shared, limit: u64) {
-    let mut memory = memory::Watch::new(limit);
-    let mut before = false;
-    while !shared.stopping() {
-        let over = memory.look();
-        if over != before {
-            before = over;
-            memory.tell(over);
-        }
-        let lake = shared.app.lake.as_ref().filter(|lake| lake.is_full()).map(|lake| lake.status());
-        let mut why: Vec<String> = Vec::new();
-        if over {
-            why.push(format!("limits.memory is reached ({} MiB)", limit >> 20));
-        }
-        if let Some(status) = lake {
-            let trouble = status.trouble.unwrap_or_else(|| "it is slower than the sources".to_owned());
-            why.push(format!("{} rows wait for the lake: {trouble}", status.waiting_rows));
-        }
-        if shared.app.dead.is_full() {
-            let trouble = shared.app.dead.trouble().unwrap_or_else(|| "the disk is slow".to_owned());
-            why.push(format!("refused events wait for the disk: {trouble}"));
-        }
-        shared.closed.store(!why.is_empty(), Ordering::Release);
-        shared.app.pause(why);
-        // Watching the real process.
-        std::thread::sleep(LOOK);
-    }
-    // At the end chunks on their way must reach the engine: a closed gate would hold them for ever.
-    shared.closed.store(false, Ordering::Release);
 }
 
 impl Http {

@@ -176,6 +176,42 @@ fn contracts_that_change_are_read_from_the_lake_too() {
 }
 
 #[test]
+fn fields_that_are_checked_anew_refuse_rows_of_the_lake_once() {
+    let (folder, _) = cut_shop();
+    let folder = folder.path();
+    let server = Server::start(folder);
+    let event = folder.join("contracts/order-placed.yaml");
+    let text = std::fs::read_to_string(&event).unwrap();
+    let strict =
+        text.replace("min: \"0.00\"", "min: \"1.00\"") + "  channel: { type: string, default: web }\n";
+    std::fs::write(&event, strict).unwrap();
+    let generation = |number: u64| {
+        let swapped = || server.get("/readyz?verbose")["engine"]["generation"] == number;
+        assert!(wait(LONG, swapped).is_ok(), "{}", log(folder));
+    };
+    generation(2);
+    // Whether the log had them or only the lake: 0.25 is not enough any more.
+    let wanted = || sums((0..20_000).filter(|id| id % 7 != 0));
+    // One more is the record that `cut` appends.
+    let too_low = u64::from(20_000_u32.div_ceil(7));
+    let refused = || {
+        let stats = server.get("/v1/deadletter/stats");
+        (stats["total"].as_u64(), stats["by_reason"]["min"].as_u64())
+    };
+    assert_eq!(numbers(&server, &Value::Null), wanted());
+    assert!(wait(LONG, || refused() == (Some(too_low + 1), Some(too_low))).is_ok(), "{:?}", refused());
+    // Read once more, they are the same dead letters.
+    let said = ok(folder, &["backfill", "--from", "lake", "--url", &server.url]);
+    assert!(said.contains("from lake: done"), "{said}");
+    assert_eq!(numbers(&server, &Value::Null), wanted());
+    assert_eq!(refused(), (Some(too_low + 1), Some(too_low)));
+    // The lake has admitted them all: under the contract of before they count again.
+    std::fs::write(&event, text).unwrap();
+    generation(4);
+    assert_eq!(numbers(&server, &Value::Null), sums(0..20_000));
+}
+
+#[test]
 fn a_start_without_checkpoints_reads_the_lake() {
     let (folder, _) = cut_shop();
     let folder = folder.path();
@@ -184,19 +220,42 @@ fn a_start_without_checkpoints_reads_the_lake() {
     assert_eq!(numbers(&server, &Value::Null), sums(0..20_000));
 }
 
-#[test]
-fn a_source_with_another_name_keeps_its_history() {
+/// A shop whose source has got another name; what the old one brought is in the lake alone.
+fn renamed() -> (tempfile::TempDir, Server) {
     let (folder, _) = cut_shop();
-    let folder = folder.path();
-    let settings = folder.join("streamgauge.yaml");
+    let settings = folder.path().join("streamgauge.yaml");
     let text = std::fs::read_to_string(&settings).unwrap();
     std::fs::write(&settings, text.replace("name: push,", "name: intake,")).unwrap();
-    let server = Server::start(folder);
+    let server = Server::start(folder.path());
     let token = push(&server, 20_000..20_100);
     assert_eq!(numbers(&server, &token), sums(0..20_100));
+    (folder, server)
+}
+
+#[test]
+fn a_source_with_another_name_keeps_its_history() {
+    let (folder, server) = renamed();
+    let folder = folder.path();
     let said = ok(folder, &["backfill", "--from", "lake", "--url", &server.url]);
     assert!(said.contains("from lake: done"), "{said}");
     assert_eq!(numbers(&server, &Value::Null), sums(0..20_100), "the lake has what `push` brought");
+    raised(folder, &server, 3);
+}
+
+/// The contract asks for more: all orders are judged again, from wherever they are.
+fn raised(folder: &Path, server: &Server, generation: u64) {
+    let event = folder.join("contracts/order-placed.yaml");
+    let text = std::fs::read_to_string(&event).unwrap();
+    std::fs::write(&event, text.replace("min: \"0.00\"", "min: \"1.00\"")).unwrap();
+    let swapped = || server.get("/readyz?verbose")["engine"]["generation"] == generation;
+    assert!(wait(LONG, swapped).is_ok(), "{}", log(folder));
+    assert_eq!(numbers(server, &Value::Null), sums((0..20_100).filter(|id| id % 7 != 0)));
+}
+
+#[test]
+fn contracts_change_after_a_source_has_got_another_name() {
+    let (folder, server) = renamed();
+    raised(folder.path(), &server, 2);
 }
 
 const STREAM: &str = r#"apiVersion: streamgauge/v1

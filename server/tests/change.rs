@@ -149,3 +149,61 @@ fn a_second_change_takes_the_place_of_the_first() {
     changed(&server, "taken", "5000.00");
     assert_eq!(number(&server, "sales"), "5000.00");
 }
+
+#[test]
+fn asking_again_for_the_same_contracts_does_not_begin_the_change_again() {
+    let folder = shop();
+    // Four seconds of history.
+    let server = Server::start_with(folder.path(), &[AT_THE_END, ("STREAMGAUGE_LIMITS__BACKFILL", "1000")]);
+    (0..4).for_each(|part| drop(server.push(&orders(part * 1_000..part * 1_000 + 1_000))));
+    write(folder.path(), "taken", "{ agg: count }");
+    server.signal("HUP");
+    let building = || !verbose(&server)["reload"]["building"].is_null();
+    wait(LONG, building).unwrap();
+    let file = folder.path().join("contracts/taken.yaml");
+    while building() {
+        // A comment is another file with the same meaning.
+        let text = std::fs::read_to_string(&file).unwrap();
+        std::fs::write(folder.path().join("new"), text + "# and so on\n").unwrap();
+        std::fs::rename(folder.path().join("new"), &file).unwrap();
+        server.signal("HUP");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    changed(&server, "taken", "4000");
+    let text = log(folder.path());
+    assert!(text.contains("these contracts are being built already"), "{text}");
+    assert!(!text.contains("given up"), "{text}");
+    assert_eq!(text.matches("contracts of generation 2 answer now").count(), 1, "{text}");
+}
+
+/// A partition of the state that no source reads any more, and of which the lake has nothing: here a file, as well a topic.
+#[test]
+fn what_nobody_reads_any_more_does_not_hold_a_change_up() {
+    let folder = shop();
+    std::fs::write(folder.path().join("old.ndjson"), orders(100..140)).unwrap();
+    std::fs::write(folder.path().join("new.ndjson"), orders(140..150)).unwrap();
+    let sources = |file: &str| {
+        format!(
+            "[{{ name: push, http: {{}}, format: json }}, {{ name: other, file: {{ path: {file} }}, format: json }}]"
+        )
+    };
+    let lake = ("STREAMGAUGE_LAKE__CATALOG", "none");
+    let old = sources("old.ndjson");
+    let server = Server::start_with(folder.path(), &[AT_THE_END, lake, ("STREAMGAUGE_SOURCES", &old)]);
+    server.push(&orders(0..100));
+    assert_eq!(number(&server, "sales"), "175.00");
+    server.signal("TERM");
+    assert_eq!(server.end(), Some(0));
+    let new = sources("new.ndjson");
+    let server = Server::start_with(folder.path(), &[AT_THE_END, lake, ("STREAMGAUGE_SOURCES", &new)]);
+    assert_eq!(number(&server, "sales"), "187.50", "the state has both files");
+    write(folder.path(), "taken", "{ agg: count }");
+    server.signal("HUP");
+    changed(&server, "taken", "110");
+    assert_eq!(number(&server, "sales"), "187.50", "what did not change is kept");
+    let text = log(folder.path());
+    assert!(
+        text.contains("no source reads this partition any more") && text.contains("old.ndjson"),
+        "{text}"
+    );
+}

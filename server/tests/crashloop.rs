@@ -75,7 +75,7 @@ const READY: Duration = Duration::from_secs(40);
 const CALM_EVERY: usize = 25;
 
 /// Mistakes that can be switched on, and where to kill so that they matter. All but the first are tried with `BUGS=all`.
-const BUGS: [(&str, &[&str]); 16] = [
+const BUGS: [(&str, &[&str]); 18] = [
     ("retry_blindly", &[ANY]),
     ("drop_refused", &[ANY]),
     ("offset_plus_one", &["lake.after_round", ANY]),
@@ -92,6 +92,8 @@ const BUGS: [(&str, &[&str]); 16] = [
     ("resume_unordered", &["lake.after_round", ANY]),
     ("kafka_up_to", &[ANY]),
     ("dead_letter_dropped", &[ANY]),
+    ("forget_duplicates", &["lake.after_round", ANY]),
+    ("forget_results", &[ANY]),
 ];
 
 #[test]

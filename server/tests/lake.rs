@@ -2,7 +2,6 @@
 #![allow(clippy::unwrap_used)] // a test fails where it unwraps
 
 use std::path::Path;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -42,17 +41,7 @@ fn push(folder: &Path, from: u64, to: u64) {
 }
 
 fn lake(folder: &Path, command: &str, more: &[&str]) -> Value {
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/lake.sh");
-    let data = folder.join("data/lake");
-    let run = Command::new(script)
-        .arg(command)
-        .arg(data.join("catalog.db"))
-        .arg(&data)
-        .args(more)
-        .output()
-        .unwrap();
-    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
-    serde_json::from_slice(&run.stdout).unwrap_or_default()
+    support::lake(folder, command, more).unwrap()
 }
 
 fn holds(folder: &Path, rows: u64) {

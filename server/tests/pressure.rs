@@ -5,15 +5,19 @@
 mod support;
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use support::{Server, agent, log, shop, wait};
+use support::{Server, agent, log, ok, shop, wait};
 
-const LONG: Duration = Duration::from_secs(40);
+const LONG: Duration = Duration::from_secs(60);
+/// More may wait than between two rounds that go well.
+const SMALL_LAKE: [(&str, &str); 2] =
+    [("STREAMGAUGE_LAKE__COMMIT_EVERY", "100ms"), ("STREAMGAUGE_LAKE__MEMORY", "1MiB")];
 
 fn run(program: &str, arguments: &[&str]) -> bool {
     Command::new(program).args(arguments).output().is_ok_and(|output| output.status.success())
@@ -86,17 +90,54 @@ fn push(server: &Server, body: &str) -> (u16, Option<String>, Value) {
     (answer.status().as_u16(), again, serde_json::from_str(&text).unwrap_or_default())
 }
 
-/// Pushes batches of 20 until one is not acknowledged; how many were.
-fn push_until_refused(server: &Server, from: u32) -> (u32, Value) {
-    for next in (from..from + 40_000).step_by(20) {
-        let (status, again, answer) = push(server, &orders(next..next + 20));
+/// Pushes batches of so many until one is not acknowledged; how many were.
+fn until_refused(
+    server: &Server,
+    from: u32,
+    many: u32,
+    body: impl Fn(std::ops::Range<u32>) -> String,
+) -> (u32, Value) {
+    for next in (from..from + 40_000).step_by(many as usize) {
+        let (status, again, answer) = push(server, &body(next..next + many));
         if status != 202 {
             assert_eq!(status, 503, "{answer}");
-            assert!(again.is_some(), "when to try again: {answer}");
+            let seconds = again.and_then(|seconds| seconds.parse::<u64>().ok());
+            assert!(seconds.is_some_and(|seconds| seconds > 0), "when to try again: {answer}");
             return (next, answer);
         }
     }
     panic!("every push was acknowledged");
+}
+
+fn push_until_refused(server: &Server, from: u32) -> (u32, Value) {
+    until_refused(server, from, 100, orders)
+}
+
+/// Pushes 20 orders as a client that tries again does.
+fn taken(server: &Server, from: u32) {
+    let taken = wait(LONG, || push(server, &orders(from..from + 20)).0 == 202);
+    assert!(taken.is_ok(), "{}", server.text("/readyz"));
+}
+
+/// Records in the log: what was stored, acknowledged or not.
+fn stored(server: &Server) -> u64 {
+    let told = server.get("/readyz?verbose");
+    told["sources"][0]["partitions"][0]["end"].as_u64().unwrap_or_else(|| panic!("{told}"))
+}
+
+/// The intake is paused for this reason: pushes are refused with words, nothing of them is stored, numbers are answered.
+fn paused(server: &Server, answer: &Value, code: &str, words: &str) {
+    assert_eq!((&answer["code"], &answer["status"]), (&json!("intake_paused"), &json!(503)), "{answer}");
+    let told = answer["errors"].as_array().unwrap();
+    assert!(told.iter().any(|one| one["code"] == code && one["help"].is_string()), "{code}: {answer}");
+    let detail = answer["detail"].as_str().unwrap();
+    assert!(detail.starts_with("Nothing of this request was stored"), "{detail}");
+    not_ready(server, words);
+    not_ready(server, "sources wait, pushes are refused with 503");
+    let before = stored(server);
+    let (status, _, answer) = push(server, &orders(1_000_000..1_000_020));
+    assert_eq!((status, &answer["code"]), (503, &json!("intake_paused")), "{answer}");
+    assert_eq!(stored(server), before);
 }
 
 fn total(server: &Server) -> Value {
@@ -138,7 +179,7 @@ fn the_disk_of_the_log_is_full() {
     let server = Server::start(folder.path());
     assert_eq!(push(&server, &orders(0..20)).0, 202);
     let filler = fill(&data);
-    let (acknowledged, answer) = push_until_refused(&server, 20);
+    let (acknowledged, answer) = until_refused(&server, 20, 20, orders);
     assert_eq!(answer["code"], "log_unavailable", "{answer}");
     not_ready(&server, "pushes are refused with 503");
     std::fs::remove_file(filler).unwrap();
@@ -160,7 +201,7 @@ fn the_disk_below_the_disk_of_the_log_is_full() {
     assert_eq!(push(&server, &orders(0..20)).0, 202);
     let filler = fill(&below);
     // Writes go on for a while: they are in memory until fsync.
-    let (acknowledged, _) = push_until_refused(&server, 20);
+    let (acknowledged, _) = until_refused(&server, 20, 20, orders);
     not_ready(&server, "pushes are refused with 503");
     killed(server);
     std::fs::remove_file(filler).unwrap();
@@ -174,26 +215,27 @@ fn the_disk_of_the_lake_is_full() {
     let folder = shop();
     let data = folder.path().join("data/lake");
     let Some(_mounted) = tmpfs(&data, 12) else { return };
-    let variables = [("STREAMGAUGE_LAKE__COMMIT_EVERY", "100ms"), ("STREAMGAUGE_LAKE__MEMORY", "64KiB")];
-    let server = Server::start_with(folder.path(), &variables);
+    let server = Server::start_with(folder.path(), &SMALL_LAKE);
     assert_eq!(push(&server, &orders(0..20)).0, 202);
     let filler = fill(&data);
-    for next in (20..2_000).step_by(20) {
-        assert_eq!(push(&server, &orders(next..next + 20)).0, 202, "the log takes them");
-        if server.status("/readyz") == 503 && next > 400 {
-            break;
-        }
-    }
-    not_ready(&server, "rows wait for the lake");
-    let offset = server.get("/readyz?verbose")["sources"][0]["partitions"][0]["end"].as_u64().unwrap();
+    let (all, answer) = push_until_refused(&server, 20);
+    paused(&server, &answer, "lake_full", "rows wait for the lake");
     std::fs::remove_file(filler).unwrap();
     ready_again(&server, folder.path());
-    let all = u32::try_from(offset).unwrap();
+    goes_on(folder.path(), server, all);
+}
+
+/// What was acknowledged counts once, in the numbers and in the lake, and nothing else is there; pushes are taken again.
+fn goes_on(folder: &Path, server: Server, acknowledged: u32) {
+    assert_eq!(stored(&server), u64::from(acknowledged), "nothing of what was refused");
+    counts(&server, acknowledged);
+    taken(&server, acknowledged);
+    let all = acknowledged + 20;
     counts(&server, all);
-    let stored = || server.get("/readyz?verbose")["lake"]["rows"].as_u64() == Some(offset);
-    assert!(wait(LONG, stored).is_ok(), "{}", server.text("/readyz?verbose"));
+    let rows = || server.get("/readyz?verbose")["lake"]["rows"].as_u64() == Some(u64::from(all));
+    assert!(wait(LONG, rows).is_ok(), "{}", server.text("/readyz?verbose"));
     killed(server);
-    let server = Server::start(folder.path());
+    let server = Server::start(folder);
     counts(&server, all);
 }
 
@@ -215,33 +257,44 @@ fn the_disk_of_the_checkpoints_is_full() {
     counts(&server, 1_000);
 }
 
+/// The dead letters are on a file system of so many MiB.
+fn dead_letters_on(folder: &Path, mib: u32) -> Option<(Mounted, PathBuf)> {
+    let small = folder.join("small");
+    let mounted = tmpfs(&small, mib)?;
+    std::fs::create_dir_all(folder.join("data")).unwrap();
+    drop(Server::start(folder));
+    // Another file system: copied.
+    std::fs::copy(folder.join("data/deadletter"), small.join("file")).unwrap();
+    std::fs::remove_file(folder.join("data/deadletter")).unwrap();
+    std::os::unix::fs::symlink(small.join("file"), folder.join("data/deadletter")).unwrap();
+    Some((mounted, small))
+}
+
+fn bad(numbers: std::ops::Range<u32>) -> String {
+    let filling = "y".repeat(9_000);
+    let one =
+        |n| format!("{{\"event_type\": \"order.placed\", \"event_id\": \"bad{n}\", \"x\": \"{filling}\"}}\n");
+    numbers.map(one).collect()
+}
+
+/// Each refused row is kept, or was let go because there were too many.
+fn all_kept(server: &Server, refused: u32) {
+    let kept = || {
+        let stats = server.get("/v1/deadletter/stats");
+        stats["total"].as_u64().unwrap_or(0) + stats["dropped"].as_u64().unwrap_or(0) == u64::from(refused)
+    };
+    assert!(wait(LONG, kept).is_ok(), "{refused}: {}", server.text("/v1/deadletter/stats"));
+}
+
 #[test]
 fn the_disk_of_the_dead_letters_is_full() {
     let folder = shop();
-    let small = folder.path().join("small");
-    let Some(_mounted) = tmpfs(&small, 8) else { return };
-    std::fs::create_dir_all(folder.path().join("data")).unwrap();
-    drop(Server::start(folder.path()));
-    std::fs::rename(folder.path().join("data/deadletter"), small.join("file"))
-        .or_else(|_| {
-            // Another file system: copied.
-            std::fs::copy(folder.path().join("data/deadletter"), small.join("file")).map(drop)?;
-            std::fs::remove_file(folder.path().join("data/deadletter"))
-        })
-        .unwrap();
-    std::os::unix::fs::symlink(small.join("file"), folder.path().join("data/deadletter")).unwrap();
+    let Some((_mounted, small)) = dead_letters_on(folder.path(), 8) else { return };
     let server = Server::start_with(folder.path(), &[("STREAMGAUGE_CHECKPOINTS__EVERY", "1s")]);
     let filler = fill(&small);
-    let bad = |n: u32| {
-        format!(
-            "{{\"event_type\": \"order.placed\", \"event_id\": \"bad{n}\", \"x\": \"{}\"}}\n",
-            "y".repeat(9_000)
-        )
-    };
     let mut refused = 0;
     while refused < 3_000 && server.status("/readyz") == 200 {
-        let body: String = (refused..refused + 50).map(bad).collect();
-        assert_eq!(push(&server, &body).0, 202);
+        assert_eq!(push(&server, &bad(refused..refused + 50)).0, 202);
         refused += 50;
     }
     not_ready(&server, "refused events cannot be written");
@@ -252,49 +305,147 @@ fn the_disk_of_the_dead_letters_is_full() {
     let small_limit = [("STREAMGAUGE_LIMITS__DEAD_LETTERS", "3MiB")];
     let server = Server::start_with(folder.path(), &small_limit);
     counts(&server, 20);
-    let kept = || {
-        let stats = server.get("/v1/deadletter/stats");
-        stats["total"].as_u64().unwrap_or(0) + stats["dropped"].as_u64().unwrap_or(0) == u64::from(refused)
-    };
-    assert!(wait(LONG, kept).is_ok(), "{refused}: {}", server.text("/v1/deadletter/stats"));
+    all_kept(&server, refused);
 }
 
 #[test]
-fn memory_at_its_limit_pauses_sources_and_loses_nothing() {
+fn dead_letters_that_wait_pause_the_intake_and_it_goes_on_by_itself() {
+    let folder = shop();
+    let Some((_mounted, small)) = dead_letters_on(folder.path(), 200) else { return };
+    let server = Server::start(folder.path());
+    let filler = fill(&small);
+    let (refused, answer) = until_refused(&server, 0, 50, bad);
+    paused(&server, &answer, "dead_letters_full", "refused events wait for the disk");
+    std::fs::remove_file(filler).unwrap();
+    ready_again(&server, folder.path());
+    assert_eq!(stored(&server), u64::from(refused), "nothing of what was refused with 503");
+    taken(&server, 0);
+    counts(&server, 20);
+    all_kept(&server, refused);
+    killed(server);
+    let server = Server::start(folder.path());
+    counts(&server, 20);
+    all_kept(&server, refused);
+}
+
+/// Resident bytes of the server.
+fn resident(server: &Server) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/{}/statm", server.child.id())).unwrap();
+    text.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 4096
+}
+
+/// Begins a request that takes so many bytes of the server's memory until it is dropped.
+fn half_a_request(server: &Server, bytes: usize) -> TcpStream {
+    let mut stream = TcpStream::connect(server.url.strip_prefix("http://").unwrap()).unwrap();
+    let length = bytes + 1;
+    write!(stream, "POST /v1/events HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n").unwrap();
+    let part = vec![b' '; 1 << 20];
+    (0..bytes / part.len()).for_each(|_| stream.write_all(&part).unwrap());
+    stream
+}
+
+#[test]
+fn memory_at_its_limit_pauses_the_intake_and_it_goes_on_by_itself() {
     let folder = shop();
     let server = Server::start(folder.path());
     assert_eq!(push(&server, &orders(0..20)).0, 202);
+    let before = resident(&server);
     server.signal("TERM");
     assert_eq!(server.end(), Some(0));
-    let server = Server::spawn(folder.path(), &[("STREAMGAUGE_LIMITS__MEMORY", "1MiB")]);
-    not_ready(&server, "limits.memory is reached");
-    let (status, _, answer) = push(&server, &orders(20..40));
-    // Durable, and not folded yet.
-    assert_eq!((status, &answer["pending"]), (202, &json!(20)), "{answer}");
-    assert_eq!(total(&server), "20.00");
+    let limit = (before + (128 << 20)).to_string();
+    let variables = [("STREAMGAUGE_LIMITS__MEMORY", limit.as_str()), ("STREAMGAUGE_LIMITS__BODY", "1GiB")];
+    let server = Server::start_with(folder.path(), &variables);
+    assert_eq!(push(&server, &orders(20..40)).0, 202);
+    let large = half_a_request(&server, 256 << 20);
+    let (acknowledged, answer) = push_until_refused(&server, 40);
+    paused(&server, &answer, "memory_limit", "limits.memory is reached");
+    drop(large);
+    ready_again(&server, folder.path());
+    assert_eq!(stored(&server), u64::from(acknowledged), "nothing of what was refused");
+    taken(&server, acknowledged);
+    counts(&server, acknowledged + 20);
     killed(server);
     let server = Server::start(folder.path());
-    counts(&server, 40);
+    counts(&server, acknowledged + 20);
 }
 
 #[test]
-fn a_lake_that_is_slow_pauses_sources_and_they_go_on_by_themselves() {
+fn memory_at_its_limit_from_the_start_stores_nothing_but_webhooks() {
     let folder = shop();
-    let variables = [
-        ("STREAMGAUGE_LAKE__COMMIT_EVERY", "100ms"),
-        ("STREAMGAUGE_LAKE__MEMORY", "64KiB"),
-        ("STREAMGAUGE_FAULT", "lake.before_files=sleep:6000@5"),
-    ];
-    let server = Server::start_with(folder.path(), &variables);
-    let mut next = 0;
-    while next < 4_000 && server.status("/readyz") == 200 {
-        assert_eq!(push(&server, &orders(next..next + 20)).0, 202, "the log takes them");
-        next += 20;
-    }
-    not_ready(&server, "it is slower than the sources");
-    ready_again(&server, folder.path());
-    counts(&server, next);
+    let sources = "[{ name: push, http: {}, format: json }, \
+                   { name: tool, hook: { kind: token, verify: none }, format: json }]";
+    let sources = ("STREAMGAUGE_SOURCES", sources);
+    let server = Server::start_with(folder.path(), &[sources]);
+    assert_eq!(push(&server, &orders(0..20)).0, 202);
+    server.signal("TERM");
+    assert_eq!(server.end(), Some(0));
+    let server = Server::spawn(folder.path(), &[sources, ("STREAMGAUGE_LIMITS__MEMORY", "1MiB")]);
+    not_ready(&server, "limits.memory is reached");
+    let (status, _, answer) = push(&server, &orders(20..40));
+    assert_eq!(status, 503, "{answer}");
+    paused(&server, &answer, "memory_limit", "limits.memory is reached");
+    // GitHub does not deliver again by itself: the log has room, so it is stored.
+    let deliver = || {
+        let post = agent().post(format!("{}/v1/hooks/tool", server.url));
+        post.header("Content-Type", "application/json").send(orders(50..51)).unwrap().status().as_u16()
+    };
+    assert_eq!((deliver(), deliver()), (202, 202));
+    assert_eq!(total(&server), "20.00", "numbers go on");
     killed(server);
-    let server = Server::start(folder.path());
-    counts(&server, next);
+    let server = Server::start_with(folder.path(), &[sources]);
+    assert_eq!(stored(&server), 20);
+    counts(&server, 21);
+}
+
+#[test]
+fn a_lake_that_is_slow_pauses_the_intake_and_it_goes_on_by_itself() {
+    let folder = shop();
+    let variables = [SMALL_LAKE[0], SMALL_LAKE[1], ("STREAMGAUGE_FAULT", "lake.before_files=sleep:15000@3")];
+    let server = Server::start_with(folder.path(), &variables);
+    let (acknowledged, answer) = push_until_refused(&server, 0);
+    paused(&server, &answer, "lake_full", "it is slower than the sources");
+    // A command waits as it is told to, and sends again.
+    std::fs::write(folder.path().join("more.ndjson"), orders(acknowledged..acknowledged + 500)).unwrap();
+    ok(folder.path(), &["ingest", "more.ndjson", "--batch", "50", "--url", &server.url]);
+    ready_again(&server, folder.path());
+    goes_on(folder.path(), server, acknowledged + 500);
+}
+
+/// Holds the catalog's database, so that nobody can write to it.
+struct Held(Child);
+
+impl Held {
+    fn new(database: &Path) -> Self {
+        let script = "import sqlite3, sys\nc = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=60)\n\
+                      c.execute('BEGIN EXCLUSIVE')\nprint('held', flush=True)\nsys.stdin.read()";
+        let mut python = Command::new("python3");
+        python.args(["-c", script]).arg(database).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = python.spawn().expect("python3 is there");
+        let mut line = String::new();
+        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        assert_eq!(line.trim(), "held");
+        Self(child)
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_lake_that_is_down_pauses_the_intake_and_it_goes_on_by_itself() {
+    let folder = shop();
+    let server = Server::start_with(folder.path(), &SMALL_LAKE);
+    assert_eq!(push(&server, &orders(0..20)).0, 202);
+    let down = Held::new(&folder.path().join("data/lake/catalog.db"));
+    let (acknowledged, answer) = push_until_refused(&server, 20);
+    paused(&server, &answer, "lake_full", "rows wait for the lake");
+    // Not only slow: it has been tried, and failed.
+    not_ready(&server, "locked");
+    drop(down);
+    ready_again(&server, folder.path());
+    goes_on(folder.path(), server, acknowledged);
 }

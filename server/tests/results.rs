@@ -3,13 +3,12 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
 use serde_json::Value;
 
 mod support;
-use support::{Server, log, wait};
+use support::{Server, lake, log, wait};
 
 const CONTRACTS: &str = r#"apiVersion: streamgauge/v1
 kind: Event
@@ -68,13 +67,7 @@ fn orders(ids: std::ops::Range<i64>) -> String {
 }
 
 fn sql(folder: &Path, query: &str) -> Vec<Value> {
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/lake.sh");
-    let data = folder.join("data/lake");
-    let mut run = Command::new(script);
-    run.arg("sql").arg(data.join("catalog.db")).arg(&data).args(["metrics.revenue", query]);
-    let run = run.output().unwrap();
-    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
-    serde_json::from_slice(&run.stdout).unwrap()
+    serde_json::from_value(lake(folder, "sql", &["metrics.revenue", query]).unwrap()).unwrap()
 }
 
 type Told = BTreeMap<(String, String, String), (String, i64)>;
@@ -83,7 +76,9 @@ type Told = BTreeMap<(String, String, String), (String, i64)>;
 fn answers(server: &Server) -> Told {
     let mut told = Told::new();
     let minute = |n: i64| ("1m", hour() + jiff::SignedDuration::from_mins(n), 1);
-    for (window, start, minutes) in (0..6).map(minute).chain([("hour", hour(), 60)]) {
+    let sliding = |end: i64| ("5m", hour() + jiff::SignedDuration::from_mins(end - 5), 5);
+    let windows = (0..6).map(minute).chain((1..11).map(sliding)).chain([("hour", hour(), 60)]);
+    for (window, start, minutes) in windows {
         let end = start + jiff::SignedDuration::from_mins(minutes);
         let path = format!("/v1/metrics/revenue?window={window}&by=region&as_of={end}");
         let answer = server.get(&path);
@@ -150,7 +145,11 @@ fn other_programs_read_what_http_answers_and_late_rows_restate_it() {
     let server = Server::start(folder.path());
     let token = push(&server, 0..300);
     agree(folder.path(), &server, &token);
-    assert_eq!(revisions(folder.path()), [(1, 18)], "5 minutes and an hour, of 3 regions");
+    assert_eq!(
+        revisions(folder.path()),
+        [(1, 45)],
+        "5 minutes, 9 steps that see them, an hour, of 3 regions"
+    );
     let types =
         sql(folder.path(), "select distinct typeof(revenue) as t, typeof(_window_start) as w from revenue");
     assert_eq!(types[0]["w"], "TIMESTAMP WITH TIME ZONE");
@@ -158,19 +157,19 @@ fn other_programs_read_what_http_answers_and_late_rows_restate_it() {
     let head = sql(folder.path(), "select distinct _complete, _contract, _retracted from revenue");
     assert!(head.len() == 1 && head[0]["_contract"].as_str().unwrap().starts_with("1.2.0 "), "{head:?}");
     assert_eq!((&head[0]["_complete"], &head[0]["_retracted"]), (&Value::Bool(true), &Value::Bool(false)));
-    // One late row: its minute and its hour, of its region, again.
+    // One late row: its minute, its hour and the 5 steps that see it, of its region, again.
     let token = push(&server, 300..301);
     agree(folder.path(), &server, &token);
-    assert_eq!(revisions(folder.path()), [(1, 18), (2, 2)]);
+    assert_eq!(revisions(folder.path()), [(1, 45), (2, 7)]);
     // A restart tells nothing twice.
     server.signal("TERM");
     assert_eq!(server.end(), Some(0));
     let server = Server::start(folder.path());
     std::thread::sleep(Duration::from_millis(500));
-    assert_eq!(revisions(folder.path()), [(1, 18), (2, 2)]);
+    assert_eq!(revisions(folder.path()), [(1, 45), (2, 7)]);
     let token = push(&server, 301..302);
     agree(folder.path(), &server, &token);
-    assert_eq!(revisions(folder.path()), [(1, 18), (2, 4)]);
+    assert_eq!(revisions(folder.path()), [(1, 45), (2, 14)]);
 }
 
 #[test]

@@ -9,6 +9,7 @@ pub mod drawn;
 pub mod journey;
 pub mod many;
 pub mod minimise;
+pub mod results;
 pub mod run;
 pub mod second;
 pub mod vault;
@@ -21,7 +22,7 @@ use contracts::Catalog;
 use contracts::SourceFile;
 use contracts::batch::{Chunk, Kept, Partition, Refused};
 use engine::checkpoint::{Checkpoints, Open, Restored, Vault};
-use engine::{Clock, Engine, Options, Published, TickHook, TickOutcome};
+use engine::{Clock, Decisions, Engine, Options, Published, TickHook, TickOutcome};
 
 use self::vault::Memory;
 
@@ -33,10 +34,12 @@ use crate::oracle::admit::Raw;
 pub struct Told {
     /// Refused rows by partition, offset and part.
     pub refused: Mutex<BTreeMap<(i32, i64, u32), Refused>>,
-    /// Number of duplicates.
-    pub duplicates: Mutex<u64>,
+    /// Duplicates: partition, offset, part.
+    pub duplicates: Mutex<Vec<(Partition, i64, u32)>>,
     /// Admitted events, while somebody taps.
     pub kept: Mutex<Vec<Arc<Kept>>>,
+    /// An engine that judges rows alike.
+    pub follower: Mutex<Option<Arc<Decisions>>>,
 }
 
 impl Told {
@@ -44,8 +47,9 @@ impl Told {
     pub fn copy(&self) -> Self {
         Self {
             refused: Mutex::new(self.refused.lock().unwrap_or_else(PoisonError::into_inner).clone()),
-            duplicates: Mutex::new(*self.duplicates.lock().unwrap_or_else(PoisonError::into_inner)),
+            duplicates: Mutex::new(self.duplicates.lock().unwrap_or_else(PoisonError::into_inner).clone()),
             kept: Mutex::new(self.kept.lock().unwrap_or_else(PoisonError::into_inner).clone()),
+            follower: Mutex::default(),
         }
     }
 }
@@ -61,7 +65,11 @@ impl TickHook for Told {
         for row in outcome.refused {
             refused.insert((row.partition.number, row.offset, row.part), row);
         }
-        *self.duplicates.lock().unwrap_or_else(PoisonError::into_inner) += outcome.duplicates.len() as u64;
+        if let Some(follower) = &*self.follower.lock().unwrap_or_else(PoisonError::into_inner) {
+            let next = published.offsets.iter().map(|(partition, at)| (partition.clone(), at.next));
+            follower.tell(next, &outcome.duplicates);
+        }
+        self.duplicates.lock().unwrap_or_else(PoisonError::into_inner).extend(outcome.duplicates);
     }
 }
 
@@ -277,6 +285,11 @@ impl Rig {
         }
         let end = self.ends[first.partition].max(last.offset + 1);
         Some(decoder.finish(partition, last.offset + 1, Some(end)))
+    }
+
+    /// Judges rows as another engine judges them.
+    pub fn follow(&self, decisions: &Arc<Decisions>) {
+        self.engine.follow(decisions);
     }
 
     /// Moves the clock and waits until that shows.

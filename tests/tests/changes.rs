@@ -3,62 +3,17 @@
 //! *In*: random cases, told by an engine of other contracts first. *Out*: agreement with the oracle of the new ones,
 //! which has read everything. *Never*: state that the change touched and that stayed.
 
-use std::collections::BTreeMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use contracts::{Effect, StatePlan};
 use engine::MetricQuery;
-use tests::generate::{Case, FRESH, LATER, RELATED, RICH, SEQUENCED, SHIPPED, Segment, case};
+use tests::generate::{Case, Segment};
+use tests::harness::change::others;
 use tests::harness::compare::compare;
+use tests::harness::many::{each_kind, number};
 use tests::harness::{Rig, catalog, envelope};
 use tests::oracle::Oracle;
 use tests::oracle::admit::Raw;
-
-/// Ways in which old contracts may have been others: the text of a document, and what it was.
-const OTHER: [(&str, &str, &str); 12] = [
-    ("kind: Event", "fields:\n", "fields:\n  zz: { type: int }\n"),
-    ("kind: Event", "version: 1.0.0\n", "version: 1.0.0\ndedupe: 7s\n"),
-    ("kind: Event", "severity: error", "severity: warning"),
-    ("kind: Event", "max: 1000", "max: 3"),
-    ("kind: Entity", "fields:\n", "history: 2\nfields:\n"),
-    ("kind: Metric", "measures:\n", "measures:\n  zz: { agg: count }\n"),
-    ("kind: Metric", "windows:\n", "windows:\n  zz: { tumbling: 2h }\n"),
-    ("kind: Metric", "name: m", "name: n"),
-    ("kind: Metric", "within: ", "within: 1"),
-    ("kind: ", "version: 1.0.0\n", "version: 1.0.0\ntitle: Another\n"),
-    ("kind: Metric", "where: ", "where: 1 = 1 AND "),
-    ("kind: Metric", "version: 1.0.0\n", "version: 1.0.0\nretain: { live: 800d }\n"),
-];
-
-/// An event that only the old contracts know: with it, all others have other places in the catalog.
-const BEFORE_ALL: &str =
-    "apiVersion: streamgauge/v1\nkind: Event\nname: aaa.first\nversion: 1.0.0\nfields:\n  x: { type: int }\n";
-
-/// Other contracts than these, and without mistakes.
-fn others(yaml: &str, rng: &mut fastrand::Rng) -> String {
-    for _ in 0..200 {
-        let mut docs: Vec<String> = yaml.split("---\n").map(str::to_owned).collect();
-        for _ in 0..rng.usize(1..4) {
-            let at = rng.usize(..docs.len());
-            match rng.u8(..10) {
-                0..2 if docs.len() > 1 => drop(docs.remove(at)),
-                2 if !docs.iter().any(|doc| doc == BEFORE_ALL) => docs.push(BEFORE_ALL.to_owned()),
-                _ => {
-                    let (kind, is, was) = OTHER[rng.usize(..OTHER.len())];
-                    if docs[at].contains(kind) {
-                        docs[at] = docs[at].replacen(is, was, 1);
-                    }
-                }
-            }
-        }
-        let old = docs.join("---\n");
-        if old != yaml && catalog(&old).is_ok() {
-            return old;
-        }
-    }
-    yaml.to_owned()
-}
 
 static KEPT: AtomicUsize = AtomicUsize::new(0);
 static AGAIN: AtomicUsize = AtomicUsize::new(0);
@@ -135,25 +90,10 @@ fn count(plan: &StatePlan) {
 
 #[test]
 fn answers_are_those_of_who_never_knew_the_old_contracts() {
-    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
-    let count = number("CHANGES").unwrap_or(25);
-    let kinds = [0, RICH, RELATED, SHIPPED, SEQUENCED, FRESH, LATER];
-    let seeds = (0..count).flat_map(|n| kinds.map(|kind| kind + 7_000 + n));
-    let seeds: Vec<u64> = number("SEED").map_or_else(|| seeds.collect(), |seed| vec![seed]);
-    let mut failed: BTreeMap<u64, String> = BTreeMap::new();
-    for seed in seeds {
-        let mut rng = fastrand::Rng::with_seed(seed);
-        let walked = catch_unwind(AssertUnwindSafe(|| walk(&case(seed), &mut rng)));
-        if let Err(report) = walked.unwrap_or_else(|_| Err("a panic".to_owned())) {
-            failed.insert(seed, report);
-        }
-    }
-    let (kept, again) = (KEPT.load(Ordering::Relaxed), AGAIN.load(Ordering::Relaxed));
-    eprintln!("{kept} metrics and entities kept, {again} made again");
-    for (seed, report) in failed.iter().take(3) {
-        eprintln!("seed {seed}: {report}");
-    }
-    assert!(failed.is_empty(), "{} seeds fail: {:?}", failed.len(), failed.keys());
+    each_kind(number("CHANGES").unwrap_or(25), 7_000, walk, || {
+        let (kept, again) = (KEPT.load(Ordering::Relaxed), AGAIN.load(Ordering::Relaxed));
+        format!("{kept} metrics and entities kept, {again} made again")
+    });
 }
 
 const SHOP: &str = "apiVersion: streamgauge/v1

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::process::Command;
 
 use cargo_metadata::{DependencyKind, Metadata, MetadataCommand};
 
@@ -92,6 +93,36 @@ fn code_of_features_is_none() {
     let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../features/src/lib.rs"))
         .expect("the source of `features`");
     assert!(text.lines().all(|line| line.is_empty() || line.starts_with("//")), "`features` holds code");
+}
+
+/// Decision 0005: else every change between one crate and all builds third-party code, and our own, once more.
+#[test]
+fn one_crate_alone_is_built_as_all_are() {
+    let features = |of: &[&str]| -> BTreeSet<String> {
+        let mut command = Command::new(env!("CARGO"));
+        command.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).args([
+            "tree",
+            "--offline",
+            "--locked",
+        ]);
+        command.args(["-e", "normal,dev,build", "--prefix", "none", "-f", "{p} [{f}]"]).args(of);
+        let output = command.output().expect("cargo tree");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let text = String::from_utf8(output.stdout).expect("UTF-8");
+        text.lines().map(|line| line.trim_end_matches(" (*)").to_owned()).collect()
+    };
+    let all = features(&["--workspace"]);
+    let mut wrong = Vec::new();
+    // The list itself is never built alone.
+    for package in metadata().packages.iter().filter(|p| p.name.as_str() != "features") {
+        let alone = features(&["--package", package.name.as_str()]);
+        wrong.extend(alone.difference(&all).map(|line| format!("{}: {line}", package.name)));
+    }
+    let wrong = wrong.join("\n");
+    assert!(
+        wrong.is_empty(),
+        "add to features/Cargo.toml what `cargo tree --workspace` has of these:\n{wrong}"
+    );
 }
 
 #[test]

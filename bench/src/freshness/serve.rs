@@ -31,11 +31,18 @@ pub(crate) struct Server {
 impl Server {
     /// Starts it and waits until it answers.
     pub(crate) fn start(options: &Options, broker: Option<&Broker>, folder: &Path) -> Result<Self, Error> {
+        Self::start_as(options, &settings(options, broker, folder), folder)
+    }
+
+    /// The same with settings of one's own.
+    pub(crate) fn start_as(options: &Options, settings: &Value, folder: &Path) -> Result<Self, Error> {
         let contracts = folder.join("contracts");
         std::fs::create_dir_all(&contracts).map_err(Error::file("make", &contracts))?;
         write(&contracts.join("freshness.yaml"), CONTRACTS)?;
+        // JSON is YAML.
+        let text = settings.to_string();
         let settings = folder.join("streamgauge.yaml");
-        write(&settings, &settings_text(options, broker, folder))?;
+        write(&settings, &text)?;
         let (output, errors) = (folder.join("serve.out"), folder.join("serve.err"));
         let mut command = Command::new(&options.binary);
         command.arg("serve").arg("-c").arg(&settings).stdin(Stdio::null());
@@ -149,8 +156,8 @@ fn write(path: &Path, text: &str) -> Result<(), Error> {
     std::fs::write(path, text).map_err(Error::file("write", path))
 }
 
-/// JSON is YAML.
-fn settings_text(options: &Options, broker: Option<&Broker>, folder: &Path) -> String {
+/// Settings with one source, which is `broker` or HTTP.
+pub(crate) fn settings(options: &Options, broker: Option<&Broker>, folder: &Path) -> Value {
     let envelope = json!({ "id": "event_id", "type": "event_type", "time": "ts" });
     let source = match broker {
         Some(broker) => json!({
@@ -170,7 +177,6 @@ fn settings_text(options: &Options, broker: Option<&Broker>, folder: &Path) -> S
         "server": { "listen": "127.0.0.1:0" },
         "sources": [source],
     })
-    .to_string()
 }
 
 /// How an answer by region differs from what was sent.

@@ -88,6 +88,11 @@ impl Ready {
         }
     }
 
+    /// There is nothing to check.
+    pub(super) fn is_none(&self) -> bool {
+        self.none
+    }
+
     /// Checks text; true if all hold.
     #[inline]
     pub(super) fn text(&self, value: &[u8], at: &Path<'_>, row: &mut Row<'_>) -> bool {

@@ -7,10 +7,13 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, BooleanArray, Date32Array, Decimal128Array, Float64Array, Int64Array, TimestampMicrosecondArray,
+    Array, ArrayRef, AsArray, BooleanArray, Date32Array, Decimal128Array, Float64Array, Int64Array,
+    StringArray, TimestampMicrosecondArray,
 };
 use arrow::buffer::{BooleanBuffer, ScalarBuffer};
-use arrow::datatypes::DataType;
+use arrow::datatypes::{
+    DataType, Date32Type, Decimal128Type, Float64Type, Int32Type, Int64Type, TimestampMicrosecondType,
+};
 use contracts::catalog::{Checks, Field, NestedField};
 use contracts::value::{FieldType, Value};
 
@@ -154,6 +157,49 @@ impl Column {
         };
         row.wrong_type(at, expected, raw);
         self.push_null();
+    }
+
+    /// No value of the column's type breaks a check of it or of what is inside.
+    pub(super) fn takes_all(&self) -> bool {
+        let inside = match &self.cells {
+            Kinds::List(list) => list.takes_all(),
+            Kinds::Struct(fields) => fields.takes_all(),
+            _ => true,
+        };
+        inside && self.checks.is_none()
+    }
+
+    /// Holds the value at `i` of an array of the column's type, which is not null, against the checks.
+    pub(super) fn recheck(&self, array: &dyn Array, i: usize, at: &Path<'_>, row: &mut Row<'_>) {
+        let text = |array: &StringArray, row: &mut Row<'_>| {
+            self.checks.text(array.value(i).as_bytes(), at, row);
+        };
+        match &self.cells {
+            Kinds::Codes(_) => {
+                let codes = array.as_dictionary::<Int32Type>();
+                let value = codes.key(i).map(|code| codes.values().as_string::<i32>().value(code));
+                self.checks.text(value.unwrap_or_default().as_bytes(), at, row);
+            }
+            Kinds::Text(_) => text(array.as_string(), row),
+            Kinds::Int(_) => {
+                self.checks.exact(array.as_primitive::<Int64Type>().value(i).into(), Unit::Int, at, row);
+            }
+            Kinds::Decimal(.., scale) => {
+                let value = array.as_primitive::<Decimal128Type>().value(i);
+                self.checks.exact(value, Unit::Decimal(*scale), at, row);
+            }
+            Kinds::Timestamp(_) => {
+                let value = array.as_primitive::<TimestampMicrosecondType>().value(i);
+                self.checks.exact(value.into(), Unit::Instant, at, row);
+            }
+            Kinds::Date(_) => {
+                self.checks.exact(array.as_primitive::<Date32Type>().value(i).into(), Unit::Day, at, row);
+            }
+            Kinds::Float(_) => self.checks.float(array.as_primitive::<Float64Type>().value(i), at, row),
+            Kinds::List(list) => list.recheck(&array.as_list::<i32>().value(i), &self.checks, at, row),
+            Kinds::Struct(fields) => fields.recheck(array.as_struct(), i, at, row),
+            Kinds::Bool(_) | Kinds::Json(_) => {}
+        }
     }
 
     /// Adds a null row.

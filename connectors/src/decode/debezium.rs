@@ -91,6 +91,11 @@ impl Stream {
         Some(catalog.events[self.event.or(self.named)?].head.name.as_str())
     }
 
+    /// Rows of this topic are known to come flattened.
+    pub(super) fn is_flat(&self, topic: &str) -> bool {
+        self.types.flat(topic)
+    }
+
     pub(super) fn settle(&mut self) {
         self.walks.settle();
     }

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, ListArray, StructArray};
+use arrow::array::{Array, ArrayRef, ListArray, StructArray};
 use arrow::buffer::{OffsetBuffer, ScalarBuffer};
 use arrow::datatypes::DataType;
 use contracts::catalog::{Checks, NestedField};
@@ -85,6 +85,24 @@ impl List {
         }
         self.ends.push(self.item.len() as i32);
         checks.length(count, "items", at, row);
+    }
+
+    /// See [`Column::takes_all`]; the list's own lengths are its column's.
+    pub(super) fn takes_all(&self) -> bool {
+        !self.required && self.item.takes_all()
+    }
+
+    /// See [`Column::recheck`].
+    pub(super) fn recheck(&self, items: &ArrayRef, checks: &Ready, at: &Path<'_>, row: &mut Row<'_>) {
+        for i in 0..items.len() {
+            let at = Path::Item(at, i);
+            match items.is_null(i) {
+                true if self.required => row.missing(&at, Raw::Null),
+                true => {}
+                false => self.item.recheck(items, i, &at, row),
+            }
+        }
+        checks.length(items.len(), "items", at, row);
     }
 
     pub(super) fn push_values(&mut self, values: &[Value]) {
@@ -194,6 +212,23 @@ impl Struct {
             field.column.push(raw, &at, row);
         }
         self.len += 1;
+    }
+
+    /// See [`Column::takes_all`].
+    pub(super) fn takes_all(&self) -> bool {
+        self.fields.iter().all(|field| !field.required && field.column.takes_all())
+    }
+
+    /// See [`Column::recheck`].
+    pub(super) fn recheck(&self, array: &StructArray, i: usize, at: &Path<'_>, row: &mut Row<'_>) {
+        for (field, values) in self.fields.iter().zip(array.columns()) {
+            let at = Path::Key(at, &field.name);
+            match values.is_null(i) {
+                true if field.required => row.missing(&at, Raw::Absent),
+                true => {}
+                false => field.column.recheck(values, i, &at, row),
+            }
+        }
     }
 
     pub(super) fn push_null(&mut self) {

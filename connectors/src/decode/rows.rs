@@ -18,6 +18,7 @@ use super::time;
 use super::walk::Walker;
 
 pub(super) mod change;
+mod recheck;
 
 /// How far the event time may be ahead of the received time, microseconds. Clocks differ; an event from
 /// further ahead would open windows that nothing closes.

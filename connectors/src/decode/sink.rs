@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use contracts::batch::{Chunk, Headers, MAX_REFUSED_PAYLOAD, Partition, Reason, Refused};
+use contracts::batch::{Chunk, EventBatch, Headers, MAX_REFUSED_PAYLOAD, Partition, Reason, Refused};
 use contracts::catalog::{Event, Status};
 use contracts::{Catalog, RESERVED};
 
@@ -260,6 +260,11 @@ impl Sink {
                 self.refuse(origin, payload.bytes, event_type, id, reasons);
             }
         }
+    }
+
+    /// Rows that were decoded before, held against their contract of now. Between chunks only.
+    pub(super) fn recheck(&mut self, partition: &Partition, batch: EventBatch) -> (EventBatch, Vec<Refused>) {
+        self.rows[batch.event].recheck(partition, batch, &mut self.nested)
     }
 
     /// Whether events of type `event` may come from outside and its contract runs.

@@ -12,7 +12,7 @@ use std::time::Duration;
 use contracts::batch::{Chunk, EventBatch, Partition, Payloads, Refused};
 
 use super::{BATCH_ROWS, Feed, Offsets, Port, ReceiveError, Receiver, State, Stop};
-use crate::decode::{Decoder, Record};
+use crate::decode::{Again, Decoder};
 
 /// Rows of a partition, in the order of their offsets.
 #[derive(Debug, Default)]
@@ -46,12 +46,12 @@ pub(crate) type Lives = BTreeMap<Partition, (i64, i64)>;
 /// How soon something that failed is tried again.
 const AGAIN: Duration = Duration::from_millis(500);
 
-/// Reads the history of a source that is no more.
+/// Reads the history of a source that is no more. Nobody knows how its payloads were decoded: what was refused stays so.
 ///
 /// # Errors
 /// No thread.
 pub fn start(past: Box<dyn Past>, feed: Feed) -> Result<Receiver, ReceiveError> {
-    Receiver::spawn("lake", feed, move |port| read(port, past, |_| Ok(Lives::new())).map(drop))
+    Receiver::spawn("lake", feed, move |port| read_as(port, past, |_| Ok(Lives::new()), false).map(drop))
 }
 
 /// Where a partition stands.
@@ -75,8 +75,18 @@ impl Part {
 /// are read to the end of their history. Returns where the source goes on.
 pub(crate) fn read(
     port: &Port,
+    past: Box<dyn Past>,
+    begins: impl Fn(&Offsets) -> Result<Lives, String>,
+) -> Result<Offsets, Stop> {
+    read_as(port, past, begins, true)
+}
+
+/// `known`: the settings say how payloads are decoded.
+fn read_as(
+    port: &Port,
     mut past: Box<dyn Past>,
     begins: impl Fn(&Offsets) -> Result<Lives, String>,
+    known: bool,
 ) -> Result<Offsets, Stop> {
     let mut parts = BTreeMap::<Partition, Part>::new();
     loop {
@@ -112,7 +122,7 @@ pub(crate) fn read(
             parts.iter_mut().filter(|(_, part)| part.next < part.until).min_by_key(|(_, part)| part.received)
         {
             let rows = patiently(port, || past.rows(partition, part.next, part.until))?;
-            hand_on(port, partition, part, rows)?;
+            hand_on(port, partition, part, rows, known)?;
         }
     }
     let mut from = Offsets::new();
@@ -143,17 +153,36 @@ fn patiently<T>(port: &Port, mut attempt: impl FnMut() -> Result<T, String>) -> 
     }
 }
 
-fn hand_on(port: &Port, partition: &Partition, part: &mut Part, rows: PastRows) -> Result<(), Stop> {
+fn hand_on(
+    port: &Port,
+    partition: &Partition,
+    part: &mut Part,
+    rows: PastRows,
+    known: bool,
+) -> Result<(), Stop> {
     let newest = rows.batches.iter().flat_map(|batch| &batch.received);
     let newest = newest.chain(rows.refused.iter().map(|row| &row.received)).max();
     part.received = newest.copied().unwrap_or(part.received).max(part.received.saturating_add(1));
-    let mut refused = rows.refused.into_iter().peekable();
-    let mut from = i64::MIN;
-    for next in cuts(&rows.batches, rows.next) {
+    let cuts = cuts(&rows.batches, rows.next);
+    let (mut batches, mut refused) = (Vec::new(), Vec::new());
+    for batch in rows.batches {
+        let (batch, not) = part.decoder.recheck(partition, batch);
+        batches.push(batch);
+        refused.extend(not.into_iter().map(Again::Refused));
+    }
+    for row in rows.refused {
+        refused.push(if known { again(port, &mut part.decoder, row)? } else { Again::Refused(row) });
+    }
+    refused.sort_by_key(place);
+    let (mut refused, mut from) = (refused.into_iter().peekable(), i64::MIN);
+    for next in cuts {
         let mut chunk = standing(partition, next);
-        chunk.batches = rows.batches.iter().filter_map(|batch| between(batch, from, next)).collect();
-        while let Some(row) = refused.next_if(|row| row.offset < next) {
-            again(&mut part.decoder, row, &mut chunk);
+        chunk.batches = batches.iter().filter_map(|batch| between(batch, from, next)).collect();
+        while let Some(row) = refused.next_if(|row| place(row).0 < next) {
+            match row {
+                Again::Taken(batch) => chunk.batches.push(batch),
+                Again::Refused(row) => chunk.refused.push(row),
+            }
         }
         let admitted: usize = chunk.batches.iter().map(|batch| batch.columns.num_rows()).sum();
         chunk.received = (admitted + chunk.refused.len()) as u64;
@@ -163,6 +192,20 @@ fn hand_on(port: &Port, partition: &Partition, part: &mut Part, rows: PastRows) 
         part.tell(port, partition);
     }
     Ok(())
+}
+
+/// Offset and part.
+fn place(row: &Again) -> (i64, u32) {
+    match row {
+        Again::Taken(batch) => (batch.offsets[0], batch.parts[0]),
+        Again::Refused(row) => (row.offset, row.part),
+    }
+}
+
+/// Decodes a refused row once more: the contract may admit it now.
+fn again(port: &Port, decoder: &mut Decoder, row: Refused) -> Result<Again, Stop> {
+    patiently(port, || decoder.prepare(&row.payload, None))?;
+    Ok(decoder.again(row))
 }
 
 /// Where chunks of about [`BATCH_ROWS`] rows end; the last one ends at `next`.
@@ -189,33 +232,6 @@ fn between(batch: &EventBatch, from: i64, to: i64) -> Option<EventBatch> {
         payloads: Payloads { ranges: batch.payloads.ranges[start..end].to_vec(), ..batch.payloads.clone() },
         changes: batch.changes.as_ref().map(|changes| changes[start..end].to_vec()),
     })
-}
-
-/// Decodes a refused row once more: the contract may admit it now. What does not come back as exactly one row (it was
-/// cut, its decoder needs a key) stays refused as it was.
-fn again(decoder: &mut Decoder, row: Refused, chunk: &mut Chunk) {
-    if decoder.wants_keys()
-        || row.payload.is_empty()
-        || row.payload.len() >= contracts::batch::MAX_REFUSED_PAYLOAD
-    {
-        return chunk.refused.push(row);
-    }
-    let headers: Vec<(&str, &[u8])> =
-        row.headers.iter().map(|(name, value)| (name.as_str(), &value[..])).collect();
-    let (offset, received) = (row.offset, row.received);
-    decoder.push(Record { value: &row.payload, offset, received, headers: &headers });
-    let mut decoded = decoder.finish(&row.partition, offset + 1, None);
-    match (decoded.batches.as_mut_slice(), decoded.refused.as_mut_slice()) {
-        ([batch], []) if batch.columns.num_rows() == 1 => {
-            batch.parts[0] = row.part;
-            chunk.batches.append(&mut decoded.batches);
-        }
-        ([], [refused]) => {
-            refused.part = row.part;
-            chunk.refused.append(&mut decoded.refused);
-        }
-        _ => chunk.refused.push(row),
-    }
 }
 
 /// A chunk that says where a partition stands, without a row.

@@ -5,9 +5,9 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
+use contracts::guard::guarded;
 use parking_lot::RwLock;
 use redb::{Builder, Database, DatabaseError, StorageError};
 
@@ -148,14 +148,13 @@ fn open(path: &Path) -> Result<Database, OpenError> {
         return Err(OpenError::Corrupted("the file is empty".into()));
     }
     // A damaged file may trip an assertion of the store; it is an error like any other.
-    let opened = catch_unwind(AssertUnwindSafe(|| Builder::new().set_cache_size(CACHE_BYTES).open(path)));
-    match opened {
+    match guarded(|| Builder::new().set_cache_size(CACHE_BYTES).open(path)) {
         Ok(Ok(db)) => Ok(db),
         Ok(Err(DatabaseError::Storage(StorageError::Io(error)))) if is_damage(&error) => {
             Err(OpenError::Corrupted(error.to_string()))
         }
         Ok(Err(error)) => Err(redb::Error::from(error).into()),
-        Err(panic) => Err(OpenError::Corrupted(crate::receive::panic_text(&*panic))),
+        Err(panic) => Err(OpenError::Corrupted(panic)),
     }
 }
 

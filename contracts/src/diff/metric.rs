@@ -248,6 +248,29 @@ fn rest(a: &Metric, b: &Metric, out: &mut Changes) {
     if a.better != b.better {
         out.add("better", "better_changed", QUIET, "the direction of improvement changed");
     }
+    match (&a.lake, &b.lake) {
+        (None, Some(table)) => {
+            out.add(
+                "serve.lake",
+                "results_added",
+                SHOWN,
+                format!("its results go to the table `{table}` now"),
+            );
+        }
+        (Some(table), None) => {
+            out.add(
+                "serve.lake",
+                "results_removed",
+                GONE,
+                format!("no results go to the table `{table}` any more"),
+            );
+        }
+        (Some(x), Some(y)) if x != y => {
+            let message = format!("its results went to the table `{x}`, they go to `{y}`");
+            out.add("serve.lake", "results_moved", GONE, message);
+        }
+        _ => {}
+    }
     let bands = |m: &Metric| -> Vec<(String, String)> {
         m.levels.iter().map(|l| (l.name.clone(), l.when.sql.clone())).collect()
     };

@@ -2,7 +2,6 @@
 //!
 //! *In*: a syntax tree, the text it is from, a [`Scope`]. *Out*: a [`Typed`]. *Never*: rows.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
@@ -126,8 +125,7 @@ impl Planner {
 
 /// DataFusion's planner unwraps here and there; a contract must not bring the program down.
 fn guarded<T>(work: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
-    catch_unwind(AssertUnwindSafe(work))
-        .unwrap_or_else(|_| Err(Fault::new("type", "DataFusion cannot plan this")))
+    crate::guard::guarded(work).unwrap_or_else(|_| Err(Fault::new("type", "DataFusion cannot plan this")))
 }
 
 fn value_type(found: &DataType) -> Result<ValueType, Fault> {

@@ -48,9 +48,10 @@ pub(crate) fn metric(cx: &mut Cx<'_>, node: &Node, world: &World) -> Lowered<Met
     let tests = tests::read(cx, node, world, &plain, &windows);
     let time = |key: &str| node.get("time").and_then(|time| cx.duration(time, key));
     let (lateness, idle, future) = (time("lateness"), time("idle"), time("future"));
-    let reach = windows.iter().map(|w| length(&w.kind)).max().unwrap_or(0) + derived.shift;
+    let reach = windows.iter().map(|w| w.kind.longest()).max().unwrap_or(0) + derived.shift;
     let retain = retain(cx, node, reach);
-    let lake = results::read(cx, node, &head, &windows);
+    let needs = reach.saturating_add(lateness.unwrap_or(0));
+    let lake = results::read(cx, node, &head, &windows, (retain, needs));
     let feeds = inputs
         .sources
         .iter()
@@ -120,25 +121,6 @@ fn names_differ(cx: &mut Cx<'_>, node: &Node) {
                 .fix("rename one of them: both are cells of the same rows");
             cx.push(diagnostic);
         }
-    }
-}
-
-/// The longest a window of this kind can be; 0 for `all`, which no retention bounds.
-fn length(kind: &WindowKind) -> Micros {
-    use crate::catalog::CalendarUnit as Unit;
-    match kind {
-        WindowKind::Tumbling { size } | WindowKind::Sliding { size, .. } => *size,
-        WindowKind::Days { days, .. } => (i64::from(*days)).saturating_mul(DAY).saturating_add(DAY / 24),
-        WindowKind::Session { gap } => *gap,
-        WindowKind::ToDate { unit, .. } => match unit {
-            Unit::Hour => DAY / 24,
-            Unit::Day => DAY + DAY / 24,
-            Unit::Week => 7 * DAY + DAY / 24,
-            Unit::Month => 31 * DAY + DAY / 24,
-            Unit::Quarter => 92 * DAY + DAY / 24,
-            Unit::Year => 366 * DAY,
-        },
-        WindowKind::All => 0,
     }
 }
 

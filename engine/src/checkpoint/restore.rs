@@ -5,13 +5,13 @@
 //! without being told of.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
 use contracts::Catalog;
+use contracts::guard::guarded;
 use operators::admit::stored::take_rows;
-use operators::state::{Found, SHARDS, StateError};
+use operators::state::{Found, SHARDS, StateError, side_by_side};
 
 use super::blob::Blob;
 use super::manifest::{self, BlobRef, Manifest};
@@ -131,8 +131,8 @@ impl Candidate {
         let workers = locals.len();
         let events = locals[0].events();
         for (number, bytes) in held.iter().enumerate() {
-            let rows = catch_unwind(|| take_rows(&mut bytes.as_slice(), events));
-            let rows = rows.unwrap_or_else(|_| Err(panicked()));
+            let rows = guarded(|| take_rows(&mut bytes.as_slice(), events));
+            let rows = rows.unwrap_or_else(|panic| Err(StateError::Read(panic)));
             let (partition, batch) = rows.map_err(|error| format!("{}: {error}", manifest.rest.name))?;
             locals[number % workers].hold(&partition, batch);
         }
@@ -172,36 +172,56 @@ pub(super) fn load_states(
         .map_err(|error| format!("{}: {error}", manifest.rest.name))?;
     let names: Vec<String> = locals[0].states().into_iter().map(|(name, _)| name).collect();
     let mut chains = manifest.chains.clone();
-    let mut rows = 0;
+    let mut files: Vec<(usize, Vec<(String, BlobRef)>)> = Vec::new();
     for (number, name) in names.iter().enumerate().filter(|(_, name)| wanted(name)) {
-        let mut blobs: Vec<(String, Blob, BlobRef)> = Vec::new();
         let of_state = |table: &&String| table.rsplit_once('/').is_some_and(|(state, _)| state == name);
         let tables: Vec<String> = chains.keys().filter(of_state).cloned().collect();
-        for table in tables {
-            for blob in chains.remove(&table).unwrap_or_default() {
-                rows += blob.rows;
-                let short = table.rsplit('/').next().unwrap_or_default().to_owned();
-                blobs.push((short, read_blob(vault, &blob, &table)?, blob));
-            }
-        }
-        if name.starts_with("ids/") && faults::bug("forget_ids") {
-            blobs.clear();
-        }
-        faults::point("checkpoint.restoring");
-        let loose = rest.loose.get(name).map(Vec::as_slice).unwrap_or_default();
-        restore_state(locals, number, &blobs, loose, manifest.now).map_err(|error| {
-            let files: Vec<&str> = blobs.iter().map(|(_, _, blob)| blob.name.as_str()).collect();
-            format!("{name} in {}: {error}", files.join(", "))
-        })?;
+        let of_table = |table: String| {
+            let blobs = chains.remove(&table).unwrap_or_default();
+            blobs.into_iter().map(move |blob| (table.clone(), blob))
+        };
+        files.push((number, tables.into_iter().flat_map(of_table).collect()));
     }
-    Ok(Loaded { rows, held: rest.held, unknown: chains.into_keys().next() })
+    let rows = files.iter().flat_map(|(_, files)| files).map(|(_, blob)| blob.rows).sum();
+    std::thread::scope(|scope| {
+        // The files of the next state are read while one is made.
+        let (sender, ahead) = crossbeam_channel::bounded(0);
+        let reader = std::thread::Builder::new().name("restore-read".to_owned());
+        let reader = reader.spawn_scoped(scope, move || {
+            for (number, files) in files {
+                let read = |(table, blob): (String, BlobRef)| {
+                    let read = read_blob(vault, &blob, &table)?;
+                    Ok((table, read, blob))
+                };
+                let read: Result<Vec<_>, String> = files.into_iter().map(read).collect();
+                // Nobody wants it after an error.
+                if sender.send((number, read)).is_err() {
+                    return;
+                }
+            }
+        });
+        reader.map_err(|error| format!("no thread to read it: {error}"))?;
+        for (number, read) in ahead {
+            let (name, mut blobs) = (&names[number], read?);
+            if name.starts_with("ids/") && faults::bug("forget_ids") {
+                blobs.clear();
+            }
+            faults::point("checkpoint.restoring");
+            let loose = rest.loose.get(name).map(Vec::as_slice).unwrap_or_default();
+            restore_state(locals, number, &blobs, loose, manifest.now).map_err(|error| {
+                let files: Vec<&str> = blobs.iter().map(|(_, _, blob)| blob.name.as_str()).collect();
+                format!("{name} in {}: {error}", files.join(", "))
+            })?;
+        }
+        Ok(Loaded { rows, held: rest.held, unknown: chains.into_keys().next() })
+    })
 }
 
 pub(super) fn offsets(manifest: &Manifest) -> Offsets {
     manifest.partitions.iter().map(|stand| (stand.partition.clone(), stand.next)).collect()
 }
 
-/// Gives each worker its shards of one state, all workers at once.
+/// Gives each worker its shards of one state, all workers at once; what cores are left help.
 fn restore_state(
     locals: &mut [Local],
     number: usize,
@@ -210,41 +230,22 @@ fn restore_state(
     now: i64,
 ) -> Result<(), StateError> {
     let workers = locals.len();
+    let parts = std::thread::available_parallelism().map_or(1, |cores| cores.get() / workers).max(1);
     let one = |(worker, local): (usize, &mut Local)| {
         let mut tables: Vec<(&str, &[u8])> = Vec::new();
-        for (name, blob, _) in blobs {
+        for (table, blob, _) in blobs {
             let own = (worker..SHARDS).step_by(workers).map(|shard| blob.section(shard));
-            tables.extend(own.filter(|section| !section.is_empty()).map(|section| (name.as_str(), section)));
+            let short = table.rsplit('/').next().unwrap_or_default();
+            tables.extend(own.filter(|section| !section.is_empty()).map(|section| (short, section)));
         }
         let loose = loose.iter().map(Vec::as_slice).collect();
-        let found = Found { tables, loose, leads: worker == 0, now };
+        let found = Found { tables, loose, leads: worker == 0, now, parts };
         let (_, state) = local.states().into_iter().nth(number).expect("all workers have the same states");
-        // The checksums hold, so this is a file of ours; but no file may end the process.
-        let restored = catch_unwind(AssertUnwindSafe(|| state.restore(&found)));
+        state.restore(&found)?;
         state.changed().loaded();
-        restored.unwrap_or_else(|_| Err(StateError::Read("its records contradict each other".to_owned())))
+        Ok(())
     };
-    if workers == 1 {
-        return locals.iter_mut().enumerate().try_for_each(one);
-    }
-    std::thread::scope(|scope| {
-        let spawn = |seat| {
-            let builder = std::thread::Builder::new().name("restore".to_owned());
-            builder.spawn_scoped(scope, move || one(seat))
-        };
-        let started: Vec<_> = locals.iter_mut().enumerate().map(spawn).collect();
-        let mut result = Ok(());
-        for thread in started {
-            let ended = thread.map_err(|error| StateError::Read(format!("no thread: {error}")));
-            let ended = ended.and_then(|thread| thread.join().unwrap_or_else(|_| Err(panicked())));
-            result = result.and(ended);
-        }
-        result
-    })
-}
-
-fn panicked() -> StateError {
-    StateError::Read("the thread that read it panicked".to_owned())
+    side_by_side(locals.iter_mut().enumerate().collect(), one).map(drop)
 }
 
 /// Counters by source and event type.

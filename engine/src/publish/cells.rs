@@ -21,6 +21,7 @@ use operators::fold::panes::{Cell, Key, Pane};
 use operators::fold::plan::MetricPlan;
 use operators::fold::window::{Bounds, Extent};
 
+use super::blocks::Blocks;
 use super::{Published, QueryError};
 
 /// The instant of an answer.
@@ -66,13 +67,15 @@ pub(super) struct Cells<'a> {
     kept: Option<Vec<Kept>>,
     total: Vec<&'a Cell>,
     filtered: bool,
+    /// Sums that many windows share.
+    blocks: Option<&'a Blocks>,
 }
 
 /// Cells made for one question (entity metrics in the past).
 pub(super) type Made = HashMap<Key, Cell>;
 
 /// The values of a dimension that keep their name; `None`: all do.
-type Kept = Option<HashSet<Value>>;
+pub(super) type Kept = Option<HashSet<Value>>;
 
 /// What names a value beyond a dimension's `max`.
 const OTHER: &str = "other";
@@ -108,7 +111,20 @@ impl<'a> Cells<'a> {
             At::Now => published.as_of,
             At::Then(then) => then,
         };
-        Ok(Self { plan, as_of, at, cells, kept, total, filtered: filter.is_some() || made.is_some() })
+        let filtered = filter.is_some() || made.is_some();
+        Ok(Self { plan, as_of, at, cells, kept, total, filtered, blocks: None })
+    }
+
+    /// One group alone, under the name it has: what is known of its rows before `then`, on a pane boundary.
+    pub(super) fn alone(
+        plan: &'a MetricPlan,
+        group: (&'a Key, &'a Cell),
+        then: i64,
+        blocks: &'a Blocks,
+    ) -> Self {
+        let kept = Some(vec![None; plan.metric.dimensions.len()]);
+        let (cells, total, blocks) = (vec![group], Vec::new(), Some(blocks));
+        Self { plan, as_of: then, at: At::Then(then), cells, kept, total, filtered: true, blocks }
     }
 
     /// Rows of the retained history that do not count because a dimension has no room for their value
@@ -169,7 +185,11 @@ impl<'a> Cells<'a> {
         let sum = match self.at {
             At::Now if !cell.totals.is_empty() => cell.totals[window].as_deref(),
             _ => {
-                made = cell.sum(specs, self.first_pane(bounds), self.end_pane(bounds));
+                let (from, to) = (self.first_pane(bounds), self.end_pane(bounds));
+                made = match self.blocks {
+                    Some(blocks) => blocks.sum(specs, cell, from, to),
+                    None => cell.sum(specs, from, to),
+                };
                 made.as_ref()
             }
         };
@@ -183,9 +203,15 @@ impl<'a> Cells<'a> {
         if !cell.edges.is_empty() {
             // What lies after now waits in the worker.
             let end = if self.at == At::Now { i64::MAX } else { self.end_pane(bounds) };
+            let start = (bounds.start != i64::MIN).then(|| self.first_pane(bounds));
+            if let Some(blocks) = self.blocks {
+                group.lasting.end = blocks.edges(cell, end);
+                group.lasting.start = start.map(|start| blocks.edges(cell, start)).unwrap_or_default();
+                return;
+            }
             cell.edges.sum(end, &mut group.lasting.end);
-            if bounds.start != i64::MIN {
-                cell.edges.sum(self.first_pane(bounds), &mut group.lasting.start);
+            if let Some(start) = start {
+                cell.edges.sum(start, &mut group.lasting.start);
             }
         }
     }
@@ -218,10 +244,10 @@ impl<'a> Cells<'a> {
             let Some(name) = names.of(key) else { continue };
             let group = panes.entry(name).or_default();
             for (number, pane) in cell.panes.range(..end) {
-                match group.get_mut(number) {
+                match group.get_mut(&number) {
                     Some(sum) => sum.merge(specs, pane),
                     None => {
-                        group.insert(*number, Pane::clone(pane));
+                        group.insert(number, Pane::clone(pane));
                     }
                 }
             }
@@ -280,6 +306,21 @@ impl<'a> Names<'a> {
     }
 }
 
+/// Which values keep their name, of all dimensions.
+pub(super) fn kept_of(published: &Published, metric: usize) -> Vec<Kept> {
+    let plan = published.plan.metrics[metric].as_ref();
+    let shards = published.shards.iter().map(|shards| &shards.metrics[metric].cells);
+    let cells: Vec<(&Key, &Cell)> = shards.flatten().map(|(key, cell)| (key, cell.as_ref())).collect();
+    kept_values(plan, &cells, |_| true)
+}
+
+/// What the group of `key` is called; `None`: it does not count.
+pub(super) fn name_of(plan: &MetricPlan, kept: &[Kept], key: &Key) -> Option<Vec<Value>> {
+    let by: Vec<usize> = (0..kept.len()).collect();
+    let overflow = plan.metric.dimensions.iter().map(|dimension| dimension.overflow).collect();
+    Names { by: &by, kept: Cow::Borrowed(kept), overflow }.of(key)
+}
+
 /// Per dimension that matters: the `max` values with the earliest event time (ties: lesser value).
 fn kept_values(plan: &MetricPlan, cells: &[(&Key, &Cell)], matters: impl Fn(usize) -> bool) -> Vec<Kept> {
     let dimensions = plan.metric.dimensions.iter().enumerate();
@@ -289,14 +330,14 @@ fn kept_values(plan: &MetricPlan, cells: &[(&Key, &Cell)], matters: impl Fn(usiz
 }
 
 /// The first instant of a cell's rows, and of what lasts, by its pane.
-fn first_time(cell: &Cell, step: i64) -> Option<i64> {
+pub(super) fn first_time(cell: &Cell, step: i64) -> Option<i64> {
     let edge = cell.edges.first().map(|pane| pane.saturating_mul(step));
     first_row(cell).into_iter().chain(edge).min()
 }
 
 /// The time of a cell's first row, exactly: of those that are retained, and of those that still last.
 fn first_row(cell: &Cell) -> Option<i64> {
-    let pane = cell.panes.get_min().map(|(_, pane)| pane.first);
+    let pane = cell.panes.first().map(|(_, pane)| pane.first);
     let base = cell.base.as_ref().map(|base| base.first);
     pane.into_iter().chain(base).chain(cell.edges.first_row()).min()
 }

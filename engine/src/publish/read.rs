@@ -168,7 +168,7 @@ impl Published {
         self.offsets.values().all(|progress| progress.end.is_none_or(|end| progress.next >= end))
     }
 
-    fn is_complete(&self, metric: &Metric, bounds: Bounds) -> bool {
+    pub(super) fn is_complete(&self, metric: &Metric, bounds: Bounds) -> bool {
         bounds.end.saturating_add(metric.lateness) <= self.as_of && self.caught_up()
     }
 

@@ -39,7 +39,7 @@ fn read(
 }
 
 /// The same on a thread of its own: a runtime within a runtime is not allowed.
-async fn slices(
+pub(super) async fn slices(
     config: &LakeConfig,
     contracts: &Arc<Catalog>,
     partition: Partition,
@@ -52,7 +52,7 @@ async fn slices(
 }
 
 /// Batches as texts, row by row.
-fn texts<'a>(batches: impl IntoIterator<Item = &'a EventBatch>) -> Vec<String> {
+pub(super) fn texts<'a>(batches: impl IntoIterator<Item = &'a EventBatch>) -> Vec<String> {
     use arrow::util::display::{ArrayFormatter, FormatOptions};
     let options = FormatOptions::default().with_null("null");
     let mut all = Vec::new();
@@ -70,7 +70,7 @@ fn texts<'a>(batches: impl IntoIterator<Item = &'a EventBatch>) -> Vec<String> {
     all
 }
 
-fn refused(rows: &[Refused]) -> Vec<String> {
+pub(super) fn refused(rows: &[Refused]) -> Vec<String> {
     rows.iter().map(|row| serde_json::to_string(row).unwrap()).collect()
 }
 
@@ -120,6 +120,10 @@ async fn rows_of_an_older_contract_have_nulls_for_what_is_new() {
         .replace("quantity: { type: int }", "quantity: { type: int }, price: { type: \"decimal(9,2)\" }");
     let after = contracts(&more);
     lake.declare(&after).await.unwrap();
+    // Before anything is committed with the new columns, and after.
+    let got = slices(&config, &after, partition(0), 0, 10).await;
+    let batches = got.iter().flat_map(|slice| &slice.batches);
+    assert_eq!(texts(batches), texts(tick(&after, 0, 0, 10).admitted.iter().map(|(_, batch)| batch)));
     lake.feed(&after, tick(&after, 0, 10, 20));
     lake.round().await.unwrap();
     let got = slices(&config, &after, partition(0), 0, 20).await;
@@ -133,6 +137,35 @@ async fn rows_of_an_older_contract_have_nulls_for_what_is_new() {
     let wanted = tick(&less, 0, 0, 20);
     let batches = got.iter().flat_map(|slice| &slice.batches);
     assert_eq!(texts(batches), texts(wanted.admitted.iter().map(|(_, batch)| batch)));
+}
+
+#[tokio::test]
+async fn files_older_than_a_nested_column_are_put_together_too() {
+    let home = Home::new(None);
+    let care = Care { least: 4, ..Care::default() };
+    let config = LakeConfig { care, ..home.fresh() };
+    let before = contracts(CONTRACT);
+    let mut lake = Lake::open(config.clone(), &before).await.unwrap();
+    for n in 0..6 {
+        lake.feed(&before, tick(&before, 0, n * 10, n * 10 + 10));
+        lake.round().await.unwrap();
+    }
+    let more = CONTRACT
+        .replace("quantity: { type: int }", "quantity: { type: int }, price: { type: \"decimal(9,2)\" }");
+    let after = contracts(&more);
+    lake.declare(&after).await.unwrap();
+    let cared = lake.care().await;
+    assert!(cared.failures == 0 && cared.compacted.0 >= 4, "before a commit with the new column: {cared:?}");
+    for n in 6..12 {
+        lake.feed(&after, tick(&after, 0, n * 10, n * 10 + 10));
+        lake.round().await.unwrap();
+    }
+    let again = lake.care().await;
+    assert!(again.failures == 0 && again.compacted.0 >= cared.compacted.0 + 4, "{again:?}");
+    scenarios::holds(&lake, &[(0, 120)]).await;
+    let got = slices(&config, &after, partition(0), 0, 120).await;
+    let batches = got.iter().flat_map(|slice| &slice.batches);
+    assert_eq!(texts(batches), texts(tick(&after, 0, 0, 120).admitted.iter().map(|(_, batch)| batch)));
 }
 
 #[tokio::test]

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use ahash::RandomState;
 use serde::{Deserialize, Serialize};
 
-use crate::state::{Cut, Found, Noted, SHARDS, Sections, State, StateError, Table};
+use crate::state::{self, Cut, Found, Noted, SHARDS, Sections, State, StateError, Table};
 
 /// Tables by shard, so that ageing and growing touch one small table at a time.
 const TABLES: usize = SHARDS;
@@ -80,7 +80,7 @@ const SIGHTINGS: usize = 1024;
 pub struct Dedupe {
     horizon: i64,
     keys: Arc<IdHash>,
-    tables: Vec<HashMap<u128, Sightings, BuildHasherDefault<Folded>>>,
+    tables: Vec<Ages>,
     /// Next table to age, and the floor reached when the round started.
     hand: usize,
     aged_to: i64,
@@ -91,6 +91,14 @@ pub struct Dedupe {
     /// Ids of several instants that changed since then.
     crowded: HashSet<u128, BuildHasherDefault<Folded>>,
     noted: bool,
+}
+
+/// Ids of one shard, by their hash.
+type Ages = HashMap<u128, Sightings, BuildHasherDefault<Folded>>;
+
+/// The number of the table of a hash: its shard.
+fn place(hash: u128) -> usize {
+    (hash >> 120) as usize
 }
 
 /// When the rows of one id were received. In the order of receiving, one instant is all.
@@ -114,7 +122,7 @@ impl Dedupe {
     /// Whether a row of `id` is a duplicate; remembers it.
     pub fn seen(&mut self, id: &str, received: i64) -> bool {
         let hash = self.keys.hash(id);
-        let table = &mut self.tables[(hash >> 120) as usize];
+        let table = &mut self.tables[place(hash)];
         match table.get_mut(&hash) {
             Some(known) => {
                 let seen = known.add(received, self.horizon, self.floor);
@@ -254,7 +262,7 @@ impl State for Dedupe {
     fn cut(&mut self) -> Cut {
         let whole = self.fresh.is_none();
         let crowded = std::mem::take(&mut self.crowded);
-        let of = |hash: u128| Some((hash, self.tables[(hash >> 120) as usize].get(&hash)?.clone()));
+        let of = |hash: u128| Some((hash, self.tables[place(hash)].get(&hash)?.clone()));
         let ids = match self.fresh.take() {
             Some(fresh) => {
                 let once = fresh.into_iter().map(|(hash, received)| (hash, Sightings::One(received)));
@@ -267,26 +275,49 @@ impl State for Dedupe {
     }
 
     fn restore(&mut self, found: &Found<'_>) -> Result<(), StateError> {
+        let mut of_tables: Vec<Vec<&[[u8; RECORD]]>> = vec![Vec::new(); TABLES];
         for section in found.of(IDS) {
             let (records, rest) = section.as_chunks::<RECORD>();
             if !rest.is_empty() {
                 return Err(StateError::Read("ids end within a record".to_owned()));
             }
             if let Some(first) = records.first() {
-                self.tables[(read(first).0 >> 120) as usize].reserve(records.len());
-            }
-            for record in records {
-                let (hash, received, first) = read(record);
-                let table = &mut self.tables[(hash >> 120) as usize];
-                match table.get_mut(&hash).filter(|_| !first) {
-                    None => drop(table.insert(hash, Sightings::One(received))),
-                    Some(Sightings::Many(times)) => times.push(received),
-                    Some(known) => *known = Sightings::Many(Box::new([known.times(), &[received]].concat())),
-                }
+                of_tables[place(read(first).0)].push(records);
             }
         }
-        Ok(())
+        let mut parts: Vec<Vec<_>> = std::iter::repeat_with(Vec::new).take(found.parts.max(1)).collect();
+        let count = parts.len();
+        // Tables of a worker are a number of workers apart.
+        let filled = self.tables.iter_mut().zip(of_tables).enumerate();
+        for (n, (number, (table, sections))) in filled.filter(|(_, (_, s))| !s.is_empty()).enumerate() {
+            parts[n % count].push((number, table, sections));
+        }
+        parts.retain(|part| !part.is_empty());
+        let fill = |part: Vec<(usize, &mut Ages, Vec<&[[u8; RECORD]]>)>| {
+            part.into_iter().try_for_each(|(number, table, sections)| restore_table(number, table, &sections))
+        };
+        state::side_by_side(parts, fill).map(drop)
     }
+}
+
+fn restore_table(number: usize, table: &mut Ages, sections: &[&[[u8; RECORD]]]) -> Result<(), StateError> {
+    table.reserve(sections.iter().map(|records| records.len()).sum());
+    for record in sections.iter().copied().flatten() {
+        let (hash, received, first) = read(record);
+        if place(hash) != number {
+            return Err(StateError::Read("ids of several shards lie in one section".to_owned()));
+        }
+        if first {
+            table.insert(hash, Sightings::One(received));
+            continue;
+        }
+        match table.get_mut(&hash) {
+            None => drop(table.insert(hash, Sightings::One(received))),
+            Some(Sightings::Many(times)) => times.push(received),
+            Some(known) => *known = Sightings::Many(Box::new([known.times(), &[received]].concat())),
+        }
+    }
+    Ok(())
 }
 
 /// Ids of a cut with all their instants. Later ones take the place of earlier ones.

@@ -48,7 +48,7 @@ fn admit(rows: &[(ChangeOp, Option<&str>, Option<i64>)]) -> Outcome {
         changes: Some(rows.iter().map(|(op, _, _)| Change { op: *op, at: 1 }).collect()),
     };
     let partition = Partition { source: "s".into(), topic: "t".into(), number: 0 };
-    Admit::new(event, Arc::new(IdHash::new(&Secret::new()))).unwrap().admit(&partition, batch)
+    Admit::new(event, Arc::new(IdHash::new(&Secret::new()))).unwrap().admit(&partition, batch, None)
 }
 
 #[test]

@@ -36,7 +36,8 @@ pub struct Placed {
     pub value: Value,
 }
 
-/// The state of one fold. Counts are signed so that a retraction may arrive before its insertion.
+/// The state of one fold. Counts are signed so that a retraction may arrive before its insertion. There are as many as
+/// keys, panes and folds: what is large and rare lies elsewhere.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Acc {
     /// Number of rows or non-null values.
@@ -49,18 +50,11 @@ pub enum Acc {
         sum: Wide,
     },
     /// For the standard deviation.
-    Moments {
-        /// Values.
-        n: i64,
-        /// Their sum.
-        sum: Wide,
-        /// Sum of their squares.
-        squares: Wide,
-    },
+    Moments(Box<Moments>),
     /// Least or greatest value of rows that are never taken back.
     Extreme(Option<Value>),
     /// First or last value of rows that are never taken back.
-    End(Option<Placed>),
+    End(Option<Box<Placed>>),
     /// Every value with its multiplicity.
     Bag(OrdMap<Value, i64>),
     /// Every placed value with its multiplicity.
@@ -71,6 +65,17 @@ pub enum Acc {
     Histogram(Vec<i64>),
     /// HyperLogLog of distinct values.
     Ranks(Ranks),
+}
+
+/// What a standard deviation is made of.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+pub struct Moments {
+    /// Values.
+    pub n: i64,
+    /// Their sum.
+    pub sum: Wide,
+    /// Sum of their squares.
+    pub squares: Wide,
 }
 
 /// DDSketch (Masson, Rim, Lee: "DDSketch", VLDB 2019): bucket i holds values in (g^(i-1), g^i] with
@@ -109,7 +114,7 @@ impl FoldSpec {
             // What lasts is kept as edges beside the panes.
             Agg::Count | Agg::Concurrent | Agg::DurationInState => Acc::Count(0),
             Agg::Sum | Agg::Avg | Agg::Rate { .. } => Acc::Sum { n: 0, sum: Wide::default() },
-            Agg::Stddev => Acc::Moments { n: 0, sum: Wide::default(), squares: Wide::default() },
+            Agg::Stddev => Acc::Moments(Box::default()),
             Agg::Min | Agg::Max if !self.retracts => Acc::Extreme(None),
             Agg::First | Agg::Last if !self.retracts => Acc::End(None),
             Agg::First | Agg::Last => Acc::Ends(OrdMap::new()),
@@ -133,12 +138,12 @@ impl FoldSpec {
                 sum.add(amount, row.weight);
                 *n += row.weight;
             }
-            Acc::Moments { n, sum, squares } => {
+            Acc::Moments(moments) => {
                 let value = row.value.and_then(Value::as_f64).ok_or(NotFinite)?;
                 let square = Wide::square(value).ok_or(NotFinite)?;
-                sum.add(Wide::float(value).ok_or(NotFinite)?, row.weight);
-                squares.add(square, row.weight);
-                *n += row.weight;
+                moments.sum.add(Wide::float(value).ok_or(NotFinite)?, row.weight);
+                moments.squares.add(square, row.weight);
+                moments.n += row.weight;
             }
             Acc::Extreme(best) => {
                 if let Some(value) = row.value {
@@ -213,14 +218,14 @@ impl FoldSpec {
         }
     }
 
-    fn keep_end(&self, best: &mut Option<Placed>, placed: &Placed) {
-        let better = match (best.as_ref(), &self.agg) {
+    fn keep_end(&self, best: &mut Option<Box<Placed>>, placed: &Placed) {
+        let better = match (best.as_deref(), &self.agg) {
             (None, _) => true,
             (Some(old), Agg::Last) => placed > old,
             (Some(old), _) => placed < old,
         };
         if better {
-            *best = Some(placed.clone());
+            *best = Some(Box::new(placed.clone()));
         }
     }
 
@@ -305,10 +310,10 @@ fn combine(acc: &mut Acc, other: &Acc, sign: i64) {
             *n += sign * m;
             sum.add(*more, sign);
         }
-        (Acc::Moments { n, sum, squares }, Acc::Moments { n: m, sum: more, squares: more_squares }) => {
-            *n += sign * m;
-            sum.add(*more, sign);
-            squares.add(*more_squares, sign);
+        (Acc::Moments(moments), Acc::Moments(more)) => {
+            moments.n += sign * more.n;
+            moments.sum.add(more.sum, sign);
+            moments.squares.add(more.squares, sign);
         }
         (Acc::Bag(bag), Acc::Bag(more)) => combine_bags(bag, more, sign),
         (Acc::Ends(bag), Acc::Ends(more)) => combine_bags(bag, more, sign),

@@ -6,7 +6,7 @@
 //! A row of weight w adds w at its start and takes w away at its end. With C(t) the sum of weights before t and S(t) the
 //! sum of weight times instant, C(t) rows last at t, and the time spent before t is t * C(t) - S(t).
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use contracts::catalog::Agg;
 use contracts::value::Value;
@@ -49,9 +49,12 @@ impl Edge {
 /// One [`Edge`] per fold; those that are not about lasting rows stay zero.
 pub type Edges = Arc<[Edge]>;
 
-/// The edges of one key.
+/// The edges of one key. Most keys have none.
 #[derive(Debug, Clone, Default)]
-pub struct EdgeCell {
+pub struct EdgeCell(Option<Box<Held>>);
+
+#[derive(Debug, Clone, Default)]
+struct Held {
     panes: OrdMap<i64, Edges>,
     /// Those older than retention.
     base: Option<Edges>,
@@ -60,6 +63,9 @@ pub struct EdgeCell {
     /// The same by pane.
     ends: OrdMap<(i64, i64), i64>,
 }
+
+/// What a key without edges holds.
+static NONE: LazyLock<Held> = LazyLock::new(Held::default);
 
 fn merged(a: &Edges, b: &Edges) -> Edges {
     let mut sum: Vec<Edge> = a.to_vec();
@@ -82,85 +88,104 @@ pub(super) fn merge(edges: &mut Edges, more: &Edges) {
 impl EdgeCell {
     /// From panes, what is older than retention, and rows remembered ([`EdgeCell::remembered`]).
     pub fn of(panes: OrdMap<i64, Edges>, base: Option<Edges>, rows: OrdMap<(i64, i64), i64>) -> Self {
+        if panes.is_empty() && base.is_none() && rows.is_empty() {
+            return Self(None);
+        }
         let ends = rows.iter().map(|((time, until), weight)| ((*until, *time), *weight)).collect();
-        Self { panes, base, rows, ends }
+        Self(Some(Box::new(Held { panes, base, rows, ends })))
+    }
+
+    fn held(&self) -> &Held {
+        self.0.as_deref().unwrap_or(&NONE)
     }
 
     /// Rows remembered by their time and the pane of their last end, with their weight.
     pub fn remembered(&self) -> &OrdMap<(i64, i64), i64> {
-        &self.rows
+        &self.held().rows
     }
 
     /// Panes, and what is older than retention.
     pub fn parts(&self) -> (&OrdMap<i64, Edges>, &Option<Edges>) {
-        (&self.panes, &self.base)
+        let Held { panes, base, .. } = self.held();
+        (panes, base)
     }
 
     /// Adds to a pane; one older than `oldest` counts for good.
     pub fn add(&mut self, pane: i64, oldest: i64, edges: &Edges) {
+        let held = self.0.get_or_insert_default();
         if pane < oldest {
-            let base = self.base.as_ref().map_or_else(|| Arc::clone(edges), |base| merged(base, edges));
-            self.base = (!is_zero(&base)).then_some(base);
-            return;
+            return held.add_base(edges);
         }
-        let sum = self.panes.get(&pane).map_or_else(|| Arc::clone(edges), |known| merged(known, edges));
+        let sum = held.panes.get(&pane).map_or_else(|| Arc::clone(edges), |known| merged(known, edges));
         match is_zero(&sum) {
-            true => self.panes.remove(&pane),
-            false => self.panes.insert(pane, sum),
+            true => held.panes.remove(&pane),
+            false => held.panes.insert(pane, sum),
         };
     }
 
     /// Remembers rows by their times, weighed, until pane `until` is forgotten.
     pub fn remember(&mut self, until: i64, rows: &[(i64, i64)]) {
+        let held = self.0.get_or_insert_default();
         for (time, weight) in rows {
-            weigh(&mut self.rows, (*time, until), *weight);
-            weigh(&mut self.ends, (until, *time), *weight);
+            weigh(&mut held.rows, (*time, until), *weight);
+            weigh(&mut held.ends, (until, *time), *weight);
         }
     }
 
     /// The least time of the rows remembered.
     pub fn first_row(&self) -> Option<i64> {
-        self.rows.get_min().map(|((time, _), _)| *time)
+        self.held().rows.get_min().map(|((time, _), _)| *time)
     }
 
     /// Moves a pane to what is older than retention. `all`: rows that have ended still count.
     pub fn forget(&mut self, pane: i64, all: bool) {
+        let Some(held) = &mut self.0 else { return };
         let gone: Vec<(i64, i64)> =
-            self.ends.range((pane, i64::MIN)..=(pane, i64::MAX)).map(|(end, _)| *end).collect();
+            held.ends.range((pane, i64::MIN)..=(pane, i64::MAX)).map(|(end, _)| *end).collect();
         for (until, time) in gone {
-            self.ends.remove(&(until, time));
-            self.rows.remove(&(time, until));
+            held.ends.remove(&(until, time));
+            held.rows.remove(&(time, until));
         }
-        if let Some(edges) = self.panes.remove(&pane) {
-            self.add(i64::MIN, i64::MAX, &edges);
+        if let Some(edges) = held.panes.remove(&pane) {
+            held.add_base(&edges);
         }
         // Of rows that are over, a window with a beginning sees nothing before it.
-        if !all && self.base.as_ref().is_some_and(|base| base.iter().all(|edge| edge.count == 0)) {
-            self.base = None;
+        if !all && held.base.as_ref().is_some_and(|base| base.iter().all(|edge| edge.count == 0)) {
+            held.base = None;
         }
     }
 
     /// Whether nothing is left of all edges.
     pub fn is_empty(&self) -> bool {
-        self.panes.is_empty() && self.base.is_none() && self.rows.is_empty()
+        let Held { panes, base, rows, .. } = self.held();
+        panes.is_empty() && base.is_none() && rows.is_empty()
     }
 
     /// The pane of the first edge; `None`: there is none, or it is older than retention.
     pub fn first(&self) -> Option<i64> {
-        match self.base {
+        let Held { panes, base, .. } = self.held();
+        match base {
             Some(_) => Some(i64::MIN),
-            None => self.panes.get_min().map(|(pane, _)| *pane),
+            None => panes.get_min().map(|(pane, _)| *pane),
         }
     }
 
     /// Adds what lies before pane `to` to `sum`.
     pub fn sum(&self, to: i64, sum: &mut Vec<Edge>) {
-        for edges in self.base.iter().chain(self.panes.range(..to).map(|(_, edges)| edges)) {
+        let Held { panes, base, .. } = self.held();
+        for edges in base.iter().chain(panes.range(..to).map(|(_, edges)| edges)) {
             sum.resize(sum.len().max(edges.len()), Edge::default());
             for (edge, more) in sum.iter_mut().zip(edges.iter()) {
                 edge.merge(more);
             }
         }
+    }
+}
+
+impl Held {
+    fn add_base(&mut self, edges: &Edges) {
+        let base = self.base.as_ref().map_or_else(|| Arc::clone(edges), |base| merged(base, edges));
+        self.base = (!is_zero(&base)).then_some(base);
     }
 }
 

@@ -26,7 +26,7 @@ impl FoldSpec {
             (Acc::Sum { n: 0, .. }, _) => Value::Null,
             (Acc::Sum { n, sum }, Agg::Avg) => self.average(*n, *sum),
             (Acc::Sum { sum, .. }, _) => self.total(*sum),
-            (Acc::Moments { n, sum, squares }, _) => deviation(*n, *sum, *squares),
+            (Acc::Moments(moments), _) => deviation(moments.n, moments.sum, moments.squares),
             (Acc::Extreme(best), _) => best.clone().unwrap_or(Value::Null),
             (Acc::End(best), _) => best.as_ref().map_or(Value::Null, |end| end.value.clone()),
             (Acc::Ends(bag), Agg::First) => bag.get_min().map_or(Value::Null, |(end, _)| end.value.clone()),

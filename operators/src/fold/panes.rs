@@ -5,10 +5,8 @@
 //! differs from the sum of its panes.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use contracts::value::Value;
 use imbl::{HashMap, OrdMap};
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
@@ -20,52 +18,16 @@ use super::plan::MetricPlan;
 use super::window::Bounds;
 use crate::state::Changed;
 
+mod few;
+mod keys;
 mod stored;
 
-/// The dimension values of a group, in the metric's order, with their hash.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Key {
-    hash: u64,
-    /// The values.
-    pub values: Arc<[Value]>,
-}
+pub use few::Panes;
+use keys::ByPane;
+pub use keys::{Key, route_hash};
 
-/// Fixed, so that all workers (and processes) route a key alike.
-const ROUTE_SEEDS: (u64, u64, u64, u64) =
-    (0x5eed_0001_7261_6465, 0x5eed_0002_6f72_6273, 0x5eed_0003_7374_7265, 0x5eed_0004_616d_6761);
-
-/// Hash by which keys and ids are routed to workers.
-pub fn route_hash(value: &impl Hash) -> u64 {
-    let (a, b, c, d) = ROUTE_SEEDS;
-    ahash::RandomState::with_seeds(a, b, c, d).hash_one(value)
-}
-
-impl Key {
-    /// A key of these values.
-    pub fn new(values: impl Iterator<Item = Value>) -> Self {
-        let values: Arc<[Value]> = values.collect();
-        Self { hash: route_hash(&values), values }
-    }
-
-    /// Where it is routed.
-    pub fn hash64(&self) -> u64 {
-        self.hash
-    }
-}
-
-impl PartialEq for Key {
-    fn eq(&self, other: &Self) -> bool {
-        self.hash == other.hash && self.values == other.values
-    }
-}
-
-impl Eq for Key {}
-
-impl Hash for Key {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        state.write_u64(self.hash);
-    }
-}
+/// The accumulators of a pane: two lie in it.
+pub type Accs = SmallVec<[Acc; 2]>;
 
 /// What the rows of one pane add up to; also the sum of several panes.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -79,7 +41,7 @@ pub struct Pane {
     /// Every event time with its multiplicity, where rows can be taken back.
     pub times: Option<OrdMap<i64, i64>>,
     /// One per fold.
-    pub accs: Vec<Acc>,
+    pub accs: Accs,
 }
 
 impl Pane {
@@ -156,11 +118,11 @@ impl Pane {
 #[derive(Debug, Clone)]
 pub struct Cell {
     /// Panes within retention, by number.
-    pub panes: OrdMap<i64, Arc<Pane>>,
+    pub panes: Panes,
     /// Sum of the panes that fell out of retention, kept for `all` windows.
     pub base: Option<Arc<Pane>>,
     /// One per window: the running total at the shard's instant. `None` for session windows and where
-    /// nothing was counted yet.
+    /// nothing was counted yet. Empty: not made, the sum of the panes tells.
     pub totals: SmallVec<[Option<Arc<Pane>>; 4]>,
     /// Beginnings and ends of rows that last.
     pub edges: EdgeCell,
@@ -169,7 +131,7 @@ pub struct Cell {
 impl Cell {
     fn new(windows: usize) -> Self {
         let totals = smallvec::smallvec![None; windows];
-        Self { panes: OrdMap::new(), base: None, totals, edges: EdgeCell::default() }
+        Self { panes: Panes::default(), base: None, totals, edges: EdgeCell::default() }
     }
 
     /// Whether nothing is left of all rows.
@@ -197,7 +159,7 @@ impl Cell {
 
     /// Adds a change to a pane (not to the running totals).
     pub fn add(&mut self, specs: &[FoldSpec], number: i64, change: &Pane) {
-        let left = match self.panes.get_mut(&number) {
+        let left = match self.panes.get_mut(number) {
             Some(pane) => {
                 let pane = Arc::make_mut(pane);
                 pane.merge(specs, change);
@@ -209,7 +171,7 @@ impl Cell {
             }
         };
         if left == 0 {
-            self.panes.remove(&number);
+            self.panes.remove(number);
         }
     }
 
@@ -221,19 +183,21 @@ impl Cell {
         }
     }
 
+    /// Running totals that are not made are left alone.
     fn add_total(&mut self, specs: &[FoldSpec], window: usize, change: &Pane) {
-        match &mut self.totals[window] {
-            Some(total) => Arc::make_mut(total).merge(specs, change),
-            empty => *empty = Some(Arc::new(change.clone())),
+        match self.totals.get_mut(window) {
+            Some(Some(total)) => Arc::make_mut(total).merge(specs, change),
+            Some(empty) => *empty = Some(Arc::new(change.clone())),
+            None => {}
         }
     }
 
     /// Takes expired panes out of a running total; rebuilds it from `from..to` where that is not exact.
     fn expire(&mut self, specs: &[FoldSpec], window: usize, gone: &[i64], from: i64, to: i64) {
-        let Some(total) = &mut self.totals[window] else { return };
+        let Some(Some(total)) = self.totals.get_mut(window) else { return };
         let total = Arc::make_mut(total);
         let exact =
-            gone.iter().filter_map(|number| self.panes.get(number)).all(|pane| total.subtract(specs, pane));
+            gone.iter().filter_map(|number| self.panes.get(*number)).all(|pane| total.subtract(specs, pane));
         let rows = total.rows;
         if !exact {
             self.totals[window] = self.sum(specs, from, to).map(Arc::new);
@@ -259,9 +223,6 @@ pub struct Shard {
     /// Oldest pane kept.
     pub oldest: i64,
 }
-
-/// Keys that have a pane, by pane number.
-type ByPane = BTreeMap<i64, ahash::HashSet<Key>>;
 
 /// The running window in panes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -363,7 +324,7 @@ impl MetricState {
         for (key, panes) in entering {
             self.each_cell(&key, |cell| {
                 for pane in &panes {
-                    if let Some(come) = cell.panes.get(pane).cloned() {
+                    if let Some(come) = cell.panes.get(*pane).cloned() {
                         cell.add_total(&plan.specs, window, &come);
                     }
                 }
@@ -376,8 +337,11 @@ impl MetricState {
         let mut found = ahash::HashMap::default();
         if range.start < range.end {
             for (pane, keys) in self.by_pane.range(range) {
-                for key in keys {
-                    found.entry(key.clone()).or_insert_with(Vec::new).push(*pane);
+                for key in keys.iter() {
+                    let panes: &mut Vec<i64> = found.entry(key.clone()).or_default();
+                    if panes.last() != Some(pane) {
+                        panes.push(*pane);
+                    }
                 }
             }
         }
@@ -403,8 +367,8 @@ impl MetricState {
                 break;
             }
             let (pane, keys) = entry.remove_entry();
-            for key in keys {
-                self.forget_pane(&key, pane);
+            for key in keys.iter() {
+                self.forget_pane(key, pane);
             }
         }
     }
@@ -413,7 +377,7 @@ impl MetricState {
         let plan = Arc::clone(&self.plan);
         self.each_cell(key, |cell| {
             cell.edges.forget(pane, plan.keeps_base);
-            let Some(gone) = cell.panes.remove(&pane) else { return };
+            let Some(gone) = cell.panes.remove(pane) else { return };
             if !plan.keeps_base {
                 return;
             }
@@ -532,6 +496,9 @@ struct Place<'a> {
 impl Place<'_> {
     fn apply(&mut self, cell: &mut Cell, key: &Key, delta: &Delta) {
         let (specs, pane, change) = (&self.plan.specs, delta.pane, &delta.change);
+        if cell.totals.is_empty() {
+            cell.total_up(specs, self.running);
+        }
         if let Some(rows) = &delta.lasting {
             cell.edges.remember(pane, rows);
             if pane != i64::MAX {
@@ -549,7 +516,7 @@ impl Place<'_> {
         if pane < self.oldest {
             return self.apply_base(cell, change);
         }
-        let known = cell.panes.contains_key(&pane);
+        let known = cell.panes.get(pane).is_some();
         cell.add(specs, pane, change);
         if !known {
             self.by_pane.entry(pane).or_default().insert(key.clone());

@@ -7,8 +7,10 @@ use num_bigint::BigInt;
 use num_traits::ToPrimitive;
 use serde::{Deserialize, Serialize};
 
-/// `hi * 2^128 + lo`. For floats the unit is 2^-128, so `hi` is the integer part.
+/// `hi * 2^128 + lo`. For floats the unit is 2^-128, so `hi` is the integer part. Packed: there are as many as keys and
+/// panes, and the alignment of 128 bits would leave holes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[repr(Rust, packed(8))]
 pub struct Wide {
     hi: i128,
     lo: u128,

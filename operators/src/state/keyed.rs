@@ -3,6 +3,7 @@
 //! *In*: changes of values. *Out*: the map as it was at a cut, and which keys changed since the one before.
 //! *Never*: a copy of the map; a value that is changed while a cut holds it (it is copied first).
 
+use std::collections::BTreeMap;
 use std::hash::Hash;
 use std::sync::Arc;
 
@@ -235,6 +236,59 @@ where
         }
         Ok(())
     }
+}
+
+/// Deals sections to at most `parts`, all of a shard to the same one, in the order in which they come.
+pub(crate) fn deal<'a, K: Sharded + DeserializeOwned>(
+    sections: impl Iterator<Item = &'a [u8]>,
+    parts: usize,
+) -> Result<Vec<Vec<&'a [u8]>>, StateError> {
+    let mut dealt = vec![Vec::new(); parts.max(1)];
+    let mut places = BTreeMap::new();
+    for section in sections {
+        let next = places.len() % dealt.len();
+        let place = *places.entry(take::<K>(&mut &*section)?.shard()).or_insert(next);
+        dealt[place].push(section);
+    }
+    dealt.retain(|part| !part.is_empty());
+    Ok(dealt)
+}
+
+/// Hands over the newest value of each key that a checkpoint's files hold; their sections come the oldest file first, by
+/// ascending shards. A map that is filled so is built once, not changed again and again.
+pub(crate) fn take_newest<K, V>(sections: &[&[u8]], mut found: impl FnMut(K, V)) -> Result<(), StateError>
+where
+    K: Hash + Eq + Clone + Sharded + DeserializeOwned,
+    V: Stored,
+{
+    let mut files: Vec<Vec<&[u8]>> = Vec::new();
+    let mut last = None;
+    for section in sections {
+        let shard = take::<K>(&mut &**section)?.shard();
+        match files.last_mut().filter(|_| last < Some(shard)) {
+            Some(file) => file.push(section),
+            None => files.push(vec![section]),
+        }
+        last = Some(shard);
+    }
+    let mut newer: ahash::HashSet<K> = ahash::HashSet::default();
+    for (number, file) in files.into_iter().enumerate().rev() {
+        for mut section in file {
+            while !section.is_empty() {
+                let (key, value) = take_record::<K, V>(&mut section)?;
+                if newer.contains(&key) {
+                    continue;
+                }
+                if number > 0 {
+                    newer.insert(key.clone());
+                }
+                if let Some(value) = value {
+                    found(key, value);
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Writes a key and its value; `None`: it is gone.

@@ -15,7 +15,7 @@ pub(crate) fn reborn(old: &mut dyn State, new: &mut dyn State, now: i64) {
     let tables = written.iter().flat_map(|(name, sections)| {
         sections.bytes.iter().filter(|bytes| !bytes.is_empty()).map(|bytes| (*name, bytes.as_slice()))
     });
-    let found = Found { tables: tables.collect(), loose: vec![&loose], leads: true, now };
+    let found = Found { tables: tables.collect(), loose: vec![&loose], leads: true, now, parts: 3 };
     new.restore(&found).unwrap();
 }
 

@@ -43,7 +43,7 @@ const MAX_KEY: usize = 255;
         (status = 413, description = "Body larger than `limits.body`", body = ProblemBody, content_type = "application/problem+json"),
         (status = 415, description = "Compressed or multipart body", body = ProblemBody, content_type = "application/problem+json"),
         (status = 422, description = "Unknown source; key used with another body", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 503, description = "Log full, or shutting down; see Retry-After", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 503, description = "Nothing was stored: events are not taken for now (memory, lake, dead letters), the log is full, or the server is shutting down; see Retry-After", body = ProblemBody, content_type = "application/problem+json"),
     )
 )]
 pub(crate) async fn push(State(app): State<Arc<App>>, params: Params, request: Request) -> Result<Response> {

@@ -145,9 +145,7 @@ fn checks(app: &App, published: Option<&Published>, sources: &[SourceStatus]) ->
         let (ok, message) = crate::laketicks::words(&lake.status());
         checks.push(Check { name: "lake".into(), ok, message });
     }
-    let paused = app.paused();
-    if !paused.is_empty() {
-        let message = format!("sources wait: {}", paused.join("; "));
+    if let Some(message) = pressure(app) {
         checks.push(Check { name: "pressure".into(), ok: false, message });
     }
     let kept = app.live().ok().and_then(|live| live.engine.checkpoints());
@@ -171,10 +169,19 @@ fn checks(app: &App, published: Option<&Published>, sources: &[SourceStatus]) ->
         checks.push(Check { name: format!("log:{name}"), ok: false, message });
     }
     for source in sources {
-        let ok = app.caught_up.check(source, published);
+        let failed = matches!(source.state, SourceState::Failed(_));
+        let ok = app.caught_up.check(source, published) && !failed;
         checks.push(Check { name: format!("source:{}", source.name), ok, message: words(source) });
     }
     checks
+}
+
+/// Why events are not taken for now, where they are not.
+fn pressure(app: &App) -> Option<String> {
+    let paused = app.paused();
+    let wait = if paused.iter().any(|one| one.source.is_none()) { "sources wait, " } else { "" };
+    let why: Vec<String> = paused.iter().map(|one| format!("{} ({})", one.message, one.help)).collect();
+    (!why.is_empty()).then(|| format!("{wait}pushes are refused with 503: {}", why.join("; ")))
 }
 
 /// Why pushes to a source are refused.
@@ -261,6 +268,7 @@ pub(crate) async fn health(State(app): State<Arc<App>>, params: Params) -> Resul
     let published = app.published().ok().map(|(_, p)| p);
     let mut components = vec![freshness(published.as_deref()), contracts(&app)];
     components.extend(app.sources().iter().map(|s| source_component(&app, s, published.as_deref())));
+    components.extend(pressure(&app).map(|why| component("pressure", "degraded", why, json!({}))));
     components.extend(history(&app));
     components.push(dead_letters(&app));
     components.push(audit(&app));

@@ -17,6 +17,7 @@ mod events;
 mod health;
 mod hooks;
 mod lineage;
+mod linger;
 mod metrics;
 mod page;
 mod params;
@@ -97,5 +98,6 @@ pub fn router(app: Arc<App>) -> Router {
         .layer(CompressionLayer::new().gzip(true))
         .layer(CatchPanicLayer::custom(error::panicked))
         .layer(axum::middleware::from_fn_with_state(app.clone(), telemetry::observe))
+        .layer(axum::middleware::map_request(async |request| linger::linger(request)))
         .with_state(app)
 }

@@ -62,7 +62,7 @@ pub(crate) struct ReplayAnswer {
         (status = 404, description = "No such dead letter", body = ProblemBody, content_type = "application/problem+json"),
         (status = 409, description = "Already replayed", body = ProblemBody, content_type = "application/problem+json"),
         (status = 422, description = "Still refused; the new reasons", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 503, description = "The log is full, or the server is shutting down", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 503, description = "Events are not taken for now, the log is full, or the server is shutting down; see Retry-After", body = ProblemBody, content_type = "application/problem+json"),
     )
 )]
 #[tracing::instrument(name = "receive", skip_all, fields(dead_letter = %id))]

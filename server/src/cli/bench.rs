@@ -1,4 +1,4 @@
-//! `streamgauge bench throughput|freshness|acks|joins|ships|sequences|recovery`: measurements, side by side with what they are measured by.
+//! `streamgauge bench throughput|freshness|acks|backfill|joins|ships|sequences|recovery`: measurements, side by side with what they are measured by.
 //!
 //! *In*: how long, how fast, an earlier report. *Out*: a table and a plot, or JSON; 1 when something got
 //! worse. *Never*: a measurement of its own (the crate `bench` does that).
@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bench::acks;
+use bench::backfill;
 use bench::compare::{self, Comparison};
 use bench::freshness::{self, Reader, Road};
 use bench::joins;
@@ -35,6 +36,8 @@ enum What {
     Freshness(Freshness),
     /// From a push being due to its durable acknowledgement, beside one synced write; the end and the next start
     Acks(Acks),
+    /// Rows per second of backfills from the lake and from files, and latencies of what arrives meanwhile
+    Backfill(Backfill),
     /// Rows per CPU-second of a join, beside differential-dataflow
     Joins(Joins),
     /// Commits and deployments per CPU-second of shipped sets, beside a recomputation
@@ -59,6 +62,34 @@ struct Acks {
     /// Connections, each with one request at a time
     #[arg(long, default_value_t = 32, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     connections: u32,
+    /// Where the server's data goes; default: the folder for temporary files
+    #[arg(long, value_name = "FOLDER")]
+    folder: Option<PathBuf>,
+    #[command(flatten)]
+    report: Report,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Four backfills, one after the other: from the lake without and with a bound, from a file the same.\n\n\
+    Examples:\n  streamgauge bench backfill --out target/bench/backfill.json\n  streamgauge bench backfill --events 100000 --bound 20000"
+)]
+struct Backfill {
+    /// Events that only the lake has
+    #[arg(long, default_value_t = 1_000_000, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
+    events: u64,
+    /// Events of each file; default: a fifth of the events
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
+    file_events: Option<u64>,
+    /// Pushes per second meanwhile, each with one event
+    #[arg(long, default_value_t = 100, value_name = "N")]
+    rate: u32,
+    /// Rows per second of the bounded ones
+    #[arg(long, default_value_t = 20_000, value_name = "N")]
+    bound: u64,
+    /// Seconds before each backfill, for comparison
+    #[arg(long, default_value_t = 10, value_name = "N")]
+    seconds: u32,
     /// Where the server's data goes; default: the folder for temporary files
     #[arg(long, value_name = "FOLDER")]
     folder: Option<PathBuf>,
@@ -226,6 +257,7 @@ pub fn run(args: Args) -> Outcome {
         What::Throughput(args) => throughput(args),
         What::Freshness(args) => freshness(args),
         What::Acks(args) => acks(args),
+        What::Backfill(args) => backfill(args),
         What::Joins(args) => joins(args),
         What::Ships(args) => ships(args),
         What::Sequences(args) => sequences(args),
@@ -238,6 +270,14 @@ fn acks(args: Acks) -> Outcome {
     let options =
         acks::Options { binary: binary()?, rate, seconds, connections, folder, stop: interrupted()? };
     report.show(&acks::run(&options).map_err(failure)?, None)
+}
+
+fn backfill(args: Backfill) -> Outcome {
+    let Backfill { events, file_events, rate, bound, seconds, folder, report } = args;
+    let file_events = file_events.unwrap_or((events / 5).max(1));
+    let (binary, stop) = (binary()?, interrupted()?);
+    let options = backfill::Options { binary, events, file_events, rate, bound, seconds, folder, stop };
+    report.show(&backfill::run(&options).map_err(failure)?, None)
 }
 
 fn joins(args: Joins) -> Outcome {

@@ -10,6 +10,11 @@ use serde_json::Value;
 
 use super::exit::{Exit, Failure};
 
+/// How long events are sent again to a server that takes none for now.
+const PATIENCE: Duration = Duration::from_secs(300);
+/// A wait that is worth a word.
+const LASTS: Duration = Duration::from_secs(5);
+
 /// Where the server is.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Server {
@@ -77,20 +82,27 @@ impl Client {
         self.answer(response)
     }
 
-    /// Sends events. A 503 means that nothing was stored: it is sent again, for half a minute.
+    /// Sends events. A 503 means that nothing was stored: it is sent again, when the server says, for [`PATIENCE`].
     pub fn push(&self, query: &[(&str, String)], mime: &str, body: &[u8]) -> Result<Value, Failure> {
-        const TRIES: u32 = 30;
-        let mut tries = 0;
+        let mut waited = Duration::ZERO;
         loop {
             let request = self.agent.post(format!("{}/v1/events", self.base)).content_type(mime);
             let request = query.iter().fold(request, |request, (name, value)| request.query(*name, value));
             let response = request.send(body).map_err(|error| self.unreachable(&error))?;
-            tries += 1;
-            if response.status().as_u16() != 503 || tries == TRIES {
+            if response.status().as_u16() != 503 || waited >= PATIENCE {
                 return self.answer(response);
             }
+            let pause = retry_after(response.headers().get("retry-after").and_then(|v| v.to_str().ok()));
+            // Why is said once, when it lasts.
+            if waited < LASTS
+                && waited + pause >= LASTS
+                && let Err(why) = self.answer(response)
+            {
+                eprintln!("waiting: {}", why.message);
+            }
             // Waiting is what the server asks for.
-            std::thread::sleep(Duration::from_secs(1));
+            std::thread::sleep(pause);
+            waited += pause;
         }
     }
 
@@ -134,6 +146,12 @@ impl Client {
             _ => failure.help("start one with `streamgauge serve`, or name it with --url or STREAMGAUGE_URL"),
         }
     }
+}
+
+/// Seconds of `Retry-After`, at most half a minute; one where the server does not say.
+fn retry_after(header: Option<&str>) -> Duration {
+    let seconds = header.and_then(|text| text.trim().parse().ok()).unwrap_or(1);
+    Duration::from_secs(u64::clamp(seconds, 1, 30))
 }
 
 /// The system's TLS: a server behind a proxy that speaks https can be asked, too.
@@ -182,6 +200,13 @@ mod tests {
         assert_eq!(failure.message, "no metric `x` (404 unknown_metric)");
         assert_eq!(failure.exit, Exit::Failed);
         assert_eq!(problem(502, "<html>").message, "the server answered 502");
+    }
+
+    #[test]
+    fn a_server_says_when_to_try_again() {
+        let seconds = |header| retry_after(header).as_secs();
+        assert_eq!((seconds(Some("5")), seconds(Some("0")), seconds(Some("3600"))), (5, 1, 30));
+        assert_eq!((seconds(Some("Wed, 21 Oct 2026 07:28:00 GMT")), seconds(None)), (1, 1));
     }
 
     #[test]

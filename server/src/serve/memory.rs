@@ -63,8 +63,13 @@ pub fn resident() -> Option<u64> {
     pages.checked_mul(PAGE)
 }
 
-/// Bytes of memory of this machine (Linux).
+/// Bytes of memory that this process may have: the machine's, or less where its control group (a container's limit) says so
+/// (Linux).
 pub fn machine() -> Option<u64> {
+    of_machine().into_iter().chain(super::cgroup::limit()).min()
+}
+
+fn of_machine() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     let line = text.lines().find(|l| l.starts_with("MemTotal:"))?;
     let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
@@ -86,6 +91,8 @@ mod tests {
     #[test]
     fn linux_tells() {
         assert!(resident().is_some_and(|n| n > 1 << 20));
-        assert!(machine().is_some_and(|n| n > 1 << 28));
+        let all = of_machine().unwrap();
+        assert!(all > 1 << 28);
+        assert!(machine().is_some_and(|n| n > 1 << 24 && n <= all));
     }
 }

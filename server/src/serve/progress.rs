@@ -6,7 +6,7 @@
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
-use connectors::receive::SourceStatus;
+use connectors::receive::{SourceStatus, State};
 use indicatif::{ProgressBar, ProgressStyle};
 use tracing_subscriber::EnvFilter;
 
@@ -47,10 +47,11 @@ pub fn show(running: &Running) {
             if shared.stopping() || statuses.is_empty() {
                 break;
             }
-            if statuses.iter().all(|s| s.caught_up) {
-                let events: u64 = statuses.iter().map(|s| s.received).sum();
-                let seconds = started.elapsed().as_secs_f64();
-                tracing::info!("ready: {} events read in {seconds:.1} s", thousands(events));
+            if let Some(end) = ended(&statuses, started.elapsed()) {
+                match end {
+                    Ok(ready) => tracing::info!("{ready}"),
+                    Err(failed) => tracing::error!("{failed}"),
+                }
                 break;
             }
             if started.elapsed() > QUIET {
@@ -71,6 +72,24 @@ pub fn show(running: &Running) {
     if let Err(error) = std::thread::Builder::new().name("progress".into()).spawn(body) {
         tracing::warn!(%error, "no progress is shown");
     }
+}
+
+/// What is said at the end, or what failed; `None` while something is being read.
+fn ended(statuses: &[SourceStatus], took: Duration) -> Option<Result<String, String>> {
+    let failed = |s: &SourceStatus| match &s.state {
+        State::Failed(why) => Some(format!("source `{}` has failed: {why}", s.name)),
+        _ => None,
+    };
+    if !statuses.iter().all(|s| s.caught_up || failed(s).is_some()) {
+        return None;
+    }
+    let events: u64 = statuses.iter().map(|s| s.received).sum();
+    let read = format!("{} events read in {:.1} s", thousands(events), took.as_secs_f64());
+    let why: Vec<String> = statuses.iter().filter_map(failed).collect();
+    Some(match why.is_empty() {
+        true => Ok(format!("ready: {read}")),
+        false => Err(format!("not ready: {}; {read}", why.join("; "))),
+    })
 }
 
 fn new_bar() -> ProgressBar {
@@ -116,5 +135,47 @@ pub fn line(statuses: &[SourceStatus]) -> String {
     match open.is_empty() {
         true => "everything is read; the numbers are being brought up to date".to_owned(),
         false => format!("reading {}", open.join("; ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn source(name: &str, state: State, caught_up: bool) -> SourceStatus {
+        SourceStatus {
+            name: name.into(),
+            kind: "log",
+            state,
+            caught_up,
+            received: 1_000,
+            bytes: 0,
+            errors: 0,
+            gap: 0,
+            behind_at_start: 0,
+            read: 0,
+            per_second: 0,
+            seconds_left: None,
+            partitions: Vec::new(),
+            lag: None,
+            total_bytes: None,
+            done_bytes: 0,
+            last_error: None,
+            last_error_at: None,
+        }
+    }
+
+    #[test]
+    fn a_source_that_failed_is_not_ready() {
+        let running = || source("push", State::Running, true);
+        let failed = |caught_up| source("orders", State::Failed("offset_gap".into()), caught_up);
+        let end = |statuses: &[SourceStatus]| ended(statuses, Duration::from_secs(2));
+        assert_eq!(end(&[running(), source("orders", State::CatchingUp, false)]), None);
+        assert_eq!(end(&[running()]), Some(Ok("ready: 1,000 events read in 2.0 s".to_owned())));
+        for caught_up in [false, true] {
+            let told = end(&[running(), failed(caught_up)]).unwrap().unwrap_err();
+            let wanted = "not ready: source `orders` has failed: offset_gap; 2,000 events read in 2.0 s";
+            assert_eq!(told, wanted);
+        }
     }
 }

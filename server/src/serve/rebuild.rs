@@ -8,6 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use connectors::receive::SourceStatus;
+use contracts::batch::Partition;
 use contracts::{Catalog, Effect, StatePlan};
 use engine::checkpoint::{Base, CheckpointError, Offsets, Parts};
 use engine::{Beside, Engine, Options, Published, TickHook, TickOutcome};
@@ -20,6 +22,7 @@ use crate::checkpoints::{Kept, Pinned};
 use crate::cli::exit::{Exit, Failure};
 use crate::history::History;
 use crate::pace::Pace;
+use crate::reload::{far_enough, nobody_reads, tell_unread};
 use crate::settings::Settings;
 use crate::sources::{Begin, Generation, TABLE};
 
@@ -166,6 +169,13 @@ impl Shared {
         Ok(Begun::Parts(Box::new(Parts { base, again, plan }), pinned))
     }
 
+    /// Up to where the lake has rows of `wanted` sources, as of the start.
+    pub(crate) fn in_lake(&self, wanted: impl Fn(&str) -> bool) -> Offsets {
+        let lake = self.app.lake.iter().flat_map(|lake| &lake.reached().0);
+        let lake = lake.filter(|(partition, _)| wanted(&partition.source));
+        lake.map(|(partition, next)| (partition.clone(), *next)).collect()
+    }
+
     /// Lets go of what was only for a change.
     pub(crate) fn end_change(&self) {
         if let Err(failure) = Kept::clear(&self.settings.data) {
@@ -195,9 +205,12 @@ impl Shared {
         let sources: BTreeSet<String> = self.settings.sources.iter().map(|s| s.name.clone()).collect();
         let mut until = base.offsets();
         until.retain(|partition, _| sources.contains(&*partition.source));
+        // What the settings do not name any more comes from the lake alone, all of it.
+        let unnamed = self.in_lake(|source| !sources.contains(source));
         let beside = Beside { base: base.clone(), vault: vault.clone(), sources, events: history.events };
         let engine = Engine::start_beside(history.catalog.clone(), &options, hook, beside)
             .map_err(|error| failed(error.to_string()))?;
+        self.repeat(&engine, &Offsets::new());
         let generation = Generation::start(
             &self.settings.sources,
             &self.logs,
@@ -215,7 +228,9 @@ impl Shared {
             &self.closed,
         )?;
         self.app.backfills.set_behind(generation.probes());
-        let reached = reach(&engine, &generation, &until, &|| enough() || self.stopping());
+        let running = || self.app.sources();
+        let wanted = Wanted { until: &until, unnamed: &unnamed };
+        let reached = reach(&engine, &generation, wanted, &running, &|| enough() || self.stopping());
         self.app.backfills.set_behind(Vec::new());
         let written = reached.then(|| engine.checkpoint());
         generation.stop();
@@ -226,8 +241,23 @@ impl Shared {
     }
 }
 
-/// Waits until everything before `until` and all tables have been read; false when something else is wanted.
-fn reach(engine: &Engine, generation: &Generation, until: &Offsets, enough: &dyn Fn() -> bool) -> bool {
+/// How far history goes.
+#[derive(Clone, Copy)]
+struct Wanted<'a> {
+    /// Of what sources read.
+    until: &'a Offsets,
+    /// Of what only the lake has.
+    unnamed: &'a Offsets,
+}
+
+/// Waits until everything that is wanted and all tables have been read; false when something else is wanted.
+fn reach(
+    engine: &Engine,
+    generation: &Generation,
+    Wanted { until, unnamed }: Wanted<'_>,
+    running: &dyn Fn() -> Vec<SourceStatus>,
+    enough: &dyn Fn() -> bool,
+) -> bool {
     let reader = engine.reader();
     let mut told = Instant::now();
     while !enough() {
@@ -236,10 +266,14 @@ fn reach(engine: &Engine, generation: &Generation, until: &Offsets, enough: &dyn
         engine.flush();
         let reached = reader.load();
         let tables = statuses.iter().filter(|status| status.name.starts_with(TABLE));
-        let there = until
-            .iter()
-            .all(|(partition, next)| crate::reload::far_enough(&reached, partition, *next, &statuses));
+        let running = running();
+        let unread = |partition: &Partition| nobody_reads(partition, &statuses, &running);
+        let mut wanted = until.iter();
+        let there = wanted.all(|(p, next)| far_enough(&reached, p, *next, &statuses) || unread(p));
+        let read = |(p, next): (&Partition, &i64)| reached.offsets.get(p).is_some_and(|at| at.next >= *next);
+        let there = there && unnamed.iter().all(read);
         if there && tables.into_iter().all(|table| table.caught_up || table.last_error.is_some()) {
+            tell_unread(&reached, until.keys().filter(|p| unread(p)));
             return true;
         }
         if told.elapsed() > EVERY {

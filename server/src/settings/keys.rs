@@ -267,7 +267,7 @@ pub const KEYS: &[Key] = &[
         "lake.memory",
         Shape::Bytes,
         "256MiB",
-        "With half of it waiting a commit is made at once; with all of it the sources pause.",
+        "With half of it waiting a commit is made at once; with all of it the sources pause and pushes are answered 503.",
     ),
     key(
         "auth.mode",
@@ -286,7 +286,7 @@ pub const KEYS: &[Key] = &[
         "limits.memory",
         Shape::Bytes,
         "3/4 of the machine",
-        "Resident memory above which sources wait until it falls. Pushes are still made durable and acknowledged as `pending`.",
+        "Resident memory above which sources wait and pushes are answered 503 until it falls. The machine is the container, where its cgroup (v1 or v2) allows less.",
     ),
     key(
         "limits.backfill",

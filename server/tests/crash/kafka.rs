@@ -137,12 +137,18 @@ impl Topic {
                 // The other partition than the first time, and long after.
                 self.produce(before, one % 2);
             }
+            if one % 11 == 4 {
+                (0..2).for_each(|copy| self.put(oracle::claim(one / 11, copy), copy));
+            }
         }
         self.producer.poll(Duration::ZERO);
     }
 
     fn produce(&self, one: u64, partition: u64) {
-        let number = 2 * one + 1;
+        self.put(2 * one + 1, partition);
+    }
+
+    fn put(&self, number: u64, partition: u64) {
         let event = oracle::event(number);
         let record = BaseRecord::<(), str, usize>::with_opaque_to(&self.name, number as usize);
         let record = record.partition(partition as i32).payload(&event);

@@ -7,15 +7,16 @@
 use std::collections::BTreeSet;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus};
+use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::support::{Server, agent, log, wait};
+use crate::support::{Server, agent, lake, log, wait};
 
 pub(crate) mod kafka;
 pub(crate) mod oracle;
+mod results;
 #[path = "../support/tally.rs"]
 mod tally;
 
@@ -38,6 +39,7 @@ struct Batch {
 #[derive(Debug, Default)]
 struct Pushed {
     next: u64,
+    claims: u64,
     batches: u64,
     /// Sent, the answer did not come: sent again later.
     open: Vec<Batch>,
@@ -131,20 +133,24 @@ impl Shop {
         }
         assert!(self.pushed.open.is_empty(), "a calm server does not take events: {}", log(&self.folder));
         let (kafka, records, bad) = self.topic.as_ref().map(Topic::acknowledged).unwrap_or_default();
-        let acked: BTreeSet<u64> = self.pushed.acked.union(&kafka).copied().collect();
+        let mut acked: BTreeSet<u64> = self.pushed.acked.union(&kafka).copied().collect();
+        let claims = oracle::claims(&mut acked).len();
         let refused = self.pushed.refused + bad;
         let numbers = self.numbers(&server, &acked);
-        self.counts(&server, acked.len() as u64, refused, records);
+        self.counts(&server, (acked.len() + claims) as u64, refused, records);
+        let said = server.get("/v1/metrics/claims?window=all")["rows"][0].clone();
         let settled = wait(CALM, || {
             let lake = &server.get("/readyz?verbose")["lake"];
             lake["waiting_rows"] == 0 && lake["trouble"].is_null() && lake["rounds"].as_u64().is_some()
         });
         assert!(settled.is_ok(), "the lake: {}", server.text("/readyz?verbose"));
+        let numbers = numbers + results::verify(&self.folder, &acked);
         let damaged = server.get("/readyz?verbose")["checkpoints"]["damaged"].clone();
         assert!(damaged.as_array().is_none_or(Vec::is_empty), "damaged checkpoints: {damaged}");
         server.signal("TERM");
         assert_eq!(server.end(), Some(0), "{}", log(&self.folder));
-        self.lake(&acked, refused);
+        self.lake(&acked, refused, &said);
+        assert!(claims == 0 || said["claims"] == claims, "{claims} claims: {said}");
         Verdict { acknowledged: acked.len(), numbers, refused }
     }
 
@@ -188,8 +194,17 @@ impl Shop {
     }
 
     /// PyIceberg and DuckDB find every row in the lake once.
-    fn lake(&self, acked: &BTreeSet<u64>, refused: u64) {
-        let found = read_lake(&self.folder);
+    fn lake(&self, acked: &BTreeSet<u64>, refused: u64, said: &Value) {
+        let found = lake(&self.folder, "read", &[]).unwrap();
+        if !said.is_null() {
+            let stored = &found["shop_claim"];
+            let (rows, sum) = (&stored["rows"], &stored["sums"]["amount"]);
+            assert_eq!(
+                (rows, sum),
+                (&said["claims"], &said["said"]),
+                "the lake holds other copies than count"
+            );
+        }
         for (table, Stored { rows, cents }) in oracle::stored(acked) {
             let found = &found[table];
             assert_eq!(found["rows"], rows, "{table}: lost or twice: {found}");
@@ -215,9 +230,13 @@ impl Pushed {
         if rng.next(2) == 0 {
             return Batch { key: Some(format!("batch-{}", self.batches)), numbers: numbers.collect() };
         }
-        let again: Vec<u64> = self.acked.iter().rev().step_by(7).take(3).copied().collect();
+        let before = self.acked.range(..oracle::CLAIMS);
+        let again: Vec<u64> = before.rev().step_by(7).take(3).copied().collect();
         let good = numbers.filter(|n| !oracle::is_bad(*n));
-        Batch { key: None, numbers: good.chain(again).collect() }
+        let from = self.claims;
+        self.claims += rng.next(4);
+        let claims = (from..self.claims).map(|one| oracle::claim(one, 2));
+        Batch { key: None, numbers: good.chain(again).chain(claims).collect() }
     }
 
     /// Sends a request; one without an answer is kept. False: the server is gone.
@@ -246,15 +265,6 @@ impl Pushed {
             }
         }
     }
-}
-
-fn read_lake(folder: &Path) -> Value {
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/lake.sh");
-    let data = folder.join("data/lake");
-    let run = Command::new(script).arg("read").arg(data.join("catalog.db")).arg(&data).output();
-    let run = run.expect("the script runs");
-    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
-    serde_json::from_slice(&run.stdout).expect("JSON")
 }
 
 /// Waits a moment for the end of a process that does not answer any more; whether it ended by a point of its own code.

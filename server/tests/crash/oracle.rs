@@ -33,6 +33,24 @@ fields:
   order: { type: string, required: true }
 ---
 apiVersion: streamgauge/v1
+kind: Event
+name: shop.claim
+version: 1.0.0
+fields:
+  amount: { type: "decimal(18,2)", required: true }
+---
+apiVersion: streamgauge/v1
+kind: Metric
+name: claims
+version: 1.0.0
+events: { claim: { type: shop.claim } }
+measures:
+  claims: { agg: count }
+  said: { agg: sum, value: amount }
+windows: { all: { all: true } }
+retain: { live: 3650d }
+---
+apiVersion: streamgauge/v1
 kind: Metric
 name: revenue
 version: 1.0.0
@@ -46,6 +64,7 @@ measures:
   customers: { agg: distinct, value: customer }
 windows: { all: { all: true }, 1h: { tumbling: 1h } }
 retain: { live: 3650d }
+serve: { lake: true }
 ---
 apiVersion: streamgauge/v1
 kind: Metric
@@ -67,9 +86,14 @@ dimensions: { region: { from: order.region, max: 10 } }
 measures:
   paid: { agg: count }
   amount: { agg: sum, value: order.amount }
-windows: { all: { all: true } }
+windows: { all: { all: true }, 1h: { tumbling: 1h } }
 retain: { live: 3650d }
+serve: { lake: true }
 "#;
+
+/// From here on numbers are claims: three copies of each, which say different amounts and come by different ways. Any of
+/// them may count; it must be the one that is in the lake, whatever happens.
+pub(crate) const CLAIMS: u64 = 1 << 40;
 
 const REGIONS: [&str; 3] = ["eu", "us", "asia"];
 /// 2026-11-01T00:00:00Z, in seconds; event n happens n seconds later.
@@ -108,7 +132,17 @@ fn kind(n: u64) -> Kind {
 
 /// A field that is required is not there.
 pub(crate) fn is_bad(n: u64) -> bool {
-    n % 17 == 5
+    n < CLAIMS && n % 17 == 5
+}
+
+/// The number of a copy (0 to 2) of a claim.
+pub(crate) fn claim(claim: u64, copy: u64) -> u64 {
+    CLAIMS + 3 * claim + copy
+}
+
+/// Takes the claims out.
+pub(crate) fn claims(numbers: &mut BTreeSet<u64>) -> BTreeSet<u64> {
+    numbers.split_off(&CLAIMS).into_iter().map(|n| (n - CLAIMS) / 3).collect()
 }
 
 fn cents(n: u64) -> u64 {
@@ -134,6 +168,10 @@ fn instant(seconds: u64) -> String {
 
 /// Event `n` as JSON.
 pub(crate) fn event(n: u64) -> String {
+    if let Some(copy) = n.checked_sub(CLAIMS) {
+        let (id, time) = (format!("claim{}", copy / 3), instant(copy / 3));
+        return json!({ "type": "shop.claim", "id": id, "time": time, "amount": decimal(copy) }).to_string();
+    }
     let (id, time) = (format!("e{n}"), instant(n));
     let (mut event, required) = match kind(n) {
         Kind::Order => (
@@ -197,7 +235,23 @@ pub(crate) fn hours(acked: &BTreeSet<u64>) -> BTreeSet<u64> {
 
 /// What the acknowledged events give.
 pub(crate) fn expected(acked: &BTreeSet<u64>) -> Numbers {
-    let hours = hours(acked);
+    within(acked, &hours(acked))
+}
+
+/// What they give in each hour: all are over.
+pub(crate) fn results(acked: &BTreeSet<u64>) -> Numbers {
+    let mut numbers = within(acked, &acked.iter().map(|n| n / HOUR).collect());
+    numbers.retain(|at, _| at.split(' ').nth(1) != Some("all"));
+    numbers
+}
+
+/// The number of the hour that begins at this second.
+pub(crate) fn hour_of(start: i64) -> u64 {
+    u64::try_from(start - START).unwrap() / HOUR
+}
+
+/// All numbers, of these hours apart.
+fn within(acked: &BTreeSet<u64>, hours: &BTreeSet<u64>) -> Numbers {
     let mut cells = BTreeMap::<String, Cell>::new();
     let (mut visits, mut paid) = (BTreeMap::<_, u64>::new(), BTreeMap::<_, (u64, u64)>::new());
     for n in acked.iter().copied() {
@@ -210,8 +264,12 @@ pub(crate) fn expected(acked: &BTreeSet<u64>) -> Numbers {
             }
             Kind::Visit => *visits.entry(region(n)).or_default() += 1,
             Kind::Paid(order) if acked.contains(&order) => {
-                let cell = paid.entry(region(order)).or_default();
-                *cell = (cell.0 + 1, cell.1 + cents(order));
+                // At the time of the payment, which is the later one.
+                let hour = hours.contains(&(n / HOUR)).then(|| (n / HOUR).to_string());
+                for window in hour.into_iter().chain(["all".to_owned()]) {
+                    let cell = paid.entry(format!("paid {window} {}", region(order))).or_default();
+                    *cell = (cell.0 + 1, cell.1 + cents(order));
+                }
             }
             Kind::Paid(_) => {}
         }
@@ -221,9 +279,9 @@ pub(crate) fn expected(acked: &BTreeSet<u64>) -> Numbers {
     for (region, count) in visits {
         numbers.insert(format!("visits all {region} visits"), count.to_string());
     }
-    for (region, (count, cents)) in paid {
-        numbers.insert(format!("paid all {region} paid"), count.to_string());
-        numbers.insert(format!("paid all {region} amount"), decimal(cents));
+    for (at, (count, cents)) in paid {
+        numbers.insert(format!("{at} paid"), count.to_string());
+        numbers.insert(format!("{at} amount"), decimal(cents));
     }
     numbers
 }
@@ -249,8 +307,10 @@ pub(crate) fn questions(acked: &BTreeSet<u64>) -> Vec<(String, String)> {
     let mut questions: Vec<_> = ["revenue", "visits", "paid"].map(all).into();
     for hour in hours(acked) {
         let end = instant((hour + 1) * HOUR);
-        let path = format!("/v1/metrics/revenue?window=1h&by=region&as_of={end}");
-        questions.push((format!("revenue {hour}"), path));
+        for metric in ["revenue", "paid"] {
+            let path = format!("/v1/metrics/{metric}?window=1h&by=region&as_of={end}");
+            questions.push((format!("{metric} {hour}"), path));
+        }
     }
     questions
 }

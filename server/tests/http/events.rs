@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 use server::Limits;
+use server::serve::pressure::Pressure;
 
 use crate::site::{CONTRACTS, Site, order};
 
@@ -115,6 +116,18 @@ fn bodies_that_are_no_events() {
     site.post("/v1/events?wait=soon", "application/json", "{}").problem(422, "invalid_parameter");
 }
 
+/// A client that is still sending must see the answer, not a broken pipe.
+#[test]
+fn answers_that_come_before_the_body_is_sent() {
+    let site = Site::start();
+    let body = "x".repeat(16 << 20);
+    for _ in 0..10 {
+        site.post("/v1/events", "application/json", &body).problem(413, "body_too_large");
+        site.post("/v1/events?sorce=push", "application/json", &body).problem(422, "unknown_parameter");
+        site.post("/v1/nowhere", "application/json", &body).problem(404, "no_route");
+    }
+}
+
 #[test]
 fn the_same_key_gives_the_same_answer() {
     let site = Site::start();
@@ -147,6 +160,71 @@ fn without_waiting_everything_is_pending() {
     assert_eq!(total, 1, "{answer}");
     let token = answer["token"].as_str().unwrap();
     assert_eq!(site.get(&format!("/v1/metrics/order_count?after={token}&wait=5s")).ok()["value"], 1);
+}
+
+/// What the watcher says when the memory limit is reached.
+fn pressure(source: Option<&str>) -> Pressure {
+    Pressure {
+        code: if source.is_some() { "source_failed" } else { "memory_limit" },
+        message: "limits.memory is reached (1 MiB)".into(),
+        help: "more memory",
+        retry_after: 5,
+        source: source.map(str::to_owned),
+    }
+}
+
+#[test]
+fn while_the_intake_is_paused_nothing_is_stored_and_known_keys_are_answered() {
+    let site = Site::start();
+    let body = order("P1", "1.00", "north").to_string();
+    let keyed = |key: &str, body: &str| {
+        site.post_with("/v1/events", &[("content-type", "application/json"), ("idempotency-key", key)], body)
+    };
+    assert_eq!(keyed("known", &body).json()["accepted"], 1);
+    let mut wrong = order("P2", "1.00", "north");
+    wrong["status"] = json!("lost");
+    assert_eq!(site.push(&[wrong])["refused"], 1);
+    let mut letters = Value::Null;
+    crate::site::wait_until("the dead letter is listed", || {
+        letters = site.get("/v1/deadletter").ok()["items"].clone();
+        letters.as_array().is_some_and(|letters| !letters.is_empty())
+    });
+    let replay = format!("/v1/deadletter/{}/replay", letters[0]["event_id"].as_str().unwrap());
+    let correction = json!({ "corrected_payload": { "status": "shipped" } }).to_string();
+    site.app.pause(vec![pressure(None)]);
+    let stored = site.log.end();
+    let other = order("P3", "1.00", "north").to_string();
+    for reply in [
+        site.post("/v1/events", "application/json", &other),
+        keyed("new", &other),
+        site.post(&replay, "application/json", &correction),
+    ] {
+        let problem = reply.problem(503, "intake_paused");
+        assert_eq!(reply.headers["retry-after"], "5");
+        assert!(problem["detail"].as_str().unwrap().contains("limits.memory is reached"), "{problem}");
+        assert_eq!(problem["errors"][0]["code"], "memory_limit");
+        assert_eq!(problem["errors"][0]["help"], "more memory");
+    }
+    let again = keyed("known", &body);
+    assert_eq!((again.status, again.headers["idempotency-replayed"].as_str()), (202, "true"));
+    keyed("known", &other).problem(422, "idempotency_key_reused");
+    let ready = site.get("/readyz");
+    assert_eq!(ready.status, 503);
+    assert!(ready.text.contains("sources wait, pushes are refused with 503: limits.memory is reached"));
+    assert_eq!(site.get("/v1/metrics/order_count").ok()["value"], 1, "numbers go on");
+    let health = site.get("/v1/health").ok();
+    assert_eq!(health["status"], "degraded", "{health}");
+    assert!(health.to_string().contains("pushes are refused with 503"), "{health}");
+    assert_eq!(site.log.end(), stored, "nothing was stored");
+    // A source of its own that has failed takes nothing, others do.
+    site.app.pause(vec![pressure(Some("elsewhere"))]);
+    assert_eq!(site.post("/v1/events", "application/json", &other).json()["accepted"], 1);
+    site.app.pause(vec![pressure(Some("push"))]);
+    site.post("/v1/events", "application/json", &other).problem(503, "intake_paused");
+    site.app.pause(Vec::new());
+    assert_eq!(keyed("new", &other).json()["duplicate"], 1);
+    assert_eq!(site.post(&replay, "application/json", &correction).ok()["status"], "replayed");
+    assert_eq!(site.get("/v1/metrics/order_count").ok()["value"], 3);
 }
 
 #[test]

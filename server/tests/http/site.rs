@@ -253,7 +253,8 @@ fn live(app: &Arc<App>, log: &Arc<PushLog>, text: &str, generation: u64) -> (Liv
     };
     let receiver = log::start(log, &Offsets::new(), feed).unwrap();
     let reader = engine.reader();
-    (Live { catalog, engine, reader, hook, generation, texts, restored: Default::default() }, receiver)
+    let (restored, follows) = Default::default();
+    (Live { catalog, engine, reader, hook, generation, texts, restored, follows }, receiver)
 }
 
 fn agent() -> ureq::Agent {

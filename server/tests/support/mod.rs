@@ -82,7 +82,12 @@ impl Server {
 
     /// The process, as soon as it listens or has ended.
     pub fn spawn(folder: &Path, variables: &[(&str, &str)]) -> Self {
-        let mut child = streamgauge()
+        Self::spawn_by(streamgauge(), folder, variables)
+    }
+
+    /// The same, where the program is started by `command`.
+    pub fn spawn_by(mut command: Command, folder: &Path, variables: &[(&str, &str)]) -> Self {
+        let mut child = command
             .arg("serve")
             .current_dir(folder)
             .env("STREAMGAUGE_SERVER__LISTEN", "127.0.0.1:0")
@@ -193,6 +198,21 @@ pub fn wait(limit: Duration, done: impl Fn() -> bool) -> Result<(), ()> {
         std::thread::sleep(Duration::from_millis(20));
     }
     Err(())
+}
+
+/// What another program finds in the lake of a server: `read` (counts and sums of all tables) or `sql` (a table and a query),
+/// or does there; the error is its words.
+pub fn lake(folder: &Path, command: &str, more: &[&str]) -> Result<Value, String> {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/lake.sh");
+    let data = folder.join("data/lake");
+    let mut run = Command::new(script);
+    let run = run.arg(command).arg(data.join("catalog.db")).arg(&data).args(more).output();
+    let run = run.expect("the script runs");
+    match run.status.success() {
+        // What only changes something says nothing.
+        true => Ok(serde_json::from_slice(&run.stdout).unwrap_or_default()),
+        false => Err(String::from_utf8_lossy(&run.stderr).into_owned()),
+    }
 }
 
 /// A client that tells answers of every status.

@@ -10,8 +10,53 @@ use engine::checkpoint::{Base, Checkpoints, Open, Parts, Vault};
 use engine::{Beside, Clock, Engine, Options};
 
 use super::vault::Memory;
-use super::{Make, Rig, Told};
+use super::{Make, Rig, Told, catalog};
 use crate::oracle::admit::Raw;
+
+/// Ways in which old contracts may have been others: the text of a document, and what it was.
+const OTHER: [(&str, &str, &str); 12] = [
+    ("kind: Event", "fields:\n", "fields:\n  zz: { type: int }\n"),
+    ("kind: Event", "version: 1.0.0\n", "version: 1.0.0\ndedupe: 7s\n"),
+    ("kind: Event", "severity: error", "severity: warning"),
+    ("kind: Event", "max: 1000", "max: 3"),
+    ("kind: Entity", "fields:\n", "history: 2\nfields:\n"),
+    ("kind: Metric", "measures:\n", "measures:\n  zz: { agg: count }\n"),
+    ("kind: Metric", "windows:\n", "windows:\n  zz: { tumbling: 2h }\n"),
+    ("kind: Metric", "name: m", "name: n"),
+    ("kind: Metric", "within: ", "within: 1"),
+    ("kind: ", "version: 1.0.0\n", "version: 1.0.0\ntitle: Another\n"),
+    ("kind: Metric", "where: ", "where: 1 = 1 AND "),
+    ("kind: Metric", "version: 1.0.0\n", "version: 1.0.0\nretain: { live: 800d }\n"),
+];
+
+/// An event that only the old contracts know: with it, all others have other places in the catalog.
+const BEFORE_ALL: &str =
+    "apiVersion: streamgauge/v1\nkind: Event\nname: aaa.first\nversion: 1.0.0\nfields:\n  x: { type: int }\n";
+
+/// Other contracts than these, and without mistakes.
+pub fn others(yaml: &str, rng: &mut fastrand::Rng) -> String {
+    for _ in 0..200 {
+        let mut docs: Vec<String> = yaml.split("---\n").map(str::to_owned).collect();
+        for _ in 0..rng.usize(1..4) {
+            let at = rng.usize(..docs.len());
+            match rng.u8(..10) {
+                0..2 if docs.len() > 1 => drop(docs.remove(at)),
+                2 if !docs.iter().any(|doc| doc == BEFORE_ALL) => docs.push(BEFORE_ALL.to_owned()),
+                _ => {
+                    let (kind, is, was) = OTHER[rng.usize(..OTHER.len())];
+                    if docs[at].contains(kind) {
+                        docs[at] = docs[at].replacen(is, was, 1);
+                    }
+                }
+            }
+        }
+        let old = docs.join("---\n");
+        if old != yaml && catalog(&old).is_ok() {
+            return old;
+        }
+    }
+    yaml.to_owned()
+}
 
 /// The sources of all rigs.
 const SOURCES: [&str; 2] = ["test", "cdc"];

@@ -210,10 +210,12 @@ fn pane_step(metric: &Metric) -> i64 {
 
 /// The pane boundary a shifted instant is cut to: the greatest common step of windows and shifts that
 /// semantics.md defines; metrics over entities are not cut.
-fn shift_cut(metric: &Metric) -> i64 {
-    if metric.aliases.iter().any(|alias| alias.entity) {
-        return 1;
-    }
+pub(super) fn shift_cut(metric: &Metric) -> i64 {
+    if metric.aliases.iter().any(|alias| alias.entity) { 1 } else { grid(metric) }
+}
+
+/// The greatest common step of windows and shifts.
+pub(super) fn grid(metric: &Metric) -> i64 {
     let window = |kind: &Kind| match kind {
         Kind::Tumbling(size) => Some(*size),
         Kind::Sliding { size, every } => Some(gcd(*size, *every)),
@@ -285,7 +287,7 @@ fn difference(metric: &Metric, wanted: &Answer, got: &engine::Answer) -> Option<
 }
 
 /// The relative error that a measure may have.
-fn tolerance(metric: &Metric, measure: &Measure) -> f64 {
+pub(super) fn tolerance(metric: &Metric, measure: &Measure) -> f64 {
     match &measure.kind {
         MeasureKind::Fold { agg: Agg::Sketch(_, error), .. } => *error,
         // Three standard errors of 4,096 registers; of few values, one may hide behind another.

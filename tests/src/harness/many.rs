@@ -3,10 +3,13 @@
 //! *In*: seeds, what to do with each. *Out*: the seeds that failed, in order. *Never*: a case that is passed over;
 //! whoever stops a run is told where to go on.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+use crate::generate::{Case, FRESH, LATER, RELATED, RICH, SEQUENCED, SHIPPED, case};
 
 /// Between two lines of a run.
 const LINE: Duration = Duration::from_secs(10);
@@ -46,6 +49,39 @@ impl Done {
             self.failed.insert(index);
         }
     }
+}
+
+/// A number of the environment.
+pub fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().and_then(|text| text.parse().ok())
+}
+
+/// Walks `count` random cases of each kind, from number `from` on, or the one that `SEED` names; then says what they were.
+///
+/// # Panics
+/// Some fail.
+pub fn each_kind(
+    count: u64,
+    from: u64,
+    walk: impl Fn(&Case, &mut fastrand::Rng) -> Result<(), String>,
+    told: impl FnOnce() -> String,
+) {
+    let kinds = [0, RICH, RELATED, SHIPPED, SEQUENCED, FRESH, LATER];
+    let seeds = (from..from + count).flat_map(|n| kinds.map(|kind| kind + n));
+    let seeds: Vec<u64> = number("SEED").map_or_else(|| seeds.collect(), |seed| vec![seed]);
+    let mut failed: BTreeMap<u64, String> = BTreeMap::new();
+    for seed in seeds {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let walked = catch_unwind(AssertUnwindSafe(|| walk(&case(seed), &mut rng)));
+        if let Err(report) = walked.unwrap_or_else(|_| Err("a panic".to_owned())) {
+            failed.insert(seed, report);
+        }
+    }
+    eprintln!("{}", told());
+    for (seed, report) in failed.iter().take(3) {
+        eprintln!("seed {seed}: {report}");
+    }
+    assert!(failed.is_empty(), "{} seeds fail: {:?}", failed.len(), failed.keys());
 }
 
 impl Many<'_> {

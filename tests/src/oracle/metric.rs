@@ -107,6 +107,14 @@ impl<'a> View<'a> {
         }
     }
 
+    /// The combinations that have rows in window `window` at `t`, or in which something lasts.
+    pub fn groups(&self, window: &str, by: &[String], t: i64) -> BTreeSet<Vec<Val>> {
+        let kind = &self.metric.windows.iter().find(|(name, _)| name == window).expect("a window").1;
+        let position = |name: &String| self.metric.dimensions.iter().position(|d| d.name == *name);
+        let by: Vec<usize> = by.iter().filter_map(position).collect();
+        self.keys(&Scope { window: kind, by: &by, key: None, filter: None }, t)
+    }
+
     fn cells(&self, scope: &Scope<'_>, t: i64) -> Cells {
         Cells {
             values: self.metric.measures.iter().map(|m| self.measure(m, scope, t)).collect(),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use super::*;
+use crate::decode::Record;
 use crate::receive::testing::{NOW, collect, event, feed, rows};
 
 /// Numbers as rows: the history of partition `log`, complete up to `end`; each seventh was refused. It is told in slices
@@ -110,4 +111,16 @@ fn a_large_slice_comes_in_chunks_and_records_stay_whole() {
         from = next;
     }
     assert_eq!(got, all);
+}
+
+#[test]
+fn of_a_source_that_is_no_more_what_was_refused_stays_so() {
+    let (feed, out) = feed("push", 1000);
+    let past = Numbers { end: 20, feed: feed.clone(), begin: Arc::default() };
+    let receiver = start(Box::new(past), feed).unwrap();
+    let chunks = collect(&out, 24);
+    receiver.join();
+    let refused: Vec<i64> = chunks.iter().flat_map(|chunk| &chunk.refused).map(|row| row.offset).collect();
+    assert_eq!(refused, [6, 13], "the settings do not say any more how to decode them");
+    assert_eq!(chunks.iter().map(|chunk| rows(chunk).len()).sum::<usize>(), 22);
 }

@@ -16,7 +16,6 @@ use crate::value::{Value, ValueType, timestamp_type};
 use crate::yaml::{Node, Yaml};
 
 use super::aggs::{result_type, takes};
-use super::length;
 use super::measures::{Over, Parsed, What};
 
 /// The measures, and how far the longest chain of shifts reaches back.
@@ -190,7 +189,7 @@ impl Resolver<'_, '_> {
             cx.push(diagnostic);
             return None;
         }
-        let reach = length(kind).saturating_mul(i64::from(over.last) + 1);
+        let reach = kind.longest().saturating_mul(i64::from(over.last) + 1);
         let ty = result_type(&over.agg, true, &operand.ty);
         let kind = MeasureKind::Over {
             of,

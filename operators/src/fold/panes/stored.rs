@@ -3,14 +3,17 @@
 //! *In*: cells and what waits for the clock. *Out*: their records; from these the same state on any number of
 //! workers. *Never*: a running total in a record: it is the sum of panes, and made again from them.
 
-use std::collections::BTreeSet;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::BuildHasher;
 use std::sync::Arc;
 
 use contracts::value::Value;
 use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
 
-use super::{Cell, Key, MetricState, Pane, Running};
+use super::{ByPane, Cell, Key, MetricState, Pane, Panes, Running};
+use crate::fold::acc::FoldSpec;
 use crate::fold::edges::{EdgeCell, Edges};
 use crate::fold::group::{Delta, Lost};
 use crate::state::{
@@ -24,7 +27,7 @@ const WAITING: &str = "waiting";
 
 impl Sharded for Key {
     fn shard(&self) -> u8 {
-        shard_of(self.hash)
+        shard_of(self.hash64())
     }
 }
 
@@ -51,7 +54,9 @@ impl Stored for Cell {
 
     fn load(from: &mut &[u8]) -> Result<Self, StateError> {
         let mut cell = Cell::new(0);
-        for _ in 0..take::<usize>(from)? {
+        let count = take::<usize>(from)?;
+        cell.panes = Panes::with_capacity(count);
+        for _ in 0..count {
             let (number, pane): (i64, Pane) = take(from)?;
             cell.panes.insert(number, Arc::new(pane));
         }
@@ -116,15 +121,15 @@ impl State for MetricState {
     }
 
     fn restore(&mut self, found: &Found<'_>) -> Result<(), StateError> {
-        for mut section in found.of(CELLS) {
-            while !section.is_empty() {
-                let (key, cell) = state::take_record::<Key, Cell>(&mut section)?;
-                match cell {
-                    Some(cell) => self.shard.cells.insert(key, Arc::new(cell)),
-                    None => self.shard.cells.remove(&key),
-                };
-            }
-        }
+        self.set(found.now);
+        let parts = state::deal::<Key>(found.of(CELLS), found.parts)?;
+        let of = &*self;
+        let built = state::side_by_side(parts, |sections| {
+            let mut built = Built::new();
+            state::take_newest(&sections, |key, cell| built.take(of, key, cell))?;
+            Ok(built)
+        })?;
+        self.take(built);
         for mut section in found.of(WAITING) {
             while !section.is_empty() {
                 let delta: Delta = take(&mut section)?;
@@ -139,56 +144,119 @@ impl State for MetricState {
                 self.lose(&rest.lost);
             }
         }
-        self.rebuild(found.now);
         Ok(())
     }
 }
 
+/// Cells of a checkpoint on their way into a metric, with what follows from them: which pane has which keys, running
+/// totals, the total over all keys.
+struct Built {
+    /// With the hash by which the map places the key.
+    cells: Vec<(u32, Key, Arc<Cell>)>,
+    by_pane: ByPane,
+    /// Over all keys: the panes, and all else.
+    sums: BTreeMap<i64, Pane>,
+    total: Cell,
+}
+
+/// The sum of so many panes is made when somebody asks; running totals wait until a key changes.
+const SUMMED_WHEN_ASKED: usize = 4;
+
 impl MetricState {
-    /// Makes what follows from the cells: which pane has which keys, running totals, the total over all keys.
-    fn rebuild(&mut self, now: i64) {
+    /// Sets the wheels to an instant, before there is anything to turn.
+    fn set(&mut self, now: i64) {
         self.now = now;
         for window in 0..self.running.len() {
             self.running[window] = self.plan.extents[window].at(now).map(|bounds| self.in_panes(bounds));
         }
-        let plan = Arc::clone(&self.plan);
-        let oldest = plan.oldest_pane(now);
-        self.shard.oldest = oldest;
-        let mut total = plan.keeps_total.then(|| Cell::new(0));
-        let mut empty: Vec<Key> = Vec::new();
-        for (key, cell) in self.shard.cells.iter_mut() {
-            let cell = Arc::make_mut(cell);
-            // Cells are not written again when panes fall out of retention.
-            cell.let_go(&plan.specs, plan.keeps_base, oldest);
-            if cell.is_empty() {
-                empty.push(key.clone());
-                continue;
-            }
-            let until = cell.edges.remembered().keys().map(|(_, until)| until);
-            for pane in cell.panes.keys().chain(cell.edges.parts().0.keys()).chain(until) {
-                self.by_pane.entry(*pane).or_default().insert(key.clone());
-            }
-            cell.total_up(&plan.specs, &self.running);
-            if let Some(total) = &mut total {
-                total.add_cell(&plan.specs, cell);
-            }
+        self.shard.oldest = self.plan.oldest_pane(now);
+    }
+
+    fn take(&mut self, parts: Vec<Built>) {
+        let specs = &self.plan.specs;
+        let parts = parts.into_iter().reduce(|mut all, part| {
+            all.add(specs, part);
+            all
+        });
+        let Some(Built { mut cells, by_pane, sums, mut total }) = parts else { return };
+        // The map is a tree by the lowest bits of hashes first: so it is filled branch by branch.
+        cells.sort_unstable_by_key(|(hash, ..)| hash.reverse_bits());
+        let any = !cells.is_empty();
+        self.shard.cells.extend(cells.into_iter().map(|(_, key, cell)| (key, cell)));
+        self.by_pane = by_pane;
+        if !any || !self.plan.keeps_total {
+            return;
         }
-        for key in empty {
-            self.shard.cells.remove(&key);
+        for (number, sum) in sums.into_iter().filter(|(_, sum)| sum.rows != 0) {
+            total.panes.insert(number, Arc::new(sum));
         }
-        let Some(mut total) = total.filter(|_| !self.shard.cells.is_empty()) else { return };
-        total.total_up(&plan.specs, &self.running);
+        total.total_up(specs, &self.running);
         let all = Key::new(std::iter::empty::<Value>());
-        for pane in total.panes.keys().chain(total.edges.parts().0.keys()) {
-            self.by_pane.entry(*pane).or_default().insert(all.clone());
+        for pane in total.panes.keys().chain(total.edges.parts().0.keys().copied()) {
+            self.by_pane.entry(pane).or_default().insert(all.clone());
         }
         self.shard.total = Some(Arc::new(total));
     }
 }
 
+impl Built {
+    fn new() -> Self {
+        let (cells, by_pane, sums) = Default::default();
+        Self { cells, by_pane, sums, total: Cell::new(0) }
+    }
+
+    fn take(&mut self, of: &MetricState, key: Key, mut cell: Cell) {
+        let (plan, specs) = (&of.plan, &of.plan.specs);
+        // Cells are not written again when panes fall out of retention.
+        cell.let_go(specs, plan.keeps_base, of.shard.oldest);
+        if cell.is_empty() {
+            return;
+        }
+        let until = cell.edges.remembered().keys().map(|(_, until)| *until);
+        for pane in cell.panes.keys().chain(cell.edges.parts().0.keys().copied()).chain(until) {
+            self.by_pane.entry(pane).or_default().loaded.push(key.clone());
+        }
+        if cell.panes.len() > SUMMED_WHEN_ASKED {
+            cell.total_up(specs, &of.running);
+        }
+        if plan.keeps_total {
+            add_sums(
+                specs,
+                &mut self.sums,
+                cell.panes.iter().map(|(number, pane)| (number, Cow::Borrowed(&**pane))),
+            );
+            self.total.add_rest(specs, &cell);
+        }
+        let hash = of.shard.cells.hasher().hash_one(&key);
+        self.cells.push((hash as u32, key, Arc::new(cell)));
+    }
+
+    fn add(&mut self, specs: &[FoldSpec], part: Self) {
+        self.cells.extend(part.cells);
+        for (pane, keys) in part.by_pane {
+            self.by_pane.entry(pane).or_default().loaded.extend(keys.loaded);
+        }
+        add_sums(specs, &mut self.sums, part.sums.into_iter().map(|(number, sum)| (number, Cow::Owned(sum))));
+        self.total.add_rest(specs, &part.total);
+    }
+}
+
+fn add_sums<'a>(
+    specs: &[FoldSpec],
+    sums: &mut BTreeMap<i64, Pane>,
+    panes: impl Iterator<Item = (i64, Cow<'a, Pane>)>,
+) {
+    for (number, pane) in panes {
+        match sums.get_mut(&number) {
+            Some(sum) => sum.merge(specs, &pane),
+            None => drop(sums.insert(number, pane.into_owned())),
+        }
+    }
+}
+
 impl Cell {
     /// Makes the running totals from the panes.
-    fn total_up(&mut self, specs: &[crate::fold::acc::FoldSpec], running: &[Option<Running>]) {
+    pub(super) fn total_up(&mut self, specs: &[FoldSpec], running: &[Option<Running>]) {
         let of_window = |running: &Option<Running>| {
             let Running { from, to } = (*running)?;
             let mut panes = self.panes.range(from..to).map(|(_, pane)| pane);
@@ -202,13 +270,13 @@ impl Cell {
     }
 
     /// Drops panes below `oldest`; an `all` window keeps their sum.
-    fn let_go(&mut self, specs: &[crate::fold::acc::FoldSpec], keeps_base: bool, oldest: i64) {
-        while let Some((number, pane)) = self.panes.get_min().filter(|(number, _)| *number < oldest).cloned()
-        {
-            self.panes.remove(&number);
-            if keeps_base {
-                self.add_base(specs, &pane);
-            }
+    fn let_go(&mut self, specs: &[FoldSpec], keeps_base: bool, oldest: i64) {
+        while let Some((number, _)) = self.panes.first().filter(|(number, _)| *number < oldest) {
+            let gone = self.panes.remove(number);
+            gone.iter().filter(|_| keeps_base).for_each(|pane| self.add_base(specs, pane));
+        }
+        if self.edges.is_empty() {
+            return;
         }
         let until = self.edges.remembered().keys().map(|(_, until)| until);
         let panes = self.edges.parts().0.keys().chain(until).copied();
@@ -216,11 +284,8 @@ impl Cell {
         old.into_iter().for_each(|pane| self.edges.forget(pane, keeps_base));
     }
 
-    /// Adds all panes of another cell.
-    fn add_cell(&mut self, specs: &[crate::fold::acc::FoldSpec], other: &Cell) {
-        for (number, pane) in &other.panes {
-            self.add(specs, *number, pane);
-        }
+    /// Adds another cell, all but its panes.
+    fn add_rest(&mut self, specs: &[FoldSpec], other: &Cell) {
         if let Some(base) = &other.base {
             self.add_base(specs, base);
         }
@@ -239,7 +304,7 @@ mod tests {
     use twox_hash::XxHash64;
 
     use super::*;
-    use crate::fold::acc::{Acc, Placed, Sketch};
+    use crate::fold::acc::{Acc, Moments, Placed, Sketch};
     use crate::fold::edges::Edge;
     use crate::fold::ranks::Ranks;
     use crate::fold::wide::Wide;
@@ -262,12 +327,12 @@ mod tests {
         let placed = Placed { time: 4, id: Some("id".into()), value: Value::Int(2) };
         let mut ranks = Ranks::default();
         ranks.add(&Value::Int(1), 2);
-        let accs = vec![
+        let accs = smallvec::smallvec![
             Acc::Count(-3),
             Acc::Sum { n: 2, sum: Wide::float(-1.25).unwrap() },
-            Acc::Moments { n: 2, sum: Wide::int(3), squares: Wide::int(5) },
+            Acc::Moments(Box::new(Moments { n: 2, sum: Wide::int(3), squares: Wide::int(5) })),
             Acc::Extreme(Some(Value::Int(9))),
-            Acc::End(Some(placed.clone())),
+            Acc::End(Some(Box::new(placed.clone()))),
             Acc::Bag(values.into_iter().map(|value| (value, 2)).collect()),
             Acc::Ends([(placed, 1)].into_iter().collect()),
             Acc::Sketch(Sketch { negative: OrdMap::unit(-2, 1), zero: 3, positive: OrdMap::unit(8, 1) }),

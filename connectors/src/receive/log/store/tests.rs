@@ -319,3 +319,21 @@ fn waiting_for_a_record_ends_when_it_comes() {
     push(&log, &["a"]).unwrap();
     assert!(waiter.join().unwrap() < Duration::from_secs(5));
 }
+
+#[test]
+fn a_reader_never_runs_ahead_of_the_end() {
+    let bench = Bench::new();
+    let log = bench.open().unwrap();
+    const PUSHES: i64 = 400;
+    std::thread::scope(|scope| {
+        scope.spawn(|| (0..PUSHES).for_each(|n| drop(push(&log, &[n.to_string().as_str()]))));
+        let mut next = 0;
+        while next < PUSHES {
+            // A commit is there before the end says so: what is beyond must not be handed out yet.
+            let read = log.read(next, usize::MAX).unwrap();
+            assert!(read.iter().map(|record| record.offset).eq(next..next + read.len() as i64));
+            next += read.len() as i64;
+        }
+    });
+    assert_eq!(log.end(), PUSHES);
+}
