@@ -1,17 +1,20 @@
 #!/usr/bin/env bash
 # All checks, as `make test` runs them: lints, the packs' contracts, every test.
-# In: cargo, make. Out: what they print; the exit code of the first that fails, whose output comes last.
+# In: cargo, make, python3. Out: what each test program says in short; the output of those that failed, whole, at the end.
 #
-# What tests run beside the product is fetched while the lints are at work. Then three lanes go side by side: random
-# cases (CPU), tests with brokers and catalogs (they mostly wait), all others. `cargo test` runs the same tests in one.
+# What tests run beside the product is fetched while the lints are at work. Then the test programs run side by side, one
+# more than there are cores, for many of them wait. `cargo test --workspace` runs the same ones in turn.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 cargo=${CARGO:-cargo}
-logs=target/lanes
-mkdir -p "$logs"
+export LOGS=$PWD/target/lanes
+rm -rf "$LOGS"
+mkdir -p "$LOGS"
+# Random cases run on one core of two.
+export JOBS=${JOBS:-$((($(nproc) + 1) / 2))}
 
-# An end before its time ends the lanes, too.
+# An end before its time ends what runs, too.
 trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
 
 # What cannot be had is told again, by the test that wants it.
@@ -23,39 +26,53 @@ fetch() {
   scripts/lake.sh fetch
   scripts/fixtures.sh
 }
-fetch >"$logs/fetch.log" 2>&1 &
+fetch >"$LOGS/fetch.log" 2>&1 &
 fetching=$!
 
 make --no-print-directory lint
 make --no-print-directory contracts
-"$cargo" test --workspace --no-run
+"$cargo" test --workspace --no-run --message-format=json-render-diagnostics >"$LOGS/built.json"
 wait "$fetching" || true
 
-declare -A lanes
-lane() { # NAME COMMAND...
-  local name=$1
-  shift
-  "$@" >"$logs/$name.log" 2>&1 &
-  lanes[$name]=$!
-}
-cores=$(nproc)
-lane property env "JOBS=${JOBS:-$(((cores + 1) / 2))}" "$cargo" test --package tests --test property
-lane brokers "$cargo" test --package connectors --package lake
-status=0
-"$cargo" test --workspace --exclude connectors --exclude lake -- --skip engine_and_oracle_agree || status=$?
+# Name, folder and program of each test program; those that take longest come first.
+programs() {
+  python3 - "$LOGS/built.json" <<'PYTHON'
+import json, os, sys
 
-failed=()
-for name in "${!lanes[@]}"; do
-  if wait "${lanes[$name]}"; then
-    echo "--- $name ($logs/$name.log)"
-    grep -E '^( +Running| +Doc-tests|test result)' "$logs/$name.log"
+FIRST = ["tests/property", "connectors/kafka", "connectors/debezium", "lake/lake", "server/crashloop", "server/debezium"]
+found = []
+for line in open(sys.argv[1]):
+    told = json.loads(line)
+    if told["reason"] == "compiler-artifact" and told["profile"]["test"] and told["executable"]:
+        folder = os.path.dirname(told["manifest_path"])
+        found.append((f"{os.path.basename(folder)}/{told['target']['name']}", folder, told["executable"]))
+place = lambda one: FIRST.index(one[0]) if one[0] in FIRST else len(FIRST)
+for one in sorted(found, key=lambda one: (place(one), one[0])):
+    print(*one, sep="\0", end="\0")
+PYTHON
+}
+
+one() { # NAME FOLDER COMMAND...
+  local name=$1 folder=$2 log=$LOGS/${1//\//-}.log began=$SECONDS result
+  shift 2
+  if (cd "$folder" && CARGO_MANIFEST_DIR=$folder "$@") >"$log" 2>&1 </dev/null; then
+    result=$(grep '^test result' "$log" || true)
   else
-    status=$?
-    failed+=("$name")
+    result=FAILED
+    echo "$name" >>"$LOGS/failed"
   fi
-done
-for name in "${failed[@]}"; do
+  printf '%s (%s s)\n%s\n' "$name" $((SECONDS - began)) "$result"
+}
+export -f one
+
+one documentation "$PWD" "$cargo" test --workspace --doc &
+documentation=$!
+programs | xargs -0 -n 3 -P $(($(nproc) + 1)) bash -c 'one "$@"' _
+wait "$documentation"
+
+[ -e "$LOGS/failed" ] || exit 0
+while read -r name; do
   echo "--- $name failed"
-  cat "$logs/$name.log"
-done
-exit "$status"
+  cat "$LOGS/${name//\//-}.log"
+done <"$LOGS/failed"
+exit 1

@@ -257,6 +257,7 @@ pub struct Running {
     pub address: SocketAddr,
     http: Option<Http>,
     threads: Vec<JoinHandle<()>>,
+    ends: crossbeam_channel::Receiver<Exit>,
     trigger: Option<reload::Trigger>,
     watcher: Option<notify_debouncer_mini::Debouncer<notify_debouncer_mini::notify::RecommendedWatcher>>,
     lock: lock::Lock,
@@ -272,6 +273,9 @@ struct Http {
 impl Running {
     /// Starts everything. Returns as soon as HTTP answers; the sources are being read then.
     pub fn start(settings: Settings, effective: serde_json::Value) -> Result<Self, Failure> {
+        let (trigger, triggers) = reload::trigger();
+        // From before they are read on: no change is missed.
+        let watcher = reload::watch(&settings.contracts, trigger.clone());
         let contracts = load(&settings.contracts)?;
         for (source, missing) in sources::without_contract(&settings.sources, &contracts.catalog) {
             tracing::warn!(
@@ -304,6 +308,10 @@ impl Running {
             contracts: contract_paths(&settings.contracts),
         })
         .map_err(|error| Failure::new(Exit::Bug, format!("cannot start a thread: {error}")))?;
+        app.backfills.set_trigger(trigger.clone());
+        let hangup = trigger.clone();
+        let ends = signals::listen(move || hangup.pull("SIGHUP"))
+            .map_err(|error| Failure::new(Exit::Bug, format!("cannot wait for signals: {error}")))?;
         let (http, address) = Http::start(settings.server.listen, app.clone())?;
         let shared = Arc::new(Shared {
             app,
@@ -322,18 +330,19 @@ impl Running {
             address,
             http: Some(http),
             threads: Vec::new(),
-            trigger: None,
-            watcher: None,
+            ends,
+            trigger: Some(trigger.clone()),
+            watcher,
             lock,
         };
-        running.start_threads()?;
-        if changed && let Some(trigger) = &running.trigger {
+        running.start_threads(triggers)?;
+        if changed {
             trigger.pull("they have changed since the newest checkpoint");
         }
         Ok(running)
     }
 
-    fn start_threads(&mut self) -> Result<(), Failure> {
+    fn start_threads(&mut self, triggers: crossbeam_channel::Receiver<&'static str>) -> Result<(), Failure> {
         let shared = self.shared.clone();
         let limit = shared.settings.limits.memory;
         self.thread("monitor", move || pressure::watch(&shared, limit))?;
@@ -343,13 +352,8 @@ impl Running {
         })?;
         let shared = self.shared.clone();
         self.thread("retention", move || retention::run(&shared))?;
-        let (trigger, triggers) = reload::trigger();
         let shared = self.shared.clone();
-        self.thread("reload", move || reload::run(&shared, &triggers))?;
-        self.shared.app.backfills.set_trigger(trigger.clone());
-        self.watcher = reload::watch(&self.shared.settings.contracts, trigger.clone());
-        self.trigger = Some(trigger);
-        Ok(())
+        self.thread("reload", move || reload::run(&shared, &triggers))
     }
 
     fn thread(&mut self, name: &str, body: impl FnOnce() + Send + 'static) -> Result<(), Failure> {
@@ -366,13 +370,6 @@ impl Running {
         format!("http://{}", self.address)
     }
 
-    /// Asks for a contract reload.
-    pub fn reload(&self) {
-        if let Some(trigger) = &self.trigger {
-            trigger.pull("SIGHUP");
-        }
-    }
-
     /// Have all sources read what was there at the start?
     pub fn caught_up(&self) -> bool {
         self.shared.statuses().iter().all(|s| s.caught_up)
@@ -380,15 +377,12 @@ impl Running {
 
     /// Waits for SIGTERM or SIGINT; SIGHUP reloads.
     pub fn wait(&self) -> Exit {
-        let Some(http) = &self.http else { return Exit::Ok };
-        http.runtime.block_on(signals::wait(|| self.reload()))
+        self.ends.recv().unwrap_or(Exit::Ok)
     }
 
     /// The same for at most `limit`; `None` when nobody wanted an end before.
     pub fn wait_for(&self, limit: Duration) -> Option<Exit> {
-        let http = self.http.as_ref()?;
-        http.runtime
-            .block_on(async { tokio::time::timeout(limit, signals::wait(|| self.reload())).await.ok() })
+        self.ends.recv_timeout(limit).ok()
     }
 
     /// Stops intake, answers what is being asked, folds what was taken, and ends.

@@ -51,6 +51,18 @@ fn changed(server: &Server, metric: &str, wanted: &str) {
 }
 
 #[test]
+fn a_change_is_taken_from_the_first_moment_on() {
+    let folder = shop();
+    let mut server = Server::spawn(folder.path(), &[AT_THE_END]);
+    server.signal("HUP");
+    write(folder.path(), "taken", "{ agg: count }");
+    server.signal("HUP");
+    assert!(server.ready(LONG), "{}", log(folder.path()));
+    assert_eq!(server.push(&orders(0..3))["accepted"], 3);
+    changed(&server, "taken", "3");
+}
+
+#[test]
 fn what_is_new_is_made_from_history_and_the_rest_is_kept() {
     let folder = shop();
     let server = Server::start_with(folder.path(), &[AT_THE_END]);

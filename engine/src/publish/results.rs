@@ -204,10 +204,7 @@ fn whole<'b>(specs: &[FoldSpec], cells: &'b [&Cell], made: &'b OnceCell<Cell>) -
         let mut all = Cell::empty();
         for cell in cells {
             cell.panes.iter().for_each(|(number, pane)| all.add(specs, number, pane));
-            cell.base.iter().for_each(|base| all.add_base(specs, base));
-            let (panes, base) = cell.edges.parts();
-            panes.iter().for_each(|(number, edges)| all.edges.add(*number, i64::MIN, edges));
-            base.iter().for_each(|edges| all.edges.add(i64::MIN, i64::MAX, edges));
+            all.add_rest(specs, cell);
         }
         all
     })

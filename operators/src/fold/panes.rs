@@ -183,6 +183,20 @@ impl Cell {
         }
     }
 
+    /// Adds another cell, all but its panes.
+    pub fn add_rest(&mut self, specs: &[FoldSpec], other: &Cell) {
+        if let Some(base) = &other.base {
+            self.add_base(specs, base);
+        }
+        let (panes, base) = other.edges.parts();
+        for (number, edges) in panes {
+            self.edges.add(*number, i64::MIN, edges);
+        }
+        if let Some(edges) = base {
+            self.edges.add(i64::MIN, i64::MAX, edges);
+        }
+    }
+
     /// Running totals that are not made are left alone.
     fn add_total(&mut self, specs: &[FoldSpec], window: usize, change: &Pane) {
         match self.totals.get_mut(window) {

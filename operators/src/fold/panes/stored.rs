@@ -283,20 +283,6 @@ impl Cell {
         let old: BTreeSet<i64> = panes.filter(|pane| *pane < oldest).collect();
         old.into_iter().for_each(|pane| self.edges.forget(pane, keeps_base));
     }
-
-    /// Adds another cell, all but its panes.
-    fn add_rest(&mut self, specs: &[FoldSpec], other: &Cell) {
-        if let Some(base) = &other.base {
-            self.add_base(specs, base);
-        }
-        let (panes, base) = other.edges.parts();
-        for (number, edges) in panes {
-            self.edges.add(*number, i64::MIN, edges);
-        }
-        if let Some(edges) = base {
-            self.edges.add(i64::MIN, i64::MAX, edges);
-        }
-    }
 }
 
 #[cfg(test)]
