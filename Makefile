@@ -8,7 +8,7 @@ SHELL := /bin/bash
 
 CARGO ?= cargo
 STREAMGAUGE := $(CARGO) run --quiet --bin streamgauge --
-# Cases of `make property`, from number START on; CI runs the first 3,000 as part of `make test`.
+# Cases of `make property`, from number START on; CI runs the first 2,000 as part of `make test`.
 CASES ?= 500000
 START ?= 0
 # Kills of `make crashloop`; CI runs 12.

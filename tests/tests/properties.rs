@@ -25,7 +25,7 @@ use tests::oracle::val::instant;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Cases of a run that nobody sized.
-const CASES: u64 = 3_000;
+const CASES: u64 = 2_000;
 
 /// Failures told in full; a run that nobody sized gives up then.
 const SHOWN: usize = 3;

@@ -183,6 +183,8 @@ pub(super) fn load_states(
         files.push((number, tables.into_iter().flat_map(of_table).collect()));
     }
     let rows = files.iter().flat_map(|(_, files)| files).map(|(_, blob)| blob.rows).sum();
+    // While the first is read nobody has anything to do.
+    files.sort_by_key(|(_, files)| files.iter().map(|(_, blob)| blob.bytes).sum::<u64>());
     std::thread::scope(|scope| {
         // The files of the next state are read while one is made.
         let (sender, ahead) = crossbeam_channel::bounded(0);

@@ -7,7 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use imbl::{HashMap, OrdMap};
+use imbl::shared_ptr::DefaultSharedPtr;
+use imbl::{GenericHashMap, OrdMap};
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
@@ -24,7 +25,10 @@ mod stored;
 
 pub use few::Panes;
 use keys::ByPane;
-pub use keys::{Key, route_hash};
+pub use keys::{ByShard, Key, route_hash};
+
+/// Cells by key.
+pub type Cells = GenericHashMap<Key, Arc<Cell>, ByShard, DefaultSharedPtr>;
 
 /// The accumulators of a pane: two lie in it.
 pub type Accs = SmallVec<[Acc; 2]>;
@@ -225,7 +229,7 @@ impl Cell {
 #[derive(Debug, Clone, Default)]
 pub struct Shard {
     /// State per key.
-    pub cells: HashMap<Key, Arc<Cell>>,
+    pub cells: Cells,
     /// State over all keys (when the plan keeps it).
     pub total: Option<Arc<Cell>>,
     /// Grows with every visible change.

@@ -19,11 +19,7 @@ pub(super) fn listen(reload: impl Fn() + Send + 'static) -> Result<Receiver<Exit
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (mut term, mut int, mut hup) = {
         let _inside = runtime.enter();
-        (
-            signal(SignalKind::terminate())?,
-            signal(SignalKind::interrupt())?,
-            signal(SignalKind::hangup())?,
-        )
+        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?, signal(SignalKind::hangup())?)
     };
     let (ends, ended) = crossbeam_channel::bounded(1);
     let body = async move {

@@ -5,14 +5,13 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
-use std::hash::BuildHasher;
 use std::sync::Arc;
 
 use contracts::value::Value;
 use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
 
-use super::{ByPane, Cell, Key, MetricState, Pane, Panes, Running};
+use super::{ByPane, Cell, Cells, Key, MetricState, Pane, Panes, Running};
 use crate::fold::acc::FoldSpec;
 use crate::fold::edges::{EdgeCell, Edges};
 use crate::fold::group::{Delta, Lost};
@@ -125,7 +124,7 @@ impl State for MetricState {
         let parts = state::deal::<Key>(found.of(CELLS), found.parts)?;
         let of = &*self;
         let built = state::side_by_side(parts, |sections| {
-            let mut built = Built::new();
+            let mut built = Built::new(of);
             state::take_newest(&sections, |key, cell| built.take(of, key, cell))?;
             Ok(built)
         })?;
@@ -151,8 +150,7 @@ impl State for MetricState {
 /// Cells of a checkpoint on their way into a metric, with what follows from them: which pane has which keys, running
 /// totals, the total over all keys.
 struct Built {
-    /// With the hash by which the map places the key.
-    cells: Vec<(u32, Key, Arc<Cell>)>,
+    cells: Cells,
     by_pane: ByPane,
     /// Over all keys: the panes, and all else.
     sums: BTreeMap<i64, Pane>,
@@ -178,13 +176,10 @@ impl MetricState {
             all.add(specs, part);
             all
         });
-        let Some(Built { mut cells, by_pane, sums, mut total }) = parts else { return };
-        // The map is a tree by the lowest bits of hashes first: so it is filled branch by branch.
-        cells.sort_unstable_by_key(|(hash, ..)| hash.reverse_bits());
-        let any = !cells.is_empty();
-        self.shard.cells.extend(cells.into_iter().map(|(_, key, cell)| (key, cell)));
+        let Some(Built { cells, by_pane, sums, mut total }) = parts else { return };
+        self.shard.cells = cells;
         self.by_pane = by_pane;
-        if !any || !self.plan.keeps_total {
+        if self.shard.cells.is_empty() || !self.plan.keeps_total {
             return;
         }
         for (number, sum) in sums.into_iter().filter(|(_, sum)| sum.rows != 0) {
@@ -200,9 +195,9 @@ impl MetricState {
 }
 
 impl Built {
-    fn new() -> Self {
-        let (cells, by_pane, sums) = Default::default();
-        Self { cells, by_pane, sums, total: Cell::new(0) }
+    fn new(of: &MetricState) -> Self {
+        let cells = Cells::with_hasher(of.shard.cells.hasher().clone());
+        Self { cells, by_pane: ByPane::new(), sums: BTreeMap::new(), total: Cell::new(0) }
     }
 
     fn take(&mut self, of: &MetricState, key: Key, mut cell: Cell) {
@@ -212,9 +207,11 @@ impl Built {
         if cell.is_empty() {
             return;
         }
-        let until = cell.edges.remembered().keys().map(|(_, until)| *until);
-        for pane in cell.panes.keys().chain(cell.edges.parts().0.keys().copied()).chain(until) {
-            self.by_pane.entry(pane).or_default().loaded.push(key.clone());
+        let mut note = |pane| self.by_pane.entry(pane).or_default().loaded.push(key.clone());
+        cell.panes.keys().for_each(&mut note);
+        if !cell.edges.is_empty() {
+            let until = cell.edges.remembered().keys().map(|(_, until)| *until);
+            cell.edges.parts().0.keys().copied().chain(until).for_each(note);
         }
         if cell.panes.len() > SUMMED_WHEN_ASKED {
             cell.total_up(specs, &of.running);
@@ -227,11 +224,11 @@ impl Built {
             );
             self.total.add_rest(specs, &cell);
         }
-        let hash = of.shard.cells.hasher().hash_one(&key);
-        self.cells.push((hash as u32, key, Arc::new(cell)));
+        self.cells.insert(key, Arc::new(cell));
     }
 
     fn add(&mut self, specs: &[FoldSpec], part: Self) {
+        // Parts have no key in common.
         self.cells.extend(part.cells);
         for (pane, keys) in part.by_pane {
             self.by_pane.entry(pane).or_default().loaded.extend(keys.loaded);
