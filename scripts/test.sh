@@ -11,8 +11,6 @@ cargo=${CARGO:-cargo}
 export LOGS=$PWD/target/lanes
 rm -rf "$LOGS"
 mkdir -p "$LOGS"
-# Random cases run on one core of two.
-export JOBS=${JOBS:-$((($(nproc) + 1) / 2))}
 
 # An end before its time ends what runs, too.
 trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
