@@ -101,9 +101,12 @@ fn text(answer: &Value) -> String {
             let ids = one["samples"].as_array().into_iter().flatten();
             ids.map(cell).collect::<Vec<_>>().join(", ")
         };
-        let cells =
-            lost.iter().map(|one| vec![cell(&one["reason"]), cell(&one["count"]), ids(one)]).collect();
-        lines.push(table(&["reason", "count", "newest"], cells, &[1]));
+        // What is lost once events are admitted is of the metric, not of one type.
+        let row = |one: &Value| {
+            let of = one["event_type"].as_str().unwrap_or_default().to_owned();
+            vec![cell(&one["reason"]), of, cell(&one["count"]), ids(one)]
+        };
+        lines.push(table(&["reason", "event type", "count", "newest"], lost.iter().map(row).collect(), &[2]));
     }
     lines.join("\n")
 }
@@ -133,12 +136,16 @@ mod tests {
             "agrees": true, "unit": "h", "as_of": "2026-03-02T13:00:00Z", "received": 5, "admitted": 5,
             "matched": 4, "joined": 2, "counted": 2,
             "sample_values": [{"id": "a", "time": "2026-03-02T12:00:00Z", "value": 3.0, "is_it": true}],
-            "lost": [{"reason": "waiting", "count": 1, "samples": ["c3"]}]
+            "lost": [
+                {"reason": "waiting", "count": 1, "samples": ["c3"]},
+                {"reason": "duplicate", "event_type": "deploy", "count": 2, "samples": []}
+            ]
         });
         let text = super::text(&answer);
         assert!(text.starts_with("lead.median (7d) = 3.0 h; its events give 3.0: agrees\n"), "{text}");
         assert!(text.contains("5 received, 5 admitted, 4 matched, 2 joined, 2 counted"), "{text}");
         assert!(text.contains("  a  2026-03-02T12:00:00Z  3.0  <- this one"), "{text}");
         assert!(text.contains("waiting") && text.contains("c3"), "{text}");
+        assert!(text.lines().any(|line| line.contains("duplicate") && line.contains("deploy")), "{text}");
     }
 }
