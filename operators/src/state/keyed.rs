@@ -254,26 +254,22 @@ pub(crate) fn deal<'a, K: Sharded + DeserializeOwned>(
     Ok(dealt)
 }
 
-/// Hands over the newest value of each key that a checkpoint's files hold; their sections come the oldest file first, by
-/// ascending shards. A map that is filled so is built once, not changed again and again.
+/// Hands over the newest value of each key that a checkpoint's files hold, shard by shard; the sections of a shard come the
+/// oldest file first. A map that is filled so is built once, not changed again and again.
 pub(crate) fn take_newest<K, V>(sections: &[&[u8]], mut found: impl FnMut(K, V)) -> Result<(), StateError>
 where
     K: Hash + Eq + Clone + Sharded + DeserializeOwned,
     V: Stored,
 {
-    let mut files: Vec<Vec<&[u8]>> = Vec::new();
-    let mut last = None;
+    let mut shards: BTreeMap<u8, Vec<&[u8]>> = BTreeMap::new();
     for section in sections {
-        let shard = take::<K>(&mut &**section)?.shard();
-        match files.last_mut().filter(|_| last < Some(shard)) {
-            Some(file) => file.push(section),
-            None => files.push(vec![section]),
-        }
-        last = Some(shard);
+        shards.entry(take::<K>(&mut &**section)?.shard()).or_default().push(section);
     }
+    // Of one shard: few enough to be at hand.
     let mut newer: ahash::HashSet<K> = ahash::HashSet::default();
-    for (number, file) in files.into_iter().enumerate().rev() {
-        for mut section in file {
+    for files in shards.into_values() {
+        newer.clear();
+        for (number, mut section) in files.into_iter().enumerate().rev() {
             while !section.is_empty() {
                 let (key, value) = take_record::<K, V>(&mut section)?;
                 if newer.contains(&key) {
