@@ -93,6 +93,8 @@ pub struct Report {
     pub tick_beside: Spread,
     /// From the start of an engine to its first published tick, with all state.
     pub restart: Spread,
+    /// The first 100 ticks of 4,096 events after one.
+    pub tick_after: Spread,
     /// Resident memory before the end, and right after a restart in the same process, bytes.
     pub memory: (u64, u64),
 }
@@ -127,7 +129,7 @@ pub fn run(options: &Options) -> Result<Report, Error> {
     let wanted = total(&engine)?;
     let before = process::resident();
     engine.stop();
-    let (mut restarts, mut after) = (Vec::new(), 0);
+    let (mut restarts, mut ticks, mut after) = (Vec::new(), Vec::new(), 0);
     for _ in 0..options.rounds.max(1) {
         let started = Instant::now();
         let (engine, restored) = start(&catalog, options, folder.path())?;
@@ -138,6 +140,9 @@ pub fn run(options: &Options) -> Result<Report, Error> {
         if restored.id.is_none() || got != wanted {
             let differences = vec![format!("{got} after a restart, {wanted} before")];
             return Err(Error::Differs { program: "recovery".to_owned(), differences });
+        }
+        if ticks.is_empty() {
+            ticks = (0..100).map(|_| feed.tick(&engine)).collect();
         }
         engine.stop();
     }
@@ -153,6 +158,7 @@ pub fn run(options: &Options) -> Result<Report, Error> {
         tick_quiet: Spread::of(quiet),
         tick_beside: Spread::of(beside),
         restart: Spread::of(restarts),
+        tick_after: Spread::of(ticks),
         memory: (before, after),
     })
 }
@@ -292,6 +298,7 @@ impl std::fmt::Display for Report {
         writeln!(f, "  a tick, quiet         {}", ms(&self.tick_quiet))?;
         writeln!(f, "  beside a checkpoint   {}", ms(&self.tick_beside))?;
         writeln!(f, "  restart               {}", ms(&self.restart))?;
+        writeln!(f, "  a tick right after it {}", ms(&self.tick_after))?;
         writeln!(
             f,
             "  memory                {:.0} MiB, after a restart {:.0} MiB",

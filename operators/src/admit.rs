@@ -85,8 +85,8 @@ impl Admit {
         self.check_rules(&columns, &mut verdict);
         let mut outcome = Outcome::default();
         let first = batch.offsets.first().copied().unwrap_or(i64::MAX);
-        let known = decided.filter(|decided| decided.knows(&self.event));
-        let known = known.and_then(|decided| decided.verdicts(partition, first));
+        let known = decided
+            .and_then(|decided| decided.verdicts(partition, first).filter(|_| decided.knows(&self.event)));
         self.drop_duplicates(&batch, known.as_ref(), &mut verdict, &mut outcome);
         outcome.warned = verdict.warned();
         if verdict.anything() {
@@ -104,11 +104,6 @@ impl Admit {
     /// The memory of ids.
     pub fn dedupe(&mut self) -> &mut Dedupe {
         &mut self.dedupe
-    }
-
-    /// Ids remembered.
-    pub fn remembered(&self) -> usize {
-        self.dedupe.len()
     }
 
     fn enriched(&self, decoded: &RecordBatch, verdict: &mut Verdict) -> RecordBatch {

@@ -185,12 +185,21 @@ pub trait State {
     fn restore(&mut self, found: &Found<'_>) -> Result<(), StateError>;
 }
 
+/// Records of one shard of a table, from one file.
+#[derive(Debug, Clone, Copy)]
+pub struct Section<'a> {
+    /// The shard.
+    pub shard: u8,
+    /// The records, one behind the other.
+    pub bytes: &'a [u8],
+}
+
 /// The tables that an operator's state is made of, by what names them in [`Cut::tables`], with the loose state of
 /// every worker there was.
 #[derive(Debug, Default)]
 pub struct Found<'a> {
     /// Sections of this worker's shards, the oldest first.
-    pub tables: Vec<(&'a str, &'a [u8])>,
+    pub tables: Vec<(&'a str, Section<'a>)>,
     /// One per worker that wrote.
     pub loose: Vec<&'a [u8]>,
     /// This worker takes what belongs to no key.
@@ -201,10 +210,15 @@ pub struct Found<'a> {
     pub parts: usize,
 }
 
-impl Found<'_> {
+impl<'a> Found<'a> {
     /// The sections of one table.
-    pub fn of<'b>(&'b self, name: &'b str) -> impl Iterator<Item = &'b [u8]> + 'b {
-        self.tables.iter().filter(move |(known, _)| *known == name).map(|(_, bytes)| *bytes)
+    pub fn sections<'b>(&'b self, name: &'b str) -> impl Iterator<Item = Section<'a>> + 'b {
+        self.tables.iter().filter(move |(known, _)| *known == name).map(|(_, section)| *section)
+    }
+
+    /// The bytes of these.
+    pub fn of<'b>(&'b self, name: &'b str) -> impl Iterator<Item = &'a [u8]> + 'b {
+        self.sections(name).map(|section| section.bytes)
     }
 
     /// The loose state of every worker there was.

@@ -12,10 +12,11 @@ use parking_lot::Mutex;
 use super::Clock;
 
 /// What a source is doing.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
 #[serde(tag = "state", content = "message", rename_all = "snake_case")]
 pub enum State {
     /// Not connected (yet, or again); it retries by itself.
+    #[default]
     Connecting,
     /// Reading what was there before it started.
     CatchingUp,
@@ -49,7 +50,7 @@ pub struct PartitionStatus {
 }
 
 /// How a source is doing.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
 pub struct SourceStatus {
     /// Name in the settings.
     pub name: String,

@@ -11,7 +11,8 @@ use std::time::Duration;
 use contracts::Catalog;
 use contracts::guard::guarded;
 use operators::admit::stored::take_rows;
-use operators::state::{Found, SHARDS, StateError, side_by_side};
+use operators::state::{Found, SHARDS, Section, StateError, side_by_side};
+use parking_lot::Mutex;
 
 use super::blob::Blob;
 use super::manifest::{self, BlobRef, Manifest};
@@ -19,6 +20,9 @@ use super::write::{REST, Rest, read_blob};
 use super::{Offsets, Vault, VaultError};
 use crate::clock::monotonic;
 use crate::worker::Local;
+
+/// Threads that read files.
+const READERS: usize = 2;
 
 /// What an engine began with.
 #[derive(Debug, Clone, Default)]
@@ -185,24 +189,30 @@ pub(super) fn load_states(
     let rows = files.iter().flat_map(|(_, files)| files).map(|(_, blob)| blob.rows).sum();
     // While the first is read nobody has anything to do.
     files.sort_by_key(|(_, files)| files.iter().map(|(_, blob)| blob.bytes).sum::<u64>());
+    let files = Mutex::new(files.into_iter());
+    let next = || files.lock().next();
     std::thread::scope(|scope| {
-        // The files of the next state are read while one is made.
+        // The files of the next states are read while one is made.
         let (sender, ahead) = crossbeam_channel::bounded(0);
-        let reader = std::thread::Builder::new().name("restore-read".to_owned());
-        let reader = reader.spawn_scoped(scope, move || {
-            for (number, files) in files {
-                let read = |(table, blob): (String, BlobRef)| {
-                    let read = read_blob(vault, &blob, &table)?;
-                    Ok((table, read, blob))
-                };
-                let read: Result<Vec<_>, String> = files.into_iter().map(read).collect();
-                // Nobody wants it after an error.
-                if sender.send((number, read)).is_err() {
-                    return;
+        for _ in 0..READERS {
+            let (sender, next) = (sender.clone(), &next);
+            let reader = std::thread::Builder::new().name("restore-read".to_owned());
+            let reader = reader.spawn_scoped(scope, move || {
+                while let Some((number, files)) = next() {
+                    let read = |(table, blob): (String, BlobRef)| {
+                        let read = read_blob(vault, &blob, &table)?;
+                        Ok((table, read, blob))
+                    };
+                    let read: Result<Vec<_>, String> = files.into_iter().map(read).collect();
+                    // Nobody wants it after an error.
+                    if sender.send((number, read)).is_err() {
+                        return;
+                    }
                 }
-            }
-        });
-        reader.map_err(|error| format!("no thread to read it: {error}"))?;
+            });
+            reader.map_err(|error| format!("no thread to read it: {error}"))?;
+        }
+        drop(sender);
         for (number, read) in ahead {
             let (name, mut blobs) = (&names[number], read?);
             if name.starts_with("ids/") && faults::bug("forget_ids") {
@@ -234,11 +244,12 @@ fn restore_state(
     let workers = locals.len();
     let parts = std::thread::available_parallelism().map_or(1, |cores| cores.get() / workers).max(1);
     let one = |(worker, local): (usize, &mut Local)| {
-        let mut tables: Vec<(&str, &[u8])> = Vec::new();
+        let mut tables: Vec<(&str, Section<'_>)> = Vec::new();
         for (table, blob, _) in blobs {
-            let own = (worker..SHARDS).step_by(workers).map(|shard| blob.section(shard));
+            let section = |shard| Section { shard: shard as u8, bytes: blob.section(shard) };
+            let own = (worker..SHARDS).step_by(workers).map(section);
             let short = table.rsplit('/').next().unwrap_or_default();
-            tables.extend(own.filter(|section| !section.is_empty()).map(|section| (short, section)));
+            tables.extend(own.filter(|section| !section.bytes.is_empty()).map(|section| (short, section)));
         }
         let loose = loose.iter().map(Vec::as_slice).collect();
         let found = Found { tables, loose, leads: worker == 0, now, parts };

@@ -13,7 +13,7 @@ use std::time::Duration;
 use contracts::Catalog;
 use contracts::batch::Partition;
 use crossbeam_channel::{Receiver, Sender, bounded};
-use operators::admit::dedupe::{Secret, still_remembered};
+use operators::admit::dedupe::{Secret, sort_ids, still_remembered};
 use operators::admit::stored::put_rows;
 use operators::state::{Loose, SHARDS, Sections, StateError, Table};
 use parking_lot::Mutex;
@@ -426,6 +426,7 @@ impl Thread {
                     }
                 }
             }
+            sections.bytes.iter_mut().for_each(|section| sort_ids(section));
             let merged = match sections.count() {
                 0 => None,
                 _ => Some(self.blob(id, name, &sections, level + 1)?),

@@ -34,8 +34,7 @@ impl Blocks {
             for (number, edges) in panes {
                 sum.resize(sum.len().max(edges.len()), Edge::default());
                 for (edge, more) in sum.iter_mut().zip(edges.iter()) {
-                    edge.count += more.count;
-                    edge.moment += more.moment;
+                    edge.merge(more);
                 }
                 sums.push((*number, sum.clone()));
             }

@@ -10,6 +10,7 @@
 //! the horizon of the one chosen last. What lies before the floor cannot change any more, so of it the last row chosen
 //! is enough; in the order of receiving that is one instant per id.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
@@ -17,14 +18,17 @@ use std::sync::Arc;
 use ahash::RandomState;
 use serde::{Deserialize, Serialize};
 
-use crate::state::{self, Cut, Found, Noted, SHARDS, Sections, State, StateError, Table};
+use crate::state::SHARDS;
+
+mod stored;
+
+use stored::Unread;
+pub use stored::{sort_ids, still_remembered};
 
 /// Tables by shard, so that ageing and growing touch one small table at a time.
 const TABLES: usize = SHARDS;
-/// Bytes of one record of a checkpoint: the hash, an instant, and whether it is the first one of the id.
-const RECORD: usize = 25;
-/// Name of the table in checkpoints.
-const IDS: &str = "ids";
+/// Ids of a checkpoint that are taken into their table at a call of [`Dedupe::age`].
+const TAKEN: usize = if cfg!(test) { 2 } else { 8192 };
 
 /// The secret by which ids are hashed: one per engine, kept with its state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,6 +85,8 @@ pub struct Dedupe {
     horizon: i64,
     keys: Arc<IdHash>,
     tables: Vec<Ages>,
+    /// What is in a checkpoint's files and not in the tables yet, by shard.
+    unread: Vec<Unread>,
     /// Next table to age, and the floor reached when the round started.
     hand: usize,
     aged_to: i64,
@@ -115,15 +121,22 @@ impl Dedupe {
     pub fn new(horizon: i64, keys: Arc<IdHash>) -> Self {
         let tables = std::iter::repeat_with(HashMap::default).take(TABLES).collect();
         let (aged_to, floor) = (i64::MIN, i64::MIN);
-        let crowded = HashSet::default();
-        Self { horizon, keys, tables, hand: 0, aged_to, floor, fresh: None, crowded, noted: false }
+        let (unread, crowded) = Default::default();
+        Self { horizon, keys, tables, unread, hand: 0, aged_to, floor, fresh: None, crowded, noted: false }
     }
 
     /// Whether a row of `id` is a duplicate; remembers it.
     pub fn seen(&mut self, id: &str, received: i64) -> bool {
         let hash = self.keys.hash(id);
         let table = &mut self.tables[place(hash)];
-        match table.get_mut(&hash) {
+        let unread = self.unread.get(place(hash));
+        let known = match table.entry(hash) {
+            Entry::Occupied(known) => Some(known.into_mut()),
+            Entry::Vacant(place) => {
+                unread.and_then(|unread| unread.find(hash)).map(|found| place.insert(found))
+            }
+        };
+        match known {
             Some(known) => {
                 let seen = known.add(received, self.horizon, self.floor);
                 if self.fresh.is_some() && matches!(known, Sightings::Many(_)) {
@@ -141,20 +154,16 @@ impl Dedupe {
         }
     }
 
-    /// Ids remembered.
-    pub fn len(&self) -> usize {
-        self.tables.iter().map(HashMap::len).sum()
-    }
-
-    /// Whether nothing is remembered.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
     /// Forgets what no row received at or after `floor` can repeat. One table per call; a round
-    /// starts when the floor has moved by an eighth of the horizon.
+    /// starts when the floor has moved by an eighth of the horizon. After a restart first what was not read yet is.
     pub fn age(&mut self, floor: i64) {
         self.floor = floor;
+        while self.unread.pop_if(|unread| unread.is_empty()).is_some() {}
+        let left = self.unread.len();
+        if let Some(unread) = self.unread.last_mut() {
+            unread.take(TAKEN, &mut self.tables[left - 1]);
+            return;
+        }
         if self.hand == 0 {
             if floor < self.aged_to.saturating_add(self.horizon / 8) {
                 return;
@@ -238,132 +247,6 @@ fn settle(times: &mut Vec<i64>, horizon: i64, floor: i64) {
     }
 }
 
-impl Noted for Dedupe {
-    fn note(&mut self) {
-        self.noted = true;
-    }
-
-    fn loaded(&mut self) {
-        self.noted = true;
-        self.fresh = Some(Vec::new());
-    }
-
-    fn forget(&mut self) {
-        self.fresh = None;
-    }
-}
-
-impl State for Dedupe {
-    fn changed(&mut self) -> &mut dyn Noted {
-        self
-    }
-
-    /// What came since the last cut; the first time all that is remembered.
-    fn cut(&mut self) -> Cut {
-        let whole = self.fresh.is_none();
-        let crowded = std::mem::take(&mut self.crowded);
-        let of = |hash: u128| Some((hash, self.tables[place(hash)].get(&hash)?.clone()));
-        let ids = match self.fresh.take() {
-            Some(fresh) => {
-                let once = fresh.into_iter().map(|(hash, received)| (hash, Sightings::One(received)));
-                once.chain(crowded.into_iter().filter_map(of)).collect()
-            }
-            None => self.tables.iter().flatten().map(|(hash, known)| (*hash, known.clone())).collect(),
-        };
-        self.fresh = self.noted.then(Vec::new);
-        Cut { tables: vec![(IDS, Box::new(Ids { ids, whole }))], loose: Box::new(()) }
-    }
-
-    fn restore(&mut self, found: &Found<'_>) -> Result<(), StateError> {
-        let mut of_tables: Vec<Vec<&[[u8; RECORD]]>> = vec![Vec::new(); TABLES];
-        for section in found.of(IDS) {
-            let (records, rest) = section.as_chunks::<RECORD>();
-            if !rest.is_empty() {
-                return Err(StateError::Read("ids end within a record".to_owned()));
-            }
-            if let Some(first) = records.first() {
-                of_tables[place(read(first).0)].push(records);
-            }
-        }
-        let mut parts: Vec<Vec<_>> = std::iter::repeat_with(Vec::new).take(found.parts.max(1)).collect();
-        let count = parts.len();
-        // Tables of a worker are a number of workers apart.
-        let filled = self.tables.iter_mut().zip(of_tables).enumerate();
-        for (n, (number, (table, sections))) in filled.filter(|(_, (_, s))| !s.is_empty()).enumerate() {
-            parts[n % count].push((number, table, sections));
-        }
-        parts.retain(|part| !part.is_empty());
-        let fill = |part: Vec<(usize, &mut Ages, Vec<&[[u8; RECORD]]>)>| {
-            part.into_iter().try_for_each(|(number, table, sections)| restore_table(number, table, &sections))
-        };
-        state::side_by_side(parts, fill).map(drop)
-    }
-}
-
-fn restore_table(number: usize, table: &mut Ages, sections: &[&[[u8; RECORD]]]) -> Result<(), StateError> {
-    table.reserve(sections.iter().map(|records| records.len()).sum());
-    for record in sections.iter().copied().flatten() {
-        let (hash, received, first) = read(record);
-        if place(hash) != number {
-            return Err(StateError::Read("ids of several shards lie in one section".to_owned()));
-        }
-        if first {
-            table.insert(hash, Sightings::One(received));
-            continue;
-        }
-        match table.get_mut(&hash) {
-            None => drop(table.insert(hash, Sightings::One(received))),
-            Some(Sightings::Many(times)) => times.push(received),
-            Some(known) => *known = Sightings::Many(Box::new([known.times(), &[received]].concat())),
-        }
-    }
-    Ok(())
-}
-
-/// Ids of a cut with all their instants. Later ones take the place of earlier ones.
-struct Ids {
-    ids: Vec<(u128, Sightings)>,
-    whole: bool,
-}
-
-impl Table for Ids {
-    fn is_whole(&self) -> bool {
-        self.whole
-    }
-
-    fn is_log(&self) -> bool {
-        true
-    }
-
-    fn write(&self, _whole: bool, to: &mut Sections) -> Result<(), StateError> {
-        for (hash, known) in &self.ids {
-            for (index, received) in known.times().iter().enumerate() {
-                to.add((hash >> 120) as u8, |out| {
-                    out.extend(hash.to_le_bytes());
-                    out.extend(received.to_le_bytes());
-                    out.push(u8::from(index == 0));
-                    Ok(())
-                })?;
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Hash, instant, whether it is the first one of the id.
-fn read(record: &[u8; RECORD]) -> (u128, i64, bool) {
-    let (mut hash, mut received) = ([0; 16], [0; 8]);
-    hash.copy_from_slice(&record[..16]);
-    received.copy_from_slice(&record[16..24]);
-    (u128::from_le_bytes(hash), i64::from_le_bytes(received), record[24] != 0)
-}
-
-/// The ids of a section of which an instant is at or after `least`, each with all its records.
-pub fn still_remembered(section: &[u8], least: i64) -> impl Iterator<Item = &[[u8; RECORD]]> {
-    let ids = section.as_chunks::<RECORD>().0.chunk_by(|_, next| !read(next).2);
-    ids.filter(move |id| id.iter().any(|record| read(record).1 >= least))
-}
-
 /// The keys are hashes already.
 #[derive(Debug, Default, Clone, Copy)]
 struct Folded(u64);
@@ -392,6 +275,10 @@ mod tests {
         Dedupe::new(horizon, Arc::new(IdHash::new(&Secret::new())))
     }
 
+    fn remembered(dedupe: &Dedupe) -> usize {
+        dedupe.tables.iter().map(HashMap::len).sum()
+    }
+
     #[test]
     fn remembers_for_the_horizon() {
         let mut dedupe = dedupe(10);
@@ -400,7 +287,7 @@ mod tests {
         assert!(!dedupe.seen("a", 111));
         assert!(dedupe.seen("a", 121));
         assert!(!dedupe.seen("b", 111));
-        assert_eq!(dedupe.len(), 2);
+        assert_eq!(remembered(&dedupe), 2);
     }
 
     /// As many of `times` as can be more than `horizon` apart, by trying all.
@@ -479,7 +366,7 @@ mod tests {
         for floor in [1000, 1001] {
             (0..TABLES).for_each(|_| dedupe.age(floor));
         }
-        assert_eq!(dedupe.len(), 80);
+        assert_eq!(remembered(&dedupe), 80);
         assert!(dedupe.seen("999", 1000));
     }
 }

@@ -31,7 +31,8 @@ impl Edge {
         self.moment += i128::from(time) * i128::from(weight);
     }
 
-    fn merge(&mut self, other: &Self) {
+    /// Adds what another one sums up.
+    pub fn merge(&mut self, other: &Self) {
         self.count += other.count;
         self.moment += other.moment;
     }

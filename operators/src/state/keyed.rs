@@ -11,7 +11,7 @@ use imbl::shared_ptr::DefaultSharedPtr;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{Sections, Sharded, StateError, Stored, Table, put, take};
+use super::{Section, Sections, Sharded, StateError, Stored, Table, put, take};
 
 /// A persistent map.
 type Map<K, V> = imbl::GenericHashMap<K, Arc<V>, ahash::RandomState, DefaultSharedPtr>;
@@ -238,36 +238,33 @@ where
     }
 }
 
-/// Deals sections to at most `parts`, all of a shard to the same one, in the order in which they come.
-pub(crate) fn deal<'a, K: Sharded + DeserializeOwned>(
-    sections: impl Iterator<Item = &'a [u8]>,
-    parts: usize,
-) -> Result<Vec<Vec<&'a [u8]>>, StateError> {
-    let mut dealt = vec![Vec::new(); parts.max(1)];
-    let mut places = BTreeMap::new();
+/// The sections of one shard, the oldest file first.
+pub(crate) type OfShard<'a> = Vec<&'a [u8]>;
+
+/// Deals sections, the oldest file first, by shard to at most `parts`.
+pub(crate) fn deal<'a>(sections: impl Iterator<Item = Section<'a>>, parts: usize) -> Vec<Vec<OfShard<'a>>> {
+    let mut shards: BTreeMap<u8, OfShard<'a>> = BTreeMap::new();
     for section in sections {
-        let next = places.len() % dealt.len();
-        let place = *places.entry(take::<K>(&mut &*section)?.shard()).or_insert(next);
-        dealt[place].push(section);
+        shards.entry(section.shard).or_default().push(section.bytes);
     }
-    dealt.retain(|part| !part.is_empty());
-    Ok(dealt)
+    let each = shards.len().div_ceil(parts.max(1)).max(1);
+    let shards: Vec<OfShard<'a>> = shards.into_values().collect();
+    shards.chunks(each).map(<[_]>::to_vec).collect()
 }
 
-/// Hands over the newest value of each key that a checkpoint's files hold, shard by shard; the sections of a shard come the
-/// oldest file first. A map that is filled so is built once, not changed again and again.
-pub(crate) fn take_newest<K, V>(sections: &[&[u8]], mut found: impl FnMut(K, V)) -> Result<(), StateError>
+/// Hands over the newest value of each key, shard by shard. A map that is filled so is built once, not changed again and
+/// again.
+pub(crate) fn take_newest<K, V>(
+    shards: Vec<OfShard<'_>>,
+    mut found: impl FnMut(K, V),
+) -> Result<(), StateError>
 where
-    K: Hash + Eq + Clone + Sharded + DeserializeOwned,
+    K: Hash + Eq + Clone + DeserializeOwned,
     V: Stored,
 {
-    let mut shards: BTreeMap<u8, Vec<&[u8]>> = BTreeMap::new();
-    for section in sections {
-        shards.entry(take::<K>(&mut &**section)?.shard()).or_default().push(section);
-    }
     // Of one shard: few enough to be at hand.
     let mut newer: ahash::HashSet<K> = ahash::HashSet::default();
-    for files in shards.into_values() {
+    for files in shards {
         newer.clear();
         for (number, mut section) in files.into_iter().enumerate().rev() {
             while !section.is_empty() {

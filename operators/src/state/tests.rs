@@ -12,9 +12,10 @@ pub(crate) fn reborn(old: &mut dyn State, new: &mut dyn State, now: i64) {
         (name, sections)
     });
     let written: Vec<(&str, Sections)> = written.collect();
-    let tables = written.iter().flat_map(|(name, sections)| {
-        sections.bytes.iter().filter(|bytes| !bytes.is_empty()).map(|bytes| (*name, bytes.as_slice()))
+    let sections = written.iter().flat_map(|(name, sections)| {
+        (0..=u8::MAX).zip(&sections.bytes).map(|(shard, bytes)| (*name, Section { shard, bytes }))
     });
+    let tables = sections.filter(|(_, section)| !section.bytes.is_empty());
     let found = Found { tables: tables.collect(), loose: vec![&loose], leads: true, now, parts: 3 };
     new.restore(&found).unwrap();
 }

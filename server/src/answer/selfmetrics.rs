@@ -22,6 +22,7 @@ use super::describe;
 use super::params::{age_seconds, wall_now};
 use crate::app::App;
 use crate::error::{Problem, Result};
+use crate::serve::pressure::REASONS;
 
 /// Series of one family at most; beyond that the rest is left out and counted.
 const MAX_SERIES: usize = 2_000;
@@ -39,6 +40,7 @@ pub(crate) async fn metrics(State(app): State<Arc<App>>) -> Result<Response> {
     let mut registry = Registry::with_prefix("streamgauge");
     process(&app, &mut registry);
     http(&app, &mut registry);
+    intake(&app, &mut registry);
     sources(&app, &mut registry);
     behind(&app, &mut registry);
     if let Ok((live, published)) = app.published() {
@@ -139,6 +141,15 @@ fn http(app: &App, registry: &mut Registry) {
     );
     let open = app.limits.streams.saturating_sub(app.streams.available_permits());
     gauges(registry, "http_streams", "Open event streams").get_or_create(&Vec::new()).set(open as f64);
+}
+
+fn intake(app: &App, registry: &mut Registry) {
+    let paused = gauges(registry, "intake_paused", "1 while pushes are refused with 503, by reason");
+    let why = app.paused();
+    for reason in REASONS {
+        let is = why.iter().any(|one| one.code == reason);
+        paused.get_or_create(&labels(&[("reason", reason)])).set(f64::from(u8::from(is)));
+    }
 }
 
 fn sources(app: &App, registry: &mut Registry) {

@@ -20,6 +20,13 @@ const SOON: u64 = 1;
 /// `Retry-After` where something is full, away or broken, seconds.
 const LATER: u64 = 5;
 
+/// Names of the reasons: stable, answers and self-metrics have them.
+pub(crate) const REASONS: [&str; 4] = [MEMORY, LAKE, DEAD_LETTERS, SOURCE];
+const MEMORY: &str = "memory_limit";
+const LAKE: &str = "lake_full";
+const DEAD_LETTERS: &str = "dead_letters_full";
+const SOURCE: &str = "source_failed";
+
 /// One reason why events are not taken for now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pressure {
@@ -38,7 +45,7 @@ pub struct Pressure {
 impl Pressure {
     fn of_memory(limit: u64) -> Self {
         Self {
-            code: "memory_limit",
+            code: MEMORY,
             message: format!("limits.memory is reached ({} MiB)", limit >> 20),
             help: "it goes on when memory falls; raise limits.memory, or give the machine or container more",
             retry_after: LATER,
@@ -59,7 +66,7 @@ impl Pressure {
         };
         let trouble = status.trouble.unwrap_or_else(|| "it is slower than the sources".to_owned());
         let message = format!("{} rows wait for the lake: {trouble}", status.waiting_rows);
-        Some(Self { code: "lake_full", message, help, retry_after, source: None })
+        Some(Self { code: LAKE, message, help, retry_after, source: None })
     }
 
     fn of_dead_letters(app: &App) -> Option<Self> {
@@ -68,7 +75,7 @@ impl Pressure {
             let retry_after = if trouble.is_some() { LATER } else { SOON };
             let trouble = trouble.unwrap_or_else(|| "the disk is slow".to_owned());
             Self {
-                code: "dead_letters_full",
+                code: DEAD_LETTERS,
                 message: format!("refused events wait for the disk: {trouble}"),
                 help: "make room on the disk of the data folder; it is tried again by itself",
                 retry_after,
@@ -80,7 +87,7 @@ impl Pressure {
     /// Of a log that nobody reads any more: what is pushed into it would be acknowledged and never counted.
     fn of_sources(app: &App) -> impl Iterator<Item = Self> {
         let of_source = |name: String, why: String| Self {
-            code: "source_failed",
+            code: SOURCE,
             message: format!("source `{name}` has stopped: {why}"),
             help: "what was acknowledged is in the log: mend what it says, then start the server again",
             retry_after: LATER,

@@ -149,19 +149,7 @@ mod tests {
             state,
             caught_up,
             received: 1_000,
-            bytes: 0,
-            errors: 0,
-            gap: 0,
-            behind_at_start: 0,
-            read: 0,
-            per_second: 0,
-            seconds_left: None,
-            partitions: Vec::new(),
-            lag: None,
-            total_bytes: None,
-            done_bytes: 0,
-            last_error: None,
-            last_error_at: None,
+            ..SourceStatus::default()
         }
     }
 

@@ -212,6 +212,9 @@ fn while_the_intake_is_paused_nothing_is_stored_and_known_keys_are_answered() {
     assert_eq!(ready.status, 503);
     assert!(ready.text.contains("sources wait, pushes are refused with 503: limits.memory is reached"));
     assert_eq!(site.get("/v1/metrics/order_count").ok()["value"], 1, "numbers go on");
+    let metrics = site.get("/metrics").text;
+    assert!(metrics.contains(r#"streamgauge_intake_paused{reason="memory_limit"} 1.0"#), "{metrics}");
+    assert!(metrics.contains(r#"streamgauge_intake_paused{reason="lake_full"} 0.0"#), "{metrics}");
     let health = site.get("/v1/health").ok();
     assert_eq!(health["status"], "degraded", "{health}");
     assert!(health.to_string().contains("pushes are refused with 503"), "{health}");

@@ -54,21 +54,8 @@ fn shop(state: State) -> SourceStatus {
         name: "shop".into(),
         kind: "kafka",
         state,
-        caught_up: false,
-        received: 0,
-        bytes: 0,
-        errors: 0,
-        gap: 0,
-        behind_at_start: 0,
-        read: 0,
-        per_second: 0,
-        seconds_left: None,
-        partitions: Vec::new(),
-        lag: None,
-        total_bytes: None,
-        done_bytes: 0,
-        last_error: None,
         last_error_at: Some(0),
+        ..SourceStatus::default()
     }
 }
 

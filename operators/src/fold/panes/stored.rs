@@ -121,11 +121,11 @@ impl State for MetricState {
 
     fn restore(&mut self, found: &Found<'_>) -> Result<(), StateError> {
         self.set(found.now);
-        let parts = state::deal::<Key>(found.of(CELLS), found.parts)?;
+        let parts = state::deal(found.sections(CELLS), found.parts);
         let of = &*self;
-        let built = state::side_by_side(parts, |sections| {
+        let built = state::side_by_side(parts, |shards| {
             let mut built = Built::new(of);
-            state::take_newest(&sections, |key, cell| built.take(of, key, cell))?;
+            state::take_newest(shards, |key, cell| built.take(of, key, cell))?;
             Ok(built)
         })?;
         self.take(built);
