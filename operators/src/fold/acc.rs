@@ -60,12 +60,14 @@ pub enum Acc {
     /// Every placed value with its multiplicity.
     Ends(OrdMap<Placed, i64>),
     /// DDSketch: counts of the logarithmic buckets.
-    Sketch(Sketch),
+    Sketch(Box<Sketch>),
     /// Counts per bucket, the last one above all bounds.
     Histogram(Vec<i64>),
     /// HyperLogLog of distinct values.
     Ranks(Ranks),
 }
+
+const _: () = assert!(size_of::<Acc>() == 48);
 
 /// What a standard deviation is made of.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
@@ -122,7 +124,7 @@ impl FoldSpec {
                 Acc::Bag(OrdMap::new())
             }
             Agg::DistinctApprox => Acc::Ranks(Ranks::default()),
-            Agg::QuantileSketch { .. } => Acc::Sketch(Sketch::default()),
+            Agg::QuantileSketch { .. } => Acc::Sketch(Box::default()),
             Agg::Histogram { bounds } => Acc::Histogram(vec![0; bounds.len() + 1]),
         }
     }

@@ -318,7 +318,11 @@ mod tests {
             Acc::End(Some(Box::new(placed.clone()))),
             Acc::Bag(values.into_iter().map(|value| (value, 2)).collect()),
             Acc::Ends([(placed, 1)].into_iter().collect()),
-            Acc::Sketch(Sketch { negative: OrdMap::unit(-2, 1), zero: 3, positive: OrdMap::unit(8, 1) }),
+            Acc::Sketch(Box::new(Sketch {
+                negative: OrdMap::unit(-2, 1),
+                zero: 3,
+                positive: OrdMap::unit(8, 1),
+            })),
             Acc::Histogram(vec![1, 0, 4]),
             Acc::Ranks(ranks),
         ];
